@@ -1,0 +1,259 @@
+"""COCO evaluation: detections image by image, then pycocotools' figures by both protocols of SPEC 7."""
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import os
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from src.data.coco import load_coco_json
+from src.errors import UserError
+from src.evaluation.postprocess import postprocess
+from src.log import LOGGER
+
+ALL_AREAS, MOST_DETECTIONS = 0, -1
+"""Places of area "all" and 100 detections in pycocotools' arrays precision [T, R, K, A, M], recall [T, K, A, M]."""
+
+
+class CocoEvaluator:
+    """Collect detections with `update` (and `extend` from other ranks), then `save` and `summarize`.
+
+    Args:
+        annotation_file: COCO-style json of the ground truth.
+        classes: names in the order of the score columns; the first is the background. Categories of the
+            file are found by name; those not listed take no part.
+        min_score, nms_threshold, max_boxes: post-processing of SPEC 8.
+
+    Raises:
+        UserError: the annotation file cannot be read (see `load_coco_json`).
+    """
+
+    def __init__(self, annotation_file: str, classes, min_score: float = 0.1, nms_threshold: float = 0.6,
+                 max_boxes: int = 100):
+        self.annotation_file = annotation_file
+        self.classes = list(classes)
+        self.min_score, self.nms_threshold, self.max_boxes = float(min_score), float(nms_threshold), int(max_boxes)
+        content = load_coco_json(annotation_file)
+        self._categories = {}  # class name -> the file's category id
+        for category in content["categories"]:
+            if category["name"] in self.classes[1:]:
+                self._categories.setdefault(category["name"], category["id"])
+        missing = [name for name in self.classes[1:] if name not in self._categories]
+        if missing:
+            LOGGER.warning("%d of %d classes are not in %s and cannot be reported: %s", len(missing),
+                           len(self.classes) - 1, annotation_file, ", ".join(missing[:5]))
+        # Sorted as pycocotools sorts them (the order of images decides between equal scores); strings last.
+        self._image_ids = sorted({image["id"] for image in content["images"]},
+                                 key=lambda own: (isinstance(own, str), own))
+        self._positions = {own: position for position, own in enumerate(self._image_ids)}
+        self._annotations = [a for a in content["annotations"] if a["image_id"] in self._positions]
+        self._found = {}  # position of the image -> its detections
+
+    def clear(self) -> None:
+        """Forget all detections, so that the next epoch need not read the annotation file again."""
+        self._found = {}
+
+    def update(self, image_id, boxes_norm, scores, image_shape) -> None:
+        """Add one image. An image given again replaces what was there.
+
+        Args:
+            image_id: the data set's own id, numpy scalars included.
+            boxes_norm: [N, 4] y1, x1, y2, x2 in [0, 1].
+            scores: [N, C], C = len(classes).
+            image_shape: (height, width) of the original image in pixels.
+
+        Raises:
+            UserError: the annotation file has no such image.
+        """
+        position = self._position(image_id)
+        if np.shape(scores)[-1] != len(self.classes):
+            raise ValueError(f"scores have {np.shape(scores)[-1]} columns, but there are {len(self.classes)} classes")
+        boxes_px, scores, labels = postprocess(boxes_norm, scores, image_shape, self.min_score, self.nms_threshold,
+                                               self.max_boxes)
+        own = self._image_ids[position]
+        categories = [self._categories.get(name) for name in self.classes]
+        self._found[position] = [
+            {"image_id": own, "category_id": categories[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            for (y1, x1, y2, x2), score, label in zip(boxes_px.tolist(), scores.tolist(), labels.tolist())
+            if categories[label] is not None]
+
+    def extend(self, detections) -> None:
+        """Add detections of other ranks: dicts as in `detections`, all of an image in one call.
+
+        Shards may share images (MindDataset repeats rows to even them): an image given again replaces
+        what was there, so it counts once.
+        """
+        by_image = {}
+        for detection in detections:
+            position = self._position(detection["image_id"])
+            by_image.setdefault(position, []).append({
+                "image_id": self._image_ids[position], "category_id": _plain(detection["category_id"]),
+                "bbox": [float(value) for value in detection["bbox"]], "score": float(detection["score"])})
+        self._found.update(by_image)
+
+    @property
+    def detections(self) -> list:
+        """All detections in the form of predictions.json, plain Python types, ordered by image.
+
+        Each is {"image_id", "category_id", "bbox": [x, y, w, h] in pixels, "score"}. The order does not
+        depend on the order in which images were added.
+        """
+        return [detection for position in sorted(self._found) for detection in self._found[position]]
+
+    def save(self, path: str) -> None:
+        """Write `detections` as json (predictions.json): whole or not at all."""
+        folder = os.path.dirname(os.path.abspath(path))
+        os.makedirs(folder, exist_ok=True)
+        beside = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
+        try:
+            with open(beside, "w", encoding="utf-8") as handle:
+                json.dump(self.detections, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(beside, path)
+        finally:
+            if os.path.exists(beside):
+                os.remove(beside)
+
+    def summarize(self) -> dict:
+        """Score what was collected; images of the annotation file that were never added count as empty.
+
+        Returns:
+            A dict of plain Python values:
+            `mAP`, `stats`: pycocotools' first and all 12 figures over every image of the annotation file;
+            `mAP_published`, `stats_published`: the same over the old scripts' subset, the images without any
+            crowd annotation and with at least one box of `classes`;
+            `images`, `images_published`, `detections`: how many;
+            `per_class`: a list of {"name", "category_id", "boxes" (crowds not counted), "AP", "AP50", "AR100"}
+            over every image; boxes 0 and None figures for a class without ground truth;
+            `note`: what a reader must know, in words, or "".
+            A figure is -1 only where pycocotools says so: an area that has no ground truth. Without any
+            detection, or without any ground truth, all 12 are 0.0.
+        """
+        subset = self._published_positions()
+        everything = self._evaluate()
+        stats, note = _stats(everything)
+        stats_published, note_published = _stats(_restricted(everything, subset))
+        if not self._any_detection():
+            stats, stats_published = [0.0] * 12, [0.0] * 12
+        notes = ([f"all images: {note}"] if note else []) + ([f"published subset: {note_published}"]
+                                                            if note_published else [])
+        if not self._any_detection():
+            notes.append("no detection at all: every figure is 0")
+        return {"mAP": stats[0], "stats": stats, "mAP_published": stats_published[0],
+                "stats_published": stats_published, "images": len(self._image_ids),
+                "images_published": len(subset), "detections": len(self.detections),
+                "per_class": self._per_class(everything), "note": "; ".join(notes)}
+
+    def _position(self, image_id) -> int:
+        """Place of an image in the sorted ids."""
+        image_id = _plain(image_id)
+        if image_id not in self._positions:
+            raise UserError(f"image id {image_id!r} is not in {self.annotation_file}: "
+                            "the records were made from another annotation file; make them anew")
+        return self._positions[image_id]
+
+    def _any_detection(self) -> bool:
+        return any(self._found.values())
+
+    def _published_positions(self) -> list:
+        """Positions of the images that the old scripts evaluated, rising."""
+        crowded = {a["image_id"] for a in self._annotations if a["iscrowd"]}
+        listed = set(self._categories.values())
+        with_boxes = {a["image_id"] for a in self._annotations if a["category_id"] in listed}
+        return sorted(self._positions[own] for own in with_boxes - crowded)
+
+    def _evaluate(self):
+        """pycocotools' evaluation of every image, or None where there is nothing to compare with.
+
+        Images go in by position + 1 and annotations are numbered anew: pycocotools takes a ground truth
+        with id 0 for unmatched, and string ids for arrays.
+        """
+        if not self._image_ids or not self._categories:
+            return None
+        category_ids = sorted(self._categories.values())
+        truth = [{"id": number, "image_id": self._positions[a["image_id"]] + 1, "category_id": a["category_id"],
+                  "bbox": a["bbox"], "area": a["area"], "iscrowd": int(a["iscrowd"])}
+                 for number, a in enumerate(self._annotations, 1) if a["category_id"] in set(category_ids)]
+        found = [{"id": number, "image_id": self._positions[d["image_id"]] + 1, "category_id": d["category_id"],
+                  "bbox": d["bbox"], "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0, "score": d["score"]}
+                 for number, d in enumerate(self.detections, 1)]
+        images = [{"id": position + 1} for position in range(len(self._image_ids))]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(_coco(images, category_ids, truth), _coco(images, category_ids, found), "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+        return evaluation
+
+    def _per_class(self, evaluation) -> list:
+        """One row for each class after the background; see `summarize`."""
+        place = {} if evaluation is None else {own: k for k, own in enumerate(evaluation.params.catIds)}
+        boxes = {}
+        for annotation in self._annotations:
+            if not annotation["iscrowd"]:
+                boxes[annotation["category_id"]] = boxes.get(annotation["category_id"], 0) + 1
+        rows = []
+        for name in self.classes[1:]:
+            own = self._categories.get(name)
+            row = {"name": name, "category_id": own, "boxes": boxes.get(own, 0), "AP": None, "AP50": None,
+                   "AR100": None}
+            if own in place:
+                precision = evaluation.eval["precision"][:, :, place[own], ALL_AREAS, MOST_DETECTIONS]
+                recall = evaluation.eval["recall"][:, place[own], ALL_AREAS, MOST_DETECTIONS]
+                if precision.max() >= 0:  # -1 throughout: no ground truth
+                    row.update(AP=float(precision.mean()), AP50=float(precision[0].mean()),
+                               AR100=float(recall.mean()))
+            rows.append(row)
+        return rows
+
+
+def _plain(value):
+    """A numpy scalar (or array of one value) as the Python value it holds."""
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
+def _coco(images: list, category_ids: list, annotations: list) -> COCO:
+    """A COCO object from lists; unlike `COCO.loadRes` it takes an empty list of detections."""
+    coco = COCO()
+    coco.dataset = {"images": images, "categories": [{"id": own} for own in category_ids],
+                    "annotations": annotations}
+    coco.createIndex()
+    return coco
+
+
+def _restricted(evaluation, positions: list):
+    """The evaluation of some images only, from what was already computed for all; None if there are none.
+
+    `accumulate` cannot select images itself (it numbers those asked for, not those computed), so the rows
+    of the other images are taken out; the order (category, area, image) stays.
+    """
+    if evaluation is None or not positions:
+        return None
+    of_all = len(evaluation.params.imgIds)
+    groups = len(evaluation.evalImgs) // of_all
+    part = COCOeval(evaluation.cocoGt, evaluation.cocoDt, "bbox")
+    part.params = copy.deepcopy(evaluation.params)
+    part.params.imgIds = [position + 1 for position in positions]
+    part.evalImgs = [evaluation.evalImgs[group * of_all + position] for group in range(groups)
+                     for position in positions]
+    part._paramsEval = copy.deepcopy(part.params)
+    with contextlib.redirect_stdout(io.StringIO()):
+        part.accumulate()
+    return part
+
+
+def _stats(evaluation) -> tuple:
+    """(12 figures as plain floats, "" or what is missing in words) of an evaluation."""
+    if evaluation is None:
+        return [0.0] * 12, "no image with a box of the listed classes"
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.summarize()
+    stats = [float(value) for value in evaluation.stats]
+    if stats[0] < 0:
+        return [0.0] * 12, "no ground truth box (crowds do not count)"
+    return stats, ""
