@@ -1,0 +1,43 @@
+"""Every difference between MindSpore 1.10 and 2.10 that we meet, in one place.
+
+Asked by `hasattr` once, never by version. Each function says what the two worlds do; it can go when
+1.10 is no longer supported.
+"""
+from __future__ import annotations
+
+from typing import Callable, List, Sequence
+
+import mindspore as ms
+from mindspore import ops
+
+
+def set_device_target(target: str, device_id: int | None = None) -> None:
+    """2.10 has `set_device` (and warns about the old keyword); 1.10 only `set_context(device_target=)`."""
+    if hasattr(ms, "set_device"):
+        if device_id is None or target == "CPU":
+            ms.set_device(target)
+        else:
+            ms.set_device(target, device_id)
+    else:
+        ms.set_context(device_target=target)
+        if device_id is not None and target != "CPU":
+            ms.set_context(device_id=device_id)
+
+
+def load_into(net, parameters: dict) -> List[str]:
+    """`load_param_into_net`: 1.10 returns the names not loaded, 2.10 a pair of lists. Returns the first."""
+    result = ms.load_param_into_net(net, parameters)
+    return list(result[0] if isinstance(result, tuple) else result)
+
+
+def map_columns(dataset, function: Callable, inputs: Sequence[str], outputs: Sequence[str], workers: int):
+    """`map` that changes the number of columns: 1.10 wants `column_order`, 2.10 dropped it for `project`."""
+    inputs, outputs = list(inputs), list(outputs)
+    options = dict(num_parallel_workers=workers, python_multiprocessing=False)
+    try:
+        return dataset.map(function, inputs, outputs, **options).project(outputs)
+    except (ValueError, TypeError):
+        return dataset.map(function, inputs, outputs, column_order=outputs, **options)
+
+
+compile_time = ops.constexpr if hasattr(ops, "constexpr") else ms.constexpr

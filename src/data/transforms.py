@@ -1,0 +1,153 @@
+"""What happens to an image and its boxes between the record and the network, SPEC sections 3 and 7.
+
+Boxes are [M, 5] rows y1, x1, y2, x2, label; the random stream is always an argument.
+"""
+from __future__ import annotations
+
+from typing import Sequence
+
+import cv2
+import numpy as np
+
+from src.boxes.coder import BoxCoder
+from src.boxes.matcher import UNMATCHED, match
+from src.boxes.ops import yxyx_to_cyxhw
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
+JITTER = 0.4
+_MIN_IOUS = (None, 0.1, 0.3, 0.5, 0.7, 0.9)
+_CROP_TRIALS = 50
+# luma of ITU-R BT.601, what image libraries use for "grey"
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def encode_targets(gt: np.ndarray, default_cyxhw: np.ndarray, default_yxyx: np.ndarray, match_threshold: float,
+                   prior_scaling: Sequence[float]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Training targets of one image, SPEC section 3.
+
+    Args:
+        gt: [M, 5] normalised y1, x1, y2, x2, label; M may be 0.
+        default_cyxhw, default_yxyx: the default boxes [N, 4] in both forms.
+        match_threshold, prior_scaling: see SPEC.
+
+    Returns:
+        loc float32 [N, 4] (zero where label is 0), label int32 [N] (0 = background), num_match (labels > 0).
+    """
+    gt = np.asarray(gt, np.float32).reshape(-1, 5)
+    loc = np.zeros((len(default_cyxhw), 4), np.float32)
+    label = np.zeros(len(default_cyxhw), np.int32)
+    matched = match(gt[:, :4], default_yxyx, match_threshold)
+    rows = np.flatnonzero(matched != UNMATCHED)
+    label[rows] = gt[matched[rows], 4].astype(np.int32)
+    # A ground truth of label 0 holds its default boxes against others but is trained as background
+    rows = rows[label[rows] > 0]
+    gt_cyxhw = yxyx_to_cyxhw(gt[matched[rows], :4])
+    loc[rows] = BoxCoder(prior_scaling).encode(gt_cyxhw, default_cyxhw[rows])
+    return loc, label, int(len(rows))
+
+
+def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A random crop that keeps some box's centre, SPEC section 7 (Liu et al. 2016, section 2.2).
+
+    Args:
+        image: [H, W, 3].
+        boxes: [M, 5] in pixels as MindRecord holds them.
+        rng: the sample's own random stream.
+
+    Returns:
+        The crop, and the boxes whose centre lies in it: clipped, relative to the crop, same dtype. The
+        image as it was when "no minimum" is drawn, after 50 rejected trials, or without boxes.
+    """
+    minimum = _MIN_IOUS[rng.integers(len(_MIN_IOUS))]
+    if minimum is None or len(boxes) == 0:
+        return image, boxes
+    height, width = image.shape[:2]
+    corners = boxes[:, :4].astype(np.float32)
+    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    centres = (corners[:, :2] + corners[:, 2:]) / 2
+    for _ in range(_CROP_TRIALS):
+        w = rng.uniform(0.3 * width, width)
+        h = rng.uniform(0.3 * height, height)
+        if not 0.5 <= h / w <= 2:
+            continue
+        left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+        crop = np.array([int(top), int(left), int(top + h), int(left + w)])
+        if crop[2] <= crop[0] or crop[3] <= crop[1]:
+            continue
+        sides = np.maximum(np.minimum(corners[:, 2:], crop[2:]) - np.maximum(corners[:, :2], crop[:2]), 0)
+        inter = sides[:, 0] * sides[:, 1]
+        overlap = inter / ((crop[2] - crop[0]) * (crop[3] - crop[1]) + areas - inter)
+        hit = overlap > 0
+        if not hit.any() or (overlap[hit].min() < minimum and overlap.max() > minimum + 0.2):
+            continue
+        keep = hit & (centres > crop[:2]).all(axis=1) & (centres < crop[2:]).all(axis=1)
+        if not keep.any():
+            continue
+        kept = boxes[keep].copy()
+        kept[:, :2] = np.maximum(kept[:, :2], crop[:2]) - crop[:2]
+        kept[:, 2:4] = np.minimum(kept[:, 2:4], crop[2:]) - crop[:2]
+        return image[crop[0]:crop[2], crop[1]:crop[3]], kept
+    return image, boxes
+
+
+def resize(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Bilinear resize of [H, W, 3] to `shape` = (height, width)."""
+    return cv2.resize(image, (int(shape[1]), int(shape[0])), interpolation=cv2.INTER_LINEAR)
+
+
+def normalize_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[M, 5] in pixels of an image -> float32 [M, 5] normalised."""
+    return (boxes / np.array([height, width, height, width, 1], np.float64)).astype(np.float32).reshape(-1, 5)
+
+
+def flip(image: np.ndarray, boxes_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mirror [H, W, 3] and normalised boxes [M, 5] left to right; twice is the identity."""
+    mirrored = boxes_norm.copy()
+    mirrored[:, 1], mirrored[:, 3] = 1 - boxes_norm[:, 3], 1 - boxes_norm[:, 1]
+    return image[:, ::-1], mirrored
+
+
+def color_jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and saturation in this order, each by a factor in [0.6, 1.4]; uint8 RGB in and out."""
+    brightness, contrast, saturation = rng.uniform(1 - JITTER, 1 + JITTER, 3).astype(np.float32)
+    image = np.clip(image.astype(np.float32) * brightness, 0, 255)
+    grey_mean = float((image.reshape(-1, 3).mean(axis=0) * _LUMA).sum())
+    image = np.clip(grey_mean + (image - grey_mean) * contrast, 0, 255)
+    grey = cv2.transform(image, _LUMA.reshape(1, 3))[..., None]
+    image = grey + (image - grey) * saturation
+    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+
+
+def to_network(image: np.ndarray) -> np.ndarray:
+    """uint8 RGB [H, W, 3] -> normalised float32 [3, H, W]."""
+    return np.ascontiguousarray(((image.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1))
+
+
+class TrainTransform:
+    """The training pipeline of one sample. The stream comes from (seed, epoch, image id), never from the worker.
+
+    Call: RGB image [H, W, 3], boxes [M, 5] in pixels, image id ->
+    image [3, h, w], loc [N, 4], label [N], num_match [1] (float32, int32).
+    """
+
+    def __init__(self, shape: Sequence[int], defaults: tuple, match_threshold: float, prior_scaling: Sequence[float],
+                 seed: int, epoch: int):
+        self.shape, self.defaults = tuple(shape), defaults
+        self.match_threshold, self.prior_scaling = match_threshold, prior_scaling
+        self.seed, self.epoch = seed, epoch
+
+    def augment(self, image: np.ndarray, boxes: np.ndarray, image_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 image [h, w, 3] of the network's size and its normalised boxes [M, 5]."""
+        rng = np.random.default_rng([self.seed, self.epoch, image_id & 0xFFFFFFFF])
+        image, boxes = random_crop(image, boxes, rng)
+        boxes_norm = normalize_boxes(boxes, *image.shape[:2])
+        image = resize(image, self.shape)
+        if rng.random() < 0.5:
+            image, boxes_norm = flip(image, boxes_norm)
+        return color_jitter(image, rng), boxes_norm
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray, image_id: int) -> tuple:
+        image, boxes_norm = self.augment(image, boxes, image_id)
+        loc, label, num_match = encode_targets(boxes_norm, *self.defaults, self.match_threshold, self.prior_scaling)
+        return to_network(image), loc, label, np.array([num_match], np.float32)

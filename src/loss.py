@@ -1,0 +1,52 @@
+"""MultiBox loss: sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002) + smooth L1, SPEC section 5."""
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+
+
+class MultiBoxLoss(nn.Cell):
+    """(pred_loc [B, N, 4], pred_label [B, N, C], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> scalar.
+
+    `(sum of focal over all C columns + sum of smooth L1 where label > 0) / max(sum of num_match, 1)`:
+    divided by the matches of this device's whole batch, by 1 when there is none.
+    """
+
+    def __init__(self, num_classes: int = 81, gamma: float = 2.0, alpha: float = 0.25):
+        super().__init__()
+        self.gamma, self.alpha = float(gamma), float(alpha)
+        self.columns = Tensor(np.arange(num_classes, dtype=np.int32).reshape(1, 1, -1))
+        self.abs, self.exp, self.log1p, self.pow = ops.Abs(), ops.Exp(), ops.Log1p(), ops.Pow()
+        self.relu, self.sigmoid, self.equal, self.greater = ops.ReLU(), ops.Sigmoid(), ops.Equal(), ops.Greater()
+        self.expand, self.maximum, self.sum, self.select = ops.ExpandDims(), ops.Maximum(), ops.ReduceSum(), ops.Select()
+        self.less = ops.Less()
+        self.zero, self.one = Tensor(0, mstype.int32), Tensor(1.0, mstype.float32)
+
+    def focal(self, logits, labels):
+        """Focal loss [B, N, C] of logits [B, N, C] and labels [B, N]."""
+        target = self.equal(self.expand(labels, -1), self.columns).astype(mstype.float32)
+        # 1. cross entropy of the sigmoid, stable for large |x|
+        entropy = self.relu(logits) - logits * target + self.log1p(self.exp(-self.abs(logits)))
+        # 2. 1 - p_t, the probability of being wrong
+        probability = self.sigmoid(logits)
+        wrong = target + probability - 2.0 * target * probability
+        if self.gamma == 2.0:
+            modulation = wrong * wrong
+        else:
+            modulation = self.pow(wrong, self.gamma)
+        # 3. alpha for the one, 1 - alpha for the zeros
+        return (1.0 - self.alpha + (2.0 * self.alpha - 1.0) * target) * modulation * entropy
+
+    def smooth_l1(self, prediction, target):
+        """Smooth L1 with beta 1, elementwise."""
+        size = self.abs(prediction - target)
+        return self.select(self.less(size, self.one), 0.5 * size * size, size - 0.5)
+
+    def construct(self, pred_loc, pred_label, gt_loc, gt_label, num_match):
+        labels = gt_label.astype(mstype.int32)
+        classification = self.sum(self.focal(pred_label.astype(mstype.float32), labels))
+        object_rows = self.expand(self.greater(labels, self.zero).astype(mstype.float32), -1)
+        location = self.sum(self.smooth_l1(pred_loc.astype(mstype.float32), gt_loc) * object_rows)
+        matches = self.maximum(self.sum(num_match.astype(mstype.float32)), self.one)
+        return (classification + location) / matches

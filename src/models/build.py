@@ -1,0 +1,39 @@
+"""`build_model(cfg)`: the one table from model_name to network."""
+from __future__ import annotations
+
+from mindspore import dtype as mstype
+from mindspore import nn
+
+from src.errors import UserError
+from src.models.fpn import FeatureExtractor
+from src.models.head import MultiBoxHead
+from src.models.layers import initialize
+from src.models.resnet import ResNet50
+from src.models.ssd import SSD
+
+BACKBONES = {"ssd_resnet50_fpn": ResNet50}
+
+
+def build_model(cfg) -> nn.Cell:
+    """The network of a config with SPEC's initial weights: images [B, 3, H, W] -> (pred_loc, pred_label).
+
+    Raises:
+        UserError: unknown `model_name`, or `steps` that are not the network's strides.
+    """
+    if cfg.model_name not in BACKBONES:
+        raise UserError(f"model_name: unknown model '{cfg.model_name}', known are {sorted(BACKBONES)}")
+    extractor = FeatureExtractor(BACKBONES[cfg.model_name](), cfg.extras_out_channels[0])
+    if tuple(cfg.steps) != extractor.strides:
+        raise UserError(f"steps: {cfg.model_name} has strides {list(extractor.strides)}, the config says "
+                        f"{list(cfg.steps)}")
+    if len(set(cfg.num_default)) != 1:
+        raise UserError(f"num_default: the shared head has one number of boxes for all levels, got {cfg.num_default}")
+    head = MultiBoxHead(cfg.num_classes, cfg.num_default[0], len(cfg.steps), channels=cfg.extras_out_channels[0])
+    model = SSD(extractor, head)
+    initialize(model)
+    if cfg.use_float16:
+        model.to_float(mstype.float16)
+        for _, cell in model.cells_and_names():
+            if isinstance(cell, nn.BatchNorm2d):
+                cell.to_float(mstype.float32)
+    return model

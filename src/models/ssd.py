@@ -1,0 +1,49 @@
+"""SSD (Liu et al. 2015, arXiv:1512.02325) = feature extractor + head; inference adds decoding and sigmoid."""
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+
+
+class SSD(nn.Cell):
+    """images [B, 3, H, W] -> pred_loc [B, N, 4], pred_label [B, N, C] (logits), float32 both."""
+
+    def __init__(self, feature_extractor: nn.Cell, head: nn.Cell):
+        super().__init__()
+        self.multi_box = head
+        self.feature_extractor = feature_extractor
+
+    def construct(self, x):
+        return self.multi_box(self.feature_extractor(x))
+
+
+class SSDInference(nn.Cell):
+    """images -> boxes yxyx in [0, 1] [B, N, 4] and sigmoid scores [B, N, C]; SPEC sections 3 and 4.
+
+    Args:
+        model: an `SSD`; kept as `network`, which gives the parameters the names of published checkpoints.
+        default_cyxhw: float32 [N, 4], normalised.
+        prior_scaling: (centre, size).
+    """
+
+    def __init__(self, model: nn.Cell, default_cyxhw: np.ndarray, prior_scaling: Sequence[float]):
+        super().__init__()
+        self.network = model
+        self.centre, self.size = (float(value) for value in prior_scaling)
+        default_cyxhw = np.asarray(default_cyxhw, np.float32)
+        # Tensors, not Parameters: a Parameter would enter the checkpoint
+        self.default_centre = Tensor(default_cyxhw[None, :, :2])
+        self.default_size = Tensor(default_cyxhw[None, :, 2:])
+        self.exp, self.sigmoid, self.concat = ops.Exp(), ops.Sigmoid(), ops.Concat(-1)
+        self.minimum, self.maximum = ops.Minimum(), ops.Maximum()
+        self.zero, self.one = Tensor(0.0, mstype.float32), Tensor(1.0, mstype.float32)
+
+    def construct(self, x):
+        pred_loc, pred_label = self.network(x)
+        centre = pred_loc[:, :, :2] * self.centre * self.default_size + self.default_centre
+        half = self.exp(pred_loc[:, :, 2:] * self.size) * self.default_size * 0.5
+        boxes = self.concat((centre - half, centre + half))
+        return self.maximum(self.minimum(boxes, self.one), self.zero), self.sigmoid(pred_label)

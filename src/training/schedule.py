@@ -1,0 +1,26 @@
+"""The learning rate of every step, SPEC section 6."""
+from __future__ import annotations
+
+import numpy as np
+
+
+def learning_rates(global_step: int, lr_init: float, lr_end: float, lr_max: float, warmup_epochs: float,
+                   total_epochs: int, steps_per_epoch: int) -> np.ndarray:
+    """Linear warm-up from lr_init to lr_max, then a cosine to lr_end.
+
+    Args:
+        global_step: first step that is still to be done.
+        lr_init, lr_end, lr_max: rates at the start, the end and after the warm-up.
+        warmup_epochs, total_epochs, steps_per_epoch: lengths.
+
+    Returns:
+        float32 [total_epochs * steps_per_epoch - global_step].
+    """
+    total = int(total_epochs * steps_per_epoch)
+    warmup = int(warmup_epochs * steps_per_epoch)
+    step = np.arange(total, dtype=np.float64)
+    rising = lr_init + (lr_max - lr_init) * step / max(warmup, 1)
+    angle = np.pi * (step - warmup) / max(total - warmup, 1)
+    falling = lr_end + (lr_max - lr_end) * (1 + np.cos(angle)) / 2
+    rates = np.maximum(np.where(step < warmup, rising, falling), 0.0)
+    return rates.astype(np.float32)[int(global_step):]
