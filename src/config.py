@@ -314,6 +314,20 @@ def data_file(cfg, path: str) -> str:
     return os.path.abspath(os.path.join(cfg.data_path, path))
 
 
+def checkpoint_file(cfg) -> str:
+    """Absolute path of `checkpoint_file_path`, looked for in the current folder, then in `checkpoint_path`.
+
+    Raises:
+        UserError: it is in neither.
+    """
+    places = [cfg.checkpoint_file_path, os.path.join(cfg.checkpoint_path, cfg.checkpoint_file_path)]
+    for place in places:
+        if os.path.isfile(place):
+            return os.path.abspath(place)
+    raise UserError(f"checkpoint_file_path: no such checkpoint: {os.path.abspath(places[0])} "
+                    f"(nor {os.path.abspath(places[1])})")
+
+
 def learning_rate_advice(cfg, devices: int = 1) -> str:
     """One line when lr was left at the value for 128 images a step while another batch is used, else ""."""
     batch = cfg.batch_size * devices

@@ -8,17 +8,21 @@ class UserError(Exception):
     """Something the user can mend. The text says what is wrong, where, and what to do."""
 
 
-def run_main(main, argv=None) -> int:
-    """Run `main(argv)` and turn a `UserError` into one line on stderr.
+class RunError(Exception):
+    """The run cannot go on, and it is not the user's input: one line, exit status 1."""
 
-    Returns the exit status of SPEC 10a: 0 done, 2 the user's input. Any other exception is a
+
+def run_main(main, argv=None) -> int:
+    """Run `main(argv)` and turn a `UserError` or `RunError` into one line on stderr.
+
+    Returns the exit status of SPEC 10a: 0 done, 2 the user's input, 1 anything else. Any other exception is a
     bug and passes through with its traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:
         status = main(argv)
-    except UserError as error:
+    except (UserError, RunError) as error:
         line = " ".join(str(error).split())
         print(f"error: {line}", file=sys.stderr, flush=True)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
     return 0 if status is None else int(status)

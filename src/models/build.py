@@ -37,3 +37,10 @@ def build_model(cfg) -> nn.Cell:
             if isinstance(cell, nn.BatchNorm2d):
                 cell.to_float(mstype.float32)
     return model
+
+
+def freeze(model: nn.Cell, layer) -> None:
+    """`freeze_layer backbone`: the ResNet50 is not trained; None trains everything."""
+    if layer == "backbone":
+        for parameter in model.feature_extractor.resnet.get_parameters():
+            parameter.requires_grad = False

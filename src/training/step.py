@@ -1,7 +1,6 @@
 """One optimisation step: gradients -> mean over devices -> unscale -> clip -> update, SPEC section 6."""
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
@@ -86,13 +85,13 @@ def parameter_groups(parameters, weight_decay: float) -> list:
             {"order_params": parameters}]
 
 
-def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, reducer=None) -> TrainStep:
+def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, build_reducer=None) -> TrainStep:
     """The training step of a config, in training mode.
 
     Args:
         model: from `build_model`.
         learning_rates: float32 array, one rate a step.
-        reducer: averages gradients over devices (data parallel).
+        build_reducer: parameters -> the Cell that averages gradients over devices (data parallel).
 
     Returns:
         Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> loss.
@@ -103,6 +102,7 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, reducer=No
     optimizer = nn.Momentum(parameter_groups(forward.trainable_params(), cfg.weight_decay),
                             Tensor(np.asarray(learning_rates, np.float32)), cfg.momentum,
                             loss_scale=1.0 if cfg.use_global_norm else loss_scale)
+    reducer = build_reducer(optimizer.parameters) if build_reducer else None
     step = TrainStep(forward, optimizer, loss_scale, bool(cfg.use_global_norm), reducer)
     step.set_train()
     return step

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Measure a checkpoint: python3 eval.py --config_path ... --checkpoint_file_path output/ckpt_0/best_map.ckpt"""
+from __future__ import annotations
+
+import os
+import sys
+
+from src.config import checkpoint_file, load_config
+from src.device import init_device, prepare_environment
+from src.errors import run_main
+from src.log import LOGGER, setup_logging
+
+
+def main(argv) -> int:
+    cfg = load_config(argv)
+    checkpoint = checkpoint_file(cfg)
+    setup_logging()
+    prepare_environment()
+    init_device(cfg)
+
+    from src.data.mindrecord import prepare_records
+    from src.evaluation.detector import build_evaluator, build_inference, detect
+    from src.evaluation.table import format_table
+    from src.models.build import build_model
+    from src.models.weights import load_network
+    records = prepare_records(cfg, is_training=False)
+    model = build_model(cfg)
+    load_network(model, checkpoint, "checkpoint_file_path")
+    inference, evaluator = build_inference(model, cfg), build_evaluator(records, cfg)
+    LOGGER.info("evaluating %s on %d images", checkpoint, records.count)
+    detect(inference, records, cfg, evaluator)
+    predictions = os.path.join(cfg.output_path, "predictions.json")
+    evaluator.save(predictions)
+    result = evaluator.summarize()
+    print(format_table(result))
+    print(f"mAP: {result['mAP']:.6f}")
+    print(f"mAP, published protocol: {result['mAP_published']:.6f}")
+    print(f"detections: {os.path.abspath(predictions)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

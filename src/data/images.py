@@ -1,0 +1,72 @@
+"""One rule for every image, in conversion, training, evaluation and prediction.
+
+RGB, 8 bit, as the file stores it: an EXIF orientation is not applied (the published pipeline did not, and
+boxes are in pixels of the stored picture); grey, palette, CMYK, 16-bit and alpha images become RGB. JPEG,
+PNG, BMP and TIFF are read, other formats refused. A JPEG that lacks only its end marker is read.
+"""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+_FORMATS = ((b"\xff\xd8", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"))
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_JPEG_END = b"\xff\xd9"
+
+
+def decode_rgb(data: bytes) -> np.ndarray:
+    """uint8 [H, W, 3] RGB of an image file's bytes.
+
+    Raises:
+        ValueError: with the reason, in a few words; the caller knows the file's name.
+    """
+    if len(data) == 0:
+        raise ValueError("the file is empty")
+    kind = next((name for magic, name in _FORMATS if data.startswith(magic)), None)
+    if kind is None:
+        raise ValueError("not a JPEG, PNG, BMP or TIFF image")
+    if kind == "JPEG" and _JPEG_END not in data[-64:]:
+        # Most decoders invent the rest of a half file in grey; only a missing end marker is harmless
+        data = _completed_jpeg(data)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    if image is None:
+        raise ValueError(f"the {kind} data is damaged or incomplete")
+    return image[..., ::-1]
+
+
+def _completed_jpeg(data: bytes) -> bytes:
+    """The JPEG with an end marker, where its picture is whole without one."""
+    completed = data + _JPEG_END
+    image = cv2.imdecode(np.frombuffer(completed, np.uint8), _FLAGS)
+    if image is None:
+        raise ValueError("the JPEG data is damaged or incomplete")
+    # A decoder fills what is missing with one colour: rows that are all alike at the end
+    tail = image[-16:].reshape(-1, 3)
+    if image.shape[0] > 16 and len(data) < image.size // 400 or (tail == tail[0]).all() and np.ptp(image) > 0:
+        raise ValueError("the JPEG ends in the middle of the picture")
+    return completed
+
+
+def exif_orientation(data: bytes) -> int:
+    """The EXIF orientation of a JPEG (1..8), 1 where it has none."""
+    if not data.startswith(b"\xff\xd8"):
+        return 1
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] not in (0xDA, 0xD9):
+        length = int.from_bytes(data[place + 2:place + 4], "big")
+        if data[place + 1] == 0xE1 and data[place + 4:place + 10] == b"Exif\0\0":
+            return _orientation_tag(data[place + 10:place + 2 + length])
+        place += 2 + length
+    return 1
+
+
+def _orientation_tag(tiff: bytes) -> int:
+    order = "little" if tiff[:2] == b"II" else "big"
+    start = int.from_bytes(tiff[4:8], order)
+    count = int.from_bytes(tiff[start:start + 2], order)
+    for entry in range(count):
+        at = start + 2 + 12 * entry
+        if int.from_bytes(tiff[at:at + 2], order) == 0x0112:
+            value = int.from_bytes(tiff[at + 8:at + 10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Train SSD ResNet50-FPN: python3 train.py --config_path config/ssd_resnet50_fpn_config_gpu.yaml [--key=value ...]"""
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import yaml
+
+from src.config import learning_rate_advice, load_config
+from src.device import init_device, prepare_environment
+from src.errors import UserError, run_main
+from src.log import LOGGER, setup_logging
+
+
+def check_inputs(cfg) -> None:
+    """What can be known before anything is converted or compiled."""
+    for key in ("pre_trained", "feature_extractor_base_param"):
+        if cfg[key] and not os.path.isfile(cfg[key]) and not (key == "feature_extractor_base_param" and cfg.pre_trained):
+            raise UserError(f"{key}: no such checkpoint: {os.path.abspath(cfg[key])} (set --{key}=\"\" to do without)")
+    if cfg.resume not in ("", "auto") and not os.path.isfile(cfg.resume):
+        raise UserError(f"resume: no such checkpoint: {os.path.abspath(cfg.resume)}")
+    try:
+        os.makedirs(cfg.output_path, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_path: cannot make {cfg.output_path}: {error.strerror}") from None
+    if not os.access(cfg.output_path, os.W_OK):
+        raise UserError(f"output_path: cannot write to {cfg.output_path}")
+
+
+def main(argv) -> int:
+    # 1. configuration
+    cfg = load_config(argv)
+    if not cfg.only_create_dataset:
+        check_inputs(cfg)
+    setup_logging(None if cfg.only_create_dataset else cfg.output_path)
+    prepare_environment()
+
+    # 2. device
+    rank, size, build_reducer = init_device(cfg)
+
+    # 3. records
+    from src.data.mindrecord import prepare_records
+    records = prepare_records(cfg, is_training=True)
+    eval_records = prepare_records(cfg, is_training=False) if cfg.run_eval or cfg.only_create_dataset else None
+    if cfg.only_create_dataset:
+        LOGGER.info("only_create_dataset: done, %d training images", records.count)
+        return 0
+    from src.data.pipeline import TrainingData
+    data = TrainingData(records, cfg, rank, size)
+    if data.steps == 0:
+        raise UserError(f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps an epoch; "
+                        f"use a smaller --batch_size")
+    advice = learning_rate_advice(cfg, size)
+    if advice:
+        LOGGER.warning("%s", advice)
+    with open(os.path.join(cfg.output_path, "config.yaml"), "w", encoding="utf-8") as handle:
+        yaml.safe_dump(dict(cfg), handle, sort_keys=False)
+
+    # 4. model and weights
+    from src.models.build import build_model, freeze
+    from src.models.weights import load_backbone, load_network
+    model = build_model(cfg)
+    if cfg.pre_trained:
+        load_network(model, cfg.pre_trained, "pre_trained", cfg.checkpoint_filter_list if cfg.filter_weight else ())
+    elif cfg.feature_extractor_base_param:
+        load_backbone(model, cfg.feature_extractor_base_param)
+    freeze(model, cfg.freeze_layer)
+
+    # 5. loss, optimiser, step
+    from src.training.checkpoint import Checkpoints, find_resume, restore_run
+    from src.training.loop import train
+    from src.training.schedule import learning_rates
+    from src.training.step import build_train_step
+    rates = learning_rates(0, cfg.lr_init, cfg.lr * cfg.lr_end_rate, cfg.lr, cfg.warmup_epochs,
+                           cfg.pre_trained_epoch_size + cfg.epoch_size, data.steps)
+    rates = rates[int(cfg.pre_trained_epoch_size * data.steps):]
+    step = build_train_step(model, cfg, rates, build_reducer)
+    resumes = find_resume(cfg.resume, cfg.output_path, rank) is not None
+    epochs_done, best_map = restore_run(step, cfg.resume, cfg.output_path, rank)
+    checkpoints = Checkpoints(cfg.output_path, rank, cfg.keep_checkpoint_max, resumes)
+
+    # 6. evaluation in training
+    evaluate = None
+    if cfg.run_eval:
+        from src.evaluation.detector import build_evaluator, build_inference, detect
+        inference, evaluator = build_inference(model, cfg), build_evaluator(eval_records, cfg)
+
+        def evaluate() -> float:
+            evaluator.clear()
+            detect(inference, eval_records, cfg, evaluator)
+            result = evaluator.summarize()
+            LOGGER.info("mAP %.4f (all images), %.4f (published protocol)", result["mAP"], result["mAP_published"])
+            return result["mAP"]
+
+    # 7. train
+    trained = sum(int(np.prod(parameter.shape)) for parameter in model.trainable_params())
+    LOGGER.info("training %s: %d images, %d steps an epoch, %d epochs, batch %d x %d, %.1f million weights",
+                cfg.model_name, records.count, data.steps, cfg.epoch_size, cfg.batch_size, size, trained / 1e6)
+    train(step, data, rates, cfg, checkpoints, epochs_done, best_map, evaluate, speaks=rank == 0)
+    LOGGER.info("done, checkpoints are in %s", checkpoints.folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
