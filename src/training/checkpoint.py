@@ -28,6 +28,7 @@ def save_whole(cell: nn.Cell, path: str, state: dict) -> None:
         descriptor = os.open(beside, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
+        os.chmod(beside, 0o644)   # MindSpore leaves it read-only for its owner
         os.replace(beside, path)
     finally:
         if os.path.exists(beside):

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Make the virtual environment with all that requirements-test.txt names, or do nothing when it is there.
+#   PYTHON=python3.11  the Python to use (3.9 - 3.12; default: the first that works)
+#   VENV=folder        where (default: .venv in the repository)
+#   WORLD=2.10         MindSpore 2.10 on Python 3.9 too
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=${VENV:-$root/.venv}
+world=${WORLD:-}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.10 python3.9 /usr/bin/python3}; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 7) <= sys.version_info[:2] <= (3, 12))' \
+            >/dev/null 2>&1; then
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+    echo "error: no usable Python (3.9 - 3.12 with the venv module) among: ${PYTHON:-python3, python3.9 - 3.12}; name one with PYTHON=..., or install python3-venv" >&2
+    return 2
+}
+
+installed_mindspore() {
+    "$1" - <<'PY'
+try:
+    from importlib.metadata import distributions
+except ImportError:
+    pass
+else:
+    names = {(d.metadata["Name"] or "").lower().replace("_", "-") for d in distributions()}
+    print(" ".join(sorted(n for n in names if n in ("mindspore", "mindspore-gpu", "mindspore-ascend", "mindspore-dev"))))
+PY
+}
+
+stamp=$(cat "$root/requirements.txt" "$root/requirements-test.txt" <(echo "$world") | cksum)
+if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/installed" 2>/dev/null)" = "$stamp" ]; then
+    exit 0
+fi
+python=$(find_python)
+kept=$(installed_mindspore "$python")
+options=()
+list=$(mktemp)
+trap 'rm -f "$list"' EXIT
+cat "$root/requirements.txt" "$root/requirements-test.txt" | grep -v '^-r' > "$list"
+if [ -n "$kept" ]; then
+    echo "keeping the MindSpore that is installed: $kept"
+    options=(--system-site-packages)
+    grep -v -E '^mindspore' "$list" > "$list.kept" && mv "$list.kept" "$list"
+elif [ "$world" = 2.10 ]; then
+    sed -E -i -e 's/^(mindspore==2\.10\.0);.*/\1/' -e '/python_version < "3\.10"/d' "$list"
+fi
+echo "making $venv with $("$python" --version) (1 to 3 GB, 2 to 10 minutes)"
+"$python" -m venv --clear "${options[@]+"${options[@]}"}" "$venv"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$list"
+echo "$stamp" > "$venv/installed"
+echo "environment ready: $venv"
