@@ -1,0 +1,74 @@
+"""Shared by all tests: fast convolutions, one MindSpore context, the reference figures, small data sets."""
+from __future__ import annotations
+
+import json
+import os
+import zlib
+
+import numpy as np
+import pytest
+
+from src.config import load_config
+from src.device import init_device, prepare_environment
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+REFERENCE = os.path.join(HERE, "reference")
+os.environ.setdefault("GLOG_v", "4")
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Loader of a file of tests/reference by its name."""
+    def load(name):
+        path = os.path.join(REFERENCE, name)
+        if name.endswith(".json"):
+            with open(path, encoding="utf-8") as handle:
+                return json.load(handle)
+        return np.load(path)
+    return load
+
+
+def reference_weight(name: str, shape) -> np.ndarray:
+    """The weight that tests/reference/README.md gives a parameter."""
+    name = name[len("network."):] if name.startswith("network.") else name
+    rng = np.random.RandomState(zlib.crc32(name.encode()) & 0xffffffff)
+    last = name.rsplit(".", 1)[-1]
+    if last == "weight":
+        value = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+        value *= {"multi_box.cls_layers.0.weight": 0.1, "multi_box.loc_layers.0.weight": 0.3}.get(name, 1.0)
+    elif last == "gamma":
+        value = rng.uniform(.5, 1.5, shape) * (0.2 if name.endswith(".bn3.gamma") else 1.0)
+    elif last in ("beta", "bias"):
+        value = rng.normal(0, .1, shape) - (4.0 if name == "multi_box.cls_layers.0.bias" else 0.0)
+    elif last == "moving_mean":
+        value = rng.normal(0, .1, shape)
+    else:
+        value = rng.uniform(.5, 1.5, shape)
+    return value.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def cfg256():
+    """The GPU config on a CPU at 256 x 256, with MindSpore set up for it."""
+    prepare_environment()
+    cfg = load_config(["--device_target=CPU", "--img_shape=[256, 256]"])
+    init_device(cfg)
+    return cfg
+
+
+@pytest.fixture(scope="session")
+def images256():
+    """The input of the reference figures."""
+    return np.random.RandomState(7).normal(size=(2, 3, 256, 256)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def load_reference_weights():
+    """Set every parameter of a network to its reference weight."""
+    from mindspore import Tensor
+
+    def load(cell):
+        for parameter in cell.get_parameters():
+            parameter.set_data(Tensor(reference_weight(parameter.name, parameter.shape)))
+    return load

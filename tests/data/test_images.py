@@ -1,0 +1,54 @@
+import cv2
+import numpy as np
+import pytest
+
+from src.data.images import decode_rgb, exif_orientation
+
+
+@pytest.fixture
+def picture():
+    return cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8), (0, 0), 3)
+
+
+def encoded(image, ending, *options):
+    return cv2.imencode(ending, image, list(options))[1].tobytes()
+
+
+def test_formats_that_are_read(picture):
+    for ending in (".png", ".bmp", ".tiff"):
+        np.testing.assert_array_equal(decode_rgb(encoded(picture, ending)), picture[..., ::-1])
+    assert np.abs(decode_rgb(encoded(picture, ".jpg")).astype(int) - picture[..., ::-1]).mean() < 4
+
+
+def test_grey_alpha_and_16_bit_become_rgb(picture):
+    grey = picture[..., 0]
+    np.testing.assert_array_equal(decode_rgb(encoded(grey, ".png")), np.repeat(grey[..., None], 3, -1))
+    alpha = np.dstack([picture, np.zeros((60, 80), np.uint8)])
+    np.testing.assert_array_equal(decode_rgb(encoded(alpha, ".png")), picture[..., ::-1])
+    np.testing.assert_array_equal(decode_rgb(encoded(grey.astype(np.uint16) * 256, ".png"))[..., 0], grey)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not a picture</html>", b"GIF89a" + b"\0" * 40, b"RIFF\0\0\0\0WEBP" + b"\0" * 40])
+def test_what_is_refused(content):
+    with pytest.raises(ValueError):
+        decode_rgb(content)
+
+
+def test_half_files_are_refused_and_a_missing_end_is_not(picture):
+    big = cv2.resize(picture, (640, 480), interpolation=cv2.INTER_CUBIC)
+    jpeg = encoded(big, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95)
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        with pytest.raises(ValueError):
+            decode_rgb(jpeg[:int(len(jpeg) * share)])
+    np.testing.assert_array_equal(decode_rgb(jpeg[:-2]), decode_rgb(jpeg))
+    with pytest.raises(ValueError):
+        decode_rgb(encoded(picture, ".png")[:800])
+
+
+def test_exif_orientation_is_read_but_not_applied(picture):
+    jpeg = encoded(picture, ".jpg")
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    exif = b"Exif\0\0" + tiff
+    turned = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+    assert exif_orientation(turned) == 6 and exif_orientation(jpeg) == 1
+    np.testing.assert_array_equal(decode_rgb(turned), decode_rgb(jpeg))

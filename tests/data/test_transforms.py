@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from src.boxes.default_boxes import default_boxes
+from src.data import transforms
+from tests import oracles
+
+SETS = ["gt0", "gt3", "gt6", "gt9", "gt12", "gt15", "gt18", "gt21", "gt24", "gt27", "gt30", "gt33",
+        "sp_label0_gt", "sp_nobox_gt", "sp_same_best_anchor_gt"]
+
+
+@pytest.fixture(scope="module")
+def boxes640():
+    return default_boxes((640, 640))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_published_targets(reference, boxes640, name):
+    figures = reference("encode.npz")
+    loc, label, num_match = transforms.encode_targets(figures[name], *boxes640, 0.5, (0.1, 0.2))
+    rows = figures[name.replace("gt", "idx")]
+    np.testing.assert_array_equal(np.flatnonzero(label), rows)
+    np.testing.assert_array_equal(label[rows], figures[name.replace("gt", "label")])
+    np.testing.assert_allclose(loc[rows], figures[name.replace("gt", "box")].reshape(-1, 4), atol=1e-4, rtol=0)
+    assert num_match == int(np.ravel(figures[name.replace("gt", "num")])[0])
+    assert np.count_nonzero(np.delete(loc, rows, axis=0)) == 0
+    assert (loc.dtype, label.dtype, type(num_match)) == (np.float32, np.int32, int)
+
+
+def test_all_sets_of_the_file_are_tested(reference):
+    assert sorted(SETS) == sorted(k for k in reference("encode.npz").files if k.startswith("gt") or k.endswith("_gt"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_targets_equal_the_slow_loop(seed):
+    rng = np.random.default_rng(seed)
+    defaults = default_boxes((128, 128))
+    corner = rng.uniform(0, 0.6, (seed * 3, 2))
+    gt = np.concatenate([corner, corner + rng.uniform(0.15, 0.4, (seed * 3, 2)), rng.integers(0, 5, (seed * 3, 1))], 1)
+    gt = gt.astype(np.float32)
+    loc, label, num_match = transforms.encode_targets(gt, *defaults, 0.5, (0.1, 0.2))
+    want_loc, want_label, want_num = oracles.encode(gt.tolist(), *(d.tolist() for d in defaults), 0.5, (0.1, 0.2))
+    np.testing.assert_array_equal(label, want_label)
+    np.testing.assert_allclose(loc, want_loc, atol=1e-4)
+    assert num_match == want_num
+
+
+def test_crop_keeps_what_spec_says():
+    image = np.arange(200 * 300 * 3, dtype=np.uint32).reshape(200, 300, 3)
+    boxes = np.array([[20, 30, 80, 120, 1], [100, 150, 190, 290, 2], [5, 250, 40, 299, 3]], np.int32)
+    cropped = 0
+    for seed in range(200):
+        part, kept = transforms.random_crop(image, boxes, np.random.default_rng(seed))
+        height, width = part.shape[:2]
+        if part.shape == image.shape:
+            np.testing.assert_array_equal(kept, boxes)
+            continue
+        cropped += 1
+        top, left = np.argwhere(image[..., 0] == part[0, 0, 0])[0]
+        np.testing.assert_array_equal(part, image[top:top + height, left:left + width])
+        assert 0.48 <= height / width <= 2.05 and height >= 0.29 * 200 and width >= 0.29 * 300   # whole pixels
+        inside = [box for box in boxes.tolist() if top < (box[0] + box[2]) / 2 < top + height
+                  and left < (box[1] + box[3]) / 2 < left + width]
+        want = [[max(y1 - top, 0), max(x1 - left, 0), min(y2 - top, height), min(x2 - left, width), label]
+                for y1, x1, y2, x2, label in inside]
+        assert kept.tolist() == want and kept.dtype == boxes.dtype
+    assert cropped > 60       # one draw in six keeps the image
+
+
+def test_crop_without_boxes_and_twice_the_same():
+    image, none = np.zeros((50, 60, 3), np.uint8), np.zeros((0, 5), np.int32)
+    part, kept = transforms.random_crop(image, none, np.random.default_rng(0))
+    assert part.shape == image.shape and len(kept) == 0
+    boxes = np.array([[5, 5, 30, 30, 1]], np.int32)
+    first, second = (transforms.random_crop(image, boxes, np.random.default_rng(4)) for _ in range(2))
+    np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_flip_by_hand_and_twice():
+    image = np.arange(2 * 3 * 3).reshape(2, 3, 3)
+    boxes = np.array([[0.1, 0.2, 0.5, 0.6, 7]], np.float32)
+    once = transforms.flip(image, boxes)
+    np.testing.assert_allclose(once[1], [[0.1, 0.4, 0.5, 0.8, 7]], atol=1e-6)
+    twice = transforms.flip(*once)
+    np.testing.assert_array_equal(twice[0], image)
+    np.testing.assert_allclose(twice[1], boxes, atol=1e-6)
+
+
+def test_network_input_by_hand():
+    image = np.array([[[255, 0, 128]]], np.uint8)
+    want = [(255 - 0.485 * 255) / (0.229 * 255), (0 - 0.456 * 255) / (0.224 * 255), (128 - 0.406 * 255) / (0.225 * 255)]
+    np.testing.assert_allclose(transforms.to_network(image).ravel(), want, rtol=1e-5)
+
+
+def test_jitter_stays_in_range_and_grey_stays_grey():
+    grey = np.full((8, 8, 3), 120, np.uint8)
+    values = [transforms.color_jitter(grey, np.random.default_rng(seed)) for seed in range(50)]
+    for value in values:
+        assert value.dtype == np.uint8 and int(np.ptp(value, axis=-1).max()) <= 1
+    means = [value.mean() for value in values]
+    assert 70 <= min(means) < 90 and 150 < max(means) <= 170      # 120 * [0.6, 1.4]

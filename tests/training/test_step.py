@@ -1,0 +1,114 @@
+"""Loss, gradients and three optimisation steps against the published figures, and the laws of the loss."""
+import numpy as np
+import pytest
+from mindspore import Tensor, ops
+
+from src.boxes.default_boxes import default_boxes
+from src.data.transforms import encode_targets
+from src.loss import MultiBoxLoss
+from src.models.build import build_model
+from src.training.step import ModelWithLoss, build_train_step, parameter_groups
+from tests import oracles
+
+
+def subsample(value: np.ndarray) -> np.ndarray:
+    flat = value.ravel()
+    return flat[::flat.size // 1500] if flat.size > 2000 else flat
+
+
+@pytest.fixture(scope="module")
+def batch(reference, images256):
+    figures, defaults = reference("loss.npz"), default_boxes((256, 256))
+    targets = [encode_targets(figures[f"gt{k}"], *defaults, 0.5, (0.1, 0.2)) for k in (0, 1)]
+    loc, label, num_match = (np.stack(part) for part in zip(*targets))
+    np.testing.assert_array_equal(num_match, figures["num_match"].ravel())
+    image, row = figures["label_nonzero_idx"]
+    np.testing.assert_array_equal(label[image, row], figures["label_nonzero"])
+    np.testing.assert_allclose(loc[image, row], figures["loc_nonzero"], atol=1e-4)
+    return [Tensor(value) for value in (images256, loc, label, num_match.astype(np.float32))]
+
+
+def test_published_loss_and_gradients(cfg256, load_reference_weights, reference, batch):
+    figures = reference("loss.npz")
+    forward = ModelWithLoss(build_model(cfg256), MultiBoxLoss())
+    forward.set_train()
+    load_reference_weights(forward)
+    parameters = forward.trainable_params()
+    gradients = ops.GradOperation(get_by_list=True)(forward, parameters)(*batch)
+    gradients = {p.name: g.asnumpy().astype(np.float64) for p, g in zip(parameters, gradients)}
+    assert sorted(gradients) == sorted(figures["grad_param_names"].tolist())
+    norms = np.array([np.linalg.norm(gradients[name]) for name in figures["grad_param_names"].tolist()])
+    want = figures["grad_norm_per_param_bs2"]
+    np.testing.assert_allclose(np.sqrt((norms ** 2).sum()), figures["grad_global_norm_bs2"], rtol=1e-3)
+    np.testing.assert_allclose(norms, want, rtol=1e-2, atol=1e-5 * want.max())
+    for key in figures.files:
+        if key.startswith("grad_bs2/"):
+            got, expected = subsample(gradients[key[len("grad_bs2/"):]]), figures[key]
+            np.testing.assert_allclose(got, expected, atol=1e-2 * np.abs(expected).max(), rtol=0)
+
+
+def test_published_three_steps(cfg256, load_reference_weights, reference, batch):
+    figures, run = reference("loss.npz"), "A_globalnorm_scale1"
+    step = build_train_step(build_model(cfg256), cfg256, figures[f"{run}/lr"])
+    load_reference_weights(step.forward)
+    parameters = {p.name: p for p in step.forward.get_parameters()}
+    keys = {key: key[len(f"{run}/after1/"):] for key in figures.files if key.startswith(f"{run}/after1/")}
+    before = {name: subsample(parameters[name].asnumpy()).astype(np.float64) for name in keys.values()}
+    losses = [float(step(*batch).asnumpy())]
+    for key, name in keys.items():
+        got, want = subsample(parameters[name].asnumpy()) - before[name], figures[key] - before[name]
+        # a change of 1e-3 in weights of size 1: float32 leaves two digits less than a gradient has
+        np.testing.assert_allclose(got, want, atol=2e-2 * np.abs(want).max(), rtol=0)
+    losses += [float(step(*batch).asnumpy()) for _ in range(2)]
+    np.testing.assert_allclose(losses[0], figures["loss_bs2"], rtol=1e-4)
+    np.testing.assert_allclose(losses, figures[f"{run}/losses"], rtol=1e-4)
+
+
+def test_weight_decay_spares_bn_only(cfg256):
+    groups = parameter_groups(build_model(cfg256).trainable_params(), 4e-4)
+    decayed, spared = ([p.name for p in group["params"]] for group in groups[:2])
+    assert groups[0]["weight_decay"] == 4e-4 and groups[1]["weight_decay"] == 0
+    assert all(name.endswith(("weight", "bias")) for name in decayed)
+    assert all(name.endswith(("gamma", "beta")) for name in spared)
+    assert len(decayed) + len(spared) == 280
+
+
+def random_case(seed, batch=2, rows=30, classes=5):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, classes, (batch, rows)) * (rng.random((batch, rows)) < 0.3)
+    return (rng.normal(0, 2, (batch, rows, 4)).astype(np.float32), rng.normal(0, 3, (batch, rows, classes)).astype(np.float32),
+            rng.normal(0, 2, (batch, rows, 4)).astype(np.float32), label.astype(np.int32),
+            (label > 0).sum(axis=1).astype(np.float32))
+
+
+@pytest.mark.parametrize("gamma, alpha", [(2.0, 0.25), (1.5, 0.6)])
+def test_loss_equals_float64(cfg256, gamma, alpha):
+    case = random_case(3)
+    got = float(MultiBoxLoss(5, gamma, alpha)(*map(Tensor, case)).asnumpy())
+    assert got == pytest.approx(oracles.loss(*case, gamma=gamma, alpha=alpha), rel=1e-5)
+
+
+def test_loss_of_copies_and_without_a_match(cfg256):
+    case, loss = random_case(4), MultiBoxLoss(5)
+    once = float(loss(*map(Tensor, case)).asnumpy())
+    twice = float(loss(*(Tensor(np.concatenate([part, part])) for part in case)).asnumpy())
+    assert twice == pytest.approx(once, rel=1e-5)
+    nothing = (*case[:3], np.zeros_like(case[3]), np.zeros_like(case[4]))
+    assert float(loss(*map(Tensor, nothing)).asnumpy()) == pytest.approx(oracles.loss(*nothing), rel=1e-5)
+
+
+def test_loss_gradient_equals_finite_differences(cfg256):
+    loc, logits, gt_loc, label, num = random_case(5, batch=1, rows=4, classes=3)
+    loss = MultiBoxLoss(3)
+    grads = ops.GradOperation(get_all=True)(loss)(*map(Tensor, (loc, logits, gt_loc, label, num)))
+    for which, value in ((0, loc), (1, logits)):
+        numeric = np.zeros(value.shape)
+        for index in np.ndindex(value.shape):
+            sides = []
+            for sign in (1, -1):
+                moved = value.astype(np.float64)
+                moved[index] += sign * 1e-5
+                args = (moved, logits) if which == 0 else (loc, moved)
+                sides.append(oracles.loss(*args, gt_loc, label, num))
+            numeric[index] = (sides[0] - sides[1]) / 2e-5
+        np.testing.assert_allclose(grads[which].asnumpy(), numeric, atol=1e-4)
