@@ -1,0 +1,88 @@
+"""The scripts as processes: a whole run on drawn pictures, and what bad input is told."""
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.evaluation.test_coco_evaluator import apart
+
+QUICKSTART = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
+
+
+def run(script, *options, cwd=None):
+    environment = dict(os.environ, GLOG_v="4")
+    return subprocess.run([sys.executable, os.path.join(ROOT, script), *map(str, options)], cwd=cwd or ROOT,
+                          capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    done = run("scripts/draw_shapes.py", "--output", folder / "shapes", "--train", 6, "--val", 5, "--image_size", 128)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def config(folder, *more):
+    return ["--config_path", QUICKSTART, f"--data_path={folder}", "--coco_root=shapes", "--batch_size=2",
+            f"--output_path={folder / 'out'}", *more]
+
+
+@pytest.mark.slow
+def test_train_evaluate_resume_export(shapes, tmp_path):
+    done = run("train.py", *config(shapes, "--epoch_size=1", "--lr=0.01", "--run_eval=True"), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(os.listdir(shapes / "out" / "ckpt_0")) == ["best_map.ckpt", "ssd-1_3.ckpt"]
+    done = run("train.py", *config(shapes, "--epoch_size=2", "--lr=0.01", "--resume"), cwd=tmp_path)
+    assert done.returncode == 0 and "1 epochs done" in done.stdout, done.stdout + done.stderr
+    history = [json.loads(line) for line in open(shapes / "out" / "history.jsonl", encoding="utf-8")]
+    assert [row["epoch"] for row in history] == [1, 2] and all(np.isfinite(row["loss"]) for row in history)
+    checkpoint = shapes / "out" / "ckpt_0" / "ssd-2_3.ckpt"
+
+    done = run("eval.py", *config(shapes, f"--checkpoint_file_path={checkpoint}", "--min_score=0.01"), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    printed = float(next(line for line in done.stdout.splitlines() if line.startswith("mAP:")).split()[1])
+    predictions = shapes / "out" / "predictions.json"
+    stats = apart(str(shapes / "shapes" / "annotations" / "instances_val2017.json"), str(predictions))
+    assert printed == pytest.approx(max(stats[0], 0), abs=1e-6)
+    assert len(json.loads(predictions.read_text())) > 0
+
+    for file_format, ending in (("MINDIR", "mindir"), ("ONNX", "onnx")):
+        done = run("export.py", *config(shapes, f"--checkpoint_file_path={checkpoint}", "--batch_size=1",
+                                        f"--file_name={shapes / 'ssd'}", f"--file_format={file_format}"), cwd=tmp_path)
+        assert done.returncode == 0 and "compared with the network" in done.stdout, done.stdout + done.stderr
+        assert os.path.getsize(shapes / f"ssd.{ending}") > 1e8
+    done = run("export.py", *config(shapes, f"--checkpoint_file_path={checkpoint}", "--file_format=AIR"))
+    assert done.returncode == 2 and "Ascend" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+BAD = [("train.py", ["--epoch_sise=60"], ["epoch_sise", "epoch_size"]),
+       ("train.py", ["--data_path=/no/such/folder"], ["coco_root", "/no/such/folder/shapes"]),
+       ("train.py", ["--instances_set=annotations/none_{}.json"], ["none_train2017.json"]),
+       ("train.py", ["--feature_extractor_base_param=/no/backbone.ckpt"], ["feature_extractor_base_param", "/no/backbone.ckpt"]),
+       ("train.py", ["--pre_trained=/no/net.ckpt"], ["pre_trained", "/no/net.ckpt"]),
+       ("train.py", ["--resume=/no/run.ckpt"], ["resume", "/no/run.ckpt"]),
+       ("train.py", ["--batch_size=16"], ["6 images / (16 x 1 devices) = 0 steps"]),
+       ("train.py", ["--run_distribute=True", "--device_num=8"], ["mpirun", "-n 8"]),
+       ("train.py", ["--pre_trained=FOREIGN"], ["pre_trained", "no parameter"]),
+       ("eval.py", ["--checkpoint_file_path=/no/x.ckpt"], ["checkpoint_file_path", "/no/x.ckpt"]),
+       ("eval.py", ["--checkpoint_file_path=DAMAGED"], ["checkpoint_file_path", "damaged"]),
+       ("export.py", ["--file_format=TFLITE"], ["file_format", "MINDIR, AIR, ONNX"])]
+
+
+@pytest.mark.parametrize("script, options, words", BAD)
+def test_bad_input_is_one_line_and_status_2(shapes, tmp_path, script, options, words):
+    import mindspore as ms
+    foreign, damaged = tmp_path / "foreign.ckpt", tmp_path / "damaged.ckpt"
+    ms.save_checkpoint([{"name": "other.weight", "data": ms.Tensor(np.zeros(3, np.float32))}], str(foreign))
+    damaged.write_bytes(foreign.read_bytes()[:20])
+    options = [option.replace("FOREIGN", str(foreign)).replace("DAMAGED", str(damaged)) for option in options]
+    done = run(script, *config(shapes, *options), cwd=tmp_path)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr + done.stdout, done.stderr
+    assert all(word in errors[0] for word in words), errors

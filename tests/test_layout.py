@@ -1,0 +1,79 @@
+"""Imports go one way, files stay small, and importing changes nothing."""
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+ORDER = ["config", "boxes", "data", "models", "loss", "training", "evaluation"]
+FREE = {"errors", "log", "compat", "device"}
+
+
+def modules():
+    for folder, _, names in os.walk(os.path.join(ROOT, "src")):
+        for name in sorted(names):
+            if name.endswith(".py"):
+                path = os.path.join(folder, name)
+                yield os.path.relpath(path, ROOT)[:-3].replace(os.sep, ".").replace(".__init__", ""), path
+
+
+MODULES = list(modules())
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("module, path", MODULES)
+def test_imports_go_left(module, path):
+    with open(path, encoding="utf-8") as handle:
+        tree = ast.parse(handle.read())
+    for node in ast.walk(tree):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            assert name not in ("train", "eval", "export"), f"{module} imports an entry script"
+            if not name.startswith("src."):
+                continue
+            here, there = part_of(module), part_of(name)
+            if there in FREE:
+                continue
+            assert here in ORDER, f"{module} may not import {name}"
+            assert ORDER.index(there) <= ORDER.index(here), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module, path", MODULES)
+def test_files_stay_small(module, path):
+    with open(path, encoding="utf-8") as handle:
+        assert sum(1 for _ in handle) <= 400
+
+
+def test_importing_changes_nothing(tmp_path):
+    code = """
+import os, sys
+sys.argv = ["x", "--no_such_option", "1"]
+import cv2, mindspore.dataset, pycocotools.cocoeval, tqdm, yaml   # they set variables of their own
+import mindspore as ms
+before = (dict(os.environ), list(sys.argv), os.getcwd(), ms.get_context("mode"), ms.get_context("device_target"))
+import importlib
+for name in sys.stdin.read().split():
+    importlib.import_module(name)
+after = (dict(os.environ), list(sys.argv), os.getcwd(), ms.get_context("mode"), ms.get_context("device_target"))
+assert before == after, [(b, a) for b, a in zip(before, after) if b != a]
+print("same")
+"""
+    environment = dict(os.environ, PYTHONPATH=ROOT)
+    code = "import src\n" + code
+    run = subprocess.run([sys.executable, "-c", code], input="\n".join(name for name, _ in MODULES), cwd=tmp_path,
+                         capture_output=True, text=True, env=environment)
+    assert "same" in run.stdout, run.stderr[-2000:]
+    assert os.listdir(tmp_path) == []
+
+
+def test_boxes_need_no_mindspore(tmp_path):
+    code = ("import sys, src.boxes.default_boxes, src.boxes.coder, src.boxes.matcher, src.boxes.nms, src.config; "
+            "print('mindspore' in sys.modules)")
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.strip() == "False", run.stderr
