@@ -25,7 +25,8 @@ _FURTHER = {"min_scale": 0.2, "max_scale": 0.95, "aspect_ratios": [[], [2], [2],
 _AT_LEAST_ONE = ("device_num", "batch_size", "epoch_size", "save_checkpoint_epochs", "keep_checkpoint_max",
                  "eval_interval", "max_boxes", "num_classes", "num_addition_layers")
 _NOT_NEGATIVE = ("device_id", "lr", "lr_init", "lr_end_rate", "warmup_epochs", "weight_decay", "momentum", "gamma",
-                 "pre_trained_epoch_size", "num_parallel_workers", "max_bad_images", "seed", "eval_start_epoch")
+                 "pre_trained_epoch_size", "num_parallel_workers", "max_bad_images", "seed", "eval_start_epoch",
+                 "bn_recalibration_steps")
 _SHARES = ("match_threshold", "nms_threshold", "min_score", "alpha")
 _PER_LEVEL = ("steps", "num_default", "feature_size", "extras_out_channels")
 

@@ -12,6 +12,7 @@ from src.data.pipeline import TrainingData
 from src.errors import RunError
 from src.log import LOGGER, append_json_line
 from src.training.checkpoint import Checkpoints
+from src.training.recalibrate import recalibrate
 
 REPORT_SECONDS = 20
 
@@ -52,6 +53,10 @@ def train(step, data: TrainingData, rates: np.ndarray, cfg, checkpoints: Checkpo
                   "seconds_a_step": round(seconds, 4)}
         LOGGER.info("epoch %d/%d: loss %.4f, lr %.5f, %.3f s a step", done, cfg.epoch_size, record["loss"], record["lr"],
                     seconds)
+        if done == cfg.epoch_size and cfg.bn_recalibration_steps:
+            batches = recalibrate(step.forward.network, (batch[0] for batch in data.epoch(done)),
+                                  cfg.bn_recalibration_steps)
+            LOGGER.info("BN averages taken anew from %d batches", batches)
         if evaluate is not None and _is_evaluated(done, cfg):
             record["mAP"] = evaluate()
             step.set_train()

@@ -1,0 +1,31 @@
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.training.recalibrate import recalibrate
+
+
+def test_averages_are_those_of_the_batches(cfg256):
+    # the same batch every time: its mean and its unbiased variance, whatever the momentum and the start
+    batch = np.random.default_rng(0).normal(3, 2, (4, 2, 5, 5)).astype(np.float32)
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm2d(2, momentum=0.997)
+
+        def construct(self, x):
+            return self.bn(x), x
+
+    net = Net()
+    before = {p.name: p.asnumpy().copy() for p in net.trainable_params()}
+    assert recalibrate(net, iter([Tensor(batch)] * 5), 3) == 3
+    np.testing.assert_allclose(net.bn.moving_mean.asnumpy(), batch.mean(axis=(0, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(net.bn.moving_variance.asnumpy(), batch.var(axis=(0, 2, 3), ddof=1), rtol=1e-3)
+    for parameter in net.trainable_params():
+        np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name])
+
+
+def test_no_batch_leaves_everything(cfg256):
+    net = nn.BatchNorm2d(2)
+    assert recalibrate(net, iter([]), 3) == 0
+    assert (net.moving_variance.asnumpy() == 1).all()
