@@ -5,10 +5,13 @@ Asked by `hasattr` once, never by version. Each function says what the two world
 """
 from __future__ import annotations
 
+import inspect
 from typing import Callable, List, Sequence
 
 import mindspore as ms
-from mindspore import ops
+import mindspore.dataset as ds
+
+_MAP_ORDERS_COLUMNS = "column_order" in inspect.signature(ds.MindDataset.map).parameters
 
 
 def set_device_target(target: str, device_id: int | None = None) -> None:
@@ -34,10 +37,6 @@ def map_columns(dataset, function: Callable, inputs: Sequence[str], outputs: Seq
     """`map` that changes the number of columns: 1.10 wants `column_order`, 2.10 dropped it for `project`."""
     inputs, outputs = list(inputs), list(outputs)
     options = dict(num_parallel_workers=workers, python_multiprocessing=False)
-    try:
-        return dataset.map(function, inputs, outputs, **options).project(outputs)
-    except (ValueError, TypeError):
+    if _MAP_ORDERS_COLUMNS:
         return dataset.map(function, inputs, outputs, column_order=outputs, **options)
-
-
-compile_time = ops.constexpr if hasattr(ops, "constexpr") else ms.constexpr
+    return dataset.map(function, inputs, outputs, **options).project(outputs)
