@@ -6,7 +6,7 @@ import os
 import sys
 
 from src.config import checkpoint_file, load_config
-from src.device import init_device, prepare_environment
+from src.device import init_device, prepare_environment, wait_for_all
 from src.errors import run_main
 from src.log import LOGGER, setup_logging
 
@@ -16,14 +16,14 @@ def main(argv) -> int:
     checkpoint = checkpoint_file(cfg)
     setup_logging()
     prepare_environment()
-    init_device(cfg)
+    rank, _, _ = init_device(cfg)
 
     from src.data.mindrecord import prepare_records
     from src.evaluation.detector import build_evaluator, build_inference, detect
     from src.evaluation.table import format_table
     from src.models.build import build_model
     from src.models.weights import load_network
-    records = prepare_records(cfg, is_training=False)
+    records = prepare_records(cfg, is_training=False, is_writer=rank == 0, barrier=wait_for_all)
     model = build_model(cfg)
     load_network(model, checkpoint, "checkpoint_file_path")
     inference, evaluator = build_inference(model, cfg), build_evaluator(records, cfg)

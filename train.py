@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 
 import numpy as np
 import yaml
 
 from src.config import learning_rate_advice, load_config
-from src.device import init_device, prepare_environment
+from src.device import init_device, prepare_environment, wait_for_all
 from src.errors import UserError, run_main
 from src.log import LOGGER, setup_logging
+
+ROOM = 2 * 340_000_000     # the training state of 81 classes takes 264 MB; two lie side by side while one is replaced
 
 
 def check_inputs(cfg) -> None:
@@ -27,6 +30,10 @@ def check_inputs(cfg) -> None:
         raise UserError(f"output_path: cannot make {cfg.output_path}: {error.strerror}") from None
     if not os.access(cfg.output_path, os.W_OK):
         raise UserError(f"output_path: cannot write to {cfg.output_path}")
+    free = shutil.disk_usage(cfg.output_path).free
+    if free < ROOM:
+        raise UserError(f"output_path: {os.path.abspath(cfg.output_path)} has {free} bytes free, a checkpoint and its "
+                        f"successor need {ROOM}")
 
 
 def main(argv) -> int:
@@ -34,16 +41,18 @@ def main(argv) -> int:
     cfg = load_config(argv)
     if not cfg.only_create_dataset:
         check_inputs(cfg)
-    setup_logging(None if cfg.only_create_dataset else cfg.output_path)
+    setup_logging()
     prepare_environment()
 
     # 2. device
     rank, size, build_reducer = init_device(cfg)
+    setup_logging(None if cfg.only_create_dataset else cfg.output_path, rank, size)
 
     # 3. records
     from src.data.mindrecord import prepare_records
-    records = prepare_records(cfg, is_training=True)
-    eval_records = prepare_records(cfg, is_training=False) if cfg.run_eval or cfg.only_create_dataset else None
+    one_writes = {"is_writer": rank == 0, "barrier": wait_for_all}
+    records = prepare_records(cfg, is_training=True, **one_writes)
+    eval_records = prepare_records(cfg, is_training=False, **one_writes) if cfg.run_eval or cfg.only_create_dataset else None
     if cfg.only_create_dataset:
         LOGGER.info("only_create_dataset: done, %d training images", records.count)
         return 0

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from src.errors import UserError
 from src.log import LOGGER
@@ -63,3 +64,19 @@ def init_device(cfg) -> tuple:
     ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=True, device_num=size,
                                  all_reduce_fusion_config=list(cfg.all_reduce_fusion_config))
     return rank, size, lambda parameters: nn.DistributedGradReducer(parameters, True, size)
+
+
+def wait_for_all() -> None:
+    """Return when every rank has come here; a single process returns at once.
+
+    MPI's own barrier spins a core, and a conversion can take an hour: poll instead.
+    """
+    if int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        from mpi4py import MPI
+        request = MPI.COMM_WORLD.Ibarrier()
+        while not request.Test():
+            time.sleep(0.05)
+    elif os.environ.get("MS_ROLE") == "MS_WORKER":
+        import mindspore as ms
+        from mindspore import ops
+        ops.AllReduce()(ms.Tensor([1.0], ms.float32)).asnumpy()

@@ -24,5 +24,10 @@ def run_main(main, argv=None) -> int:
     except (UserError, RunError) as error:
         line = " ".join(str(error).split())
         print(f"error: {line}", file=sys.stderr, flush=True)
-        return 2 if isinstance(error, UserError) else 1
+        status = 2 if isinstance(error, UserError) else 1
+        # leaving quietly would wait for ever in MPI_Finalize for ranks that wait for this one
+        mpi = sys.modules.get("mpi4py.MPI")
+        if mpi is not None and mpi.COMM_WORLD.Get_size() > 1:
+            mpi.COMM_WORLD.Abort(status)
+        return status
     return 0 if status is None else int(status)
