@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Measure a checkpoint: python3 eval.py --config_path ... --checkpoint_file_path output/ckpt_0/best_map.ckpt"""
+
 from __future__ import annotations
 
 import os
@@ -23,6 +24,7 @@ def main(argv) -> int:
     from src.evaluation.table import format_table
     from src.models.build import build_model
     from src.models.weights import load_network
+
     records = prepare_records(cfg, is_training=False, is_writer=rank == 0, barrier=wait_for_all)
     model = build_model(cfg)
     load_network(model, checkpoint, "checkpoint_file_path")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Ship a checkpoint: python3 export.py --checkpoint_file_path x.ckpt --file_name ssd --file_format MINDIR|AIR|ONNX"""
+
 from __future__ import annotations
 
 import sys
@@ -14,8 +15,9 @@ def main(argv) -> int:
     cfg = load_config(argv)
     checkpoint = checkpoint_file(cfg)
     if cfg.file_format == "AIR" and cfg.device_target != "Ascend":
-        raise UserError(f"file_format: AIR is written on Ascend only, device_target is {cfg.device_target}; "
-                        f"use MINDIR or ONNX here")
+        raise UserError(
+            f"file_format: AIR is written on Ascend only, device_target is {cfg.device_target}; use MINDIR or ONNX here"
+        )
     setup_logging()
     prepare_environment()
     init_device(cfg)
@@ -24,6 +26,7 @@ def main(argv) -> int:
     from src.evaluation.export import export_network
     from src.models.build import build_model
     from src.models.weights import load_network
+
     model = build_model(cfg)
     load_network(model, checkpoint, "checkpoint_file_path")
     inference = build_inference(model, cfg)

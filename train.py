@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Train SSD ResNet50-FPN: python3 train.py --config_path config/ssd_resnet50_fpn_config_gpu.yaml [--key=value ...]"""
+
 from __future__ import annotations
 
 import os
@@ -14,14 +15,18 @@ from src.device import init_device, prepare_environment, wait_for_all
 from src.errors import UserError, run_main
 from src.log import LOGGER, setup_logging
 
-ROOM = 2 * 340_000_000     # the training state of 81 classes takes 264 MB; two lie side by side while one is replaced
+ROOM = 2 * 340_000_000  # the training state of 81 classes takes 264 MB; two lie side by side while one is replaced
 
 
 def check_inputs(cfg) -> None:
     """What can be known before anything is converted or compiled."""
     for key in ("pre_trained", "feature_extractor_base_param"):
-        if cfg[key] and not os.path.isfile(cfg[key]) and not (key == "feature_extractor_base_param" and cfg.pre_trained):
-            raise UserError(f"{key}: no such checkpoint: {os.path.abspath(cfg[key])} (set --{key}=\"\" to do without)")
+        if (
+            cfg[key]
+            and not os.path.isfile(cfg[key])
+            and not (key == "feature_extractor_base_param" and cfg.pre_trained)
+        ):
+            raise UserError(f'{key}: no such checkpoint: {os.path.abspath(cfg[key])} (set --{key}="" to do without)')
     if cfg.resume not in ("", "auto") and not os.path.isfile(cfg.resume):
         raise UserError(f"resume: no such checkpoint: {os.path.abspath(cfg.resume)}")
     try:
@@ -32,8 +37,10 @@ def check_inputs(cfg) -> None:
         raise UserError(f"output_path: cannot write to {cfg.output_path}")
     free = shutil.disk_usage(cfg.output_path).free
     if free < ROOM:
-        raise UserError(f"output_path: {os.path.abspath(cfg.output_path)} has {free} bytes free, a checkpoint and its "
-                        f"successor need {ROOM}")
+        raise UserError(
+            f"output_path: {os.path.abspath(cfg.output_path)} has {free} bytes free, a checkpoint and its "
+            f"successor need {ROOM}"
+        )
 
 
 def main(argv) -> int:
@@ -50,17 +57,23 @@ def main(argv) -> int:
 
     # 3. records
     from src.data.mindrecord import prepare_records
+
     one_writes = {"is_writer": rank == 0, "barrier": wait_for_all}
     records = prepare_records(cfg, is_training=True, **one_writes)
-    eval_records = prepare_records(cfg, is_training=False, **one_writes) if cfg.run_eval or cfg.only_create_dataset else None
+    eval_records = (
+        prepare_records(cfg, is_training=False, **one_writes) if cfg.run_eval or cfg.only_create_dataset else None
+    )
     if cfg.only_create_dataset:
         LOGGER.info("only_create_dataset: done, %d training images", records.count)
         return 0
     from src.data.pipeline import TrainingData
+
     data = TrainingData(records, cfg, rank, size)
     if data.steps == 0:
-        raise UserError(f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps an epoch; "
-                        f"use a smaller --batch_size")
+        raise UserError(
+            f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps an epoch; "
+            f"use a smaller --batch_size"
+        )
     advice = learning_rate_advice(cfg, size)
     if advice:
         LOGGER.warning("%s", advice)
@@ -70,6 +83,7 @@ def main(argv) -> int:
     # 4. model and weights
     from src.models.build import build_model, freeze
     from src.models.weights import load_backbone, load_network
+
     model = build_model(cfg)
     if cfg.pre_trained:
         load_network(model, cfg.pre_trained, "pre_trained", cfg.checkpoint_filter_list if cfg.filter_weight else ())
@@ -82,9 +96,17 @@ def main(argv) -> int:
     from src.training.loop import train
     from src.training.schedule import learning_rates
     from src.training.step import build_train_step
-    rates = learning_rates(0, cfg.lr_init, cfg.lr * cfg.lr_end_rate, cfg.lr, cfg.warmup_epochs,
-                           cfg.pre_trained_epoch_size + cfg.epoch_size, data.steps)
-    rates = rates[int(cfg.pre_trained_epoch_size * data.steps):]
+
+    rates = learning_rates(
+        0,
+        cfg.lr_init,
+        cfg.lr * cfg.lr_end_rate,
+        cfg.lr,
+        cfg.warmup_epochs,
+        cfg.pre_trained_epoch_size + cfg.epoch_size,
+        data.steps,
+    )
+    rates = rates[int(cfg.pre_trained_epoch_size * data.steps) :]
     step = build_train_step(model, cfg, rates, build_reducer)
     resumes = find_resume(cfg.resume, cfg.output_path, rank) is not None
     epochs_done, best_map = restore_run(step, cfg.resume, cfg.output_path, rank)
@@ -94,6 +116,7 @@ def main(argv) -> int:
     evaluate = None
     if cfg.run_eval:
         from src.evaluation.detector import build_evaluator, build_inference, detect
+
         inference, evaluator = build_inference(model, cfg), build_evaluator(eval_records, cfg)
 
         def evaluate() -> float:
@@ -105,8 +128,16 @@ def main(argv) -> int:
 
     # 7. train
     trained = sum(int(np.prod(parameter.shape)) for parameter in model.trainable_params())
-    LOGGER.info("training %s: %d images, %d steps an epoch, %d epochs, batch %d x %d, %.1f million weights",
-                cfg.model_name, records.count, data.steps, cfg.epoch_size, cfg.batch_size, size, trained / 1e6)
+    LOGGER.info(
+        "training %s: %d images, %d steps an epoch, %d epochs, batch %d x %d, %.1f million weights",
+        cfg.model_name,
+        records.count,
+        data.steps,
+        cfg.epoch_size,
+        cfg.batch_size,
+        size,
+        trained / 1e6,
+    )
     train(step, data, rates, cfg, checkpoints, epochs_done, best_map, evaluate, speaks=rank == 0)
     LOGGER.info("done, checkpoints are in %s", checkpoints.folder)
     return 0

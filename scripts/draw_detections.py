@@ -4,6 +4,7 @@
     python3 scripts/draw_detections.py --annotations instances_val2017.json --images val2017 \
         --predictions output/predictions.json --output pictures [--count 12 --min_score 0.3]
 """
+
 from __future__ import annotations
 
 import argparse
@@ -19,7 +20,7 @@ from src.data.coco import load_coco_json  # noqa: E402
 from src.data.images import decode_rgb  # noqa: E402
 from src.errors import UserError, run_main  # noqa: E402
 
-GREEN, RED = (60, 200, 60), (40, 40, 230)     # BGR
+GREEN, RED = (60, 200, 60), (40, 40, 230)  # BGR
 TILE = 384
 
 
@@ -40,7 +41,7 @@ def tile(image: np.ndarray) -> np.ndarray:
     """The image centred on a white square."""
     square = np.full((TILE, TILE, 3), 255, np.uint8)
     y, x = (TILE - image.shape[0]) // 2, (TILE - image.shape[1]) // 2
-    square[y:y + image.shape[0], x:x + image.shape[1]] = image
+    square[y : y + image.shape[0], x : x + image.shape[1]] = image
     return square
 
 
@@ -60,7 +61,7 @@ def main(argv) -> int:
     names = {category["id"]: category["name"] for category in content["categories"]}
     os.makedirs(options.output, exist_ok=True)
     tiles = []
-    for record in content["images"][:options.count]:
+    for record in content["images"][: options.count]:
         path = os.path.join(options.images, record["file_name"])
         try:
             with open(path, "rb") as handle:
@@ -69,10 +70,16 @@ def main(argv) -> int:
             raise UserError(f"--images: cannot read {path}: {error}") from None
         scale = TILE / max(image.shape[:2])
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        truth = [(np.array(a["bbox"]) * scale, names[a["category_id"]] + (" (crowd)" if a["iscrowd"] else ""))
-                 for a in content["annotations"] if a["image_id"] == record["id"]]
-        found = [(np.array(d["bbox"]) * scale, f"{names[d['category_id']]} {d['score']:.2f}") for d in predictions
-                 if d["image_id"] == record["id"] and d["score"] >= options.min_score]
+        truth = [
+            (np.array(a["bbox"]) * scale, names[a["category_id"]] + (" (crowd)" if a["iscrowd"] else ""))
+            for a in content["annotations"]
+            if a["image_id"] == record["id"]
+        ]
+        found = [
+            (np.array(d["bbox"]) * scale, f"{names[d['category_id']]} {d['score']:.2f}")
+            for d in predictions
+            if d["image_id"] == record["id"] and d["score"] >= options.min_score
+        ]
         draw(image, truth, GREEN, below=True)
         draw(image, found, RED, below=False)
         name = os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png"
@@ -80,7 +87,7 @@ def main(argv) -> int:
         tiles.append(tile(image[:TILE, :TILE]))
     while len(tiles) % 4:
         tiles.append(np.full((TILE, TILE, 3), 255, np.uint8))
-    sheet = np.vstack([np.hstack(tiles[start:start + 4]) for start in range(0, len(tiles), 4)])
+    sheet = np.vstack([np.hstack(tiles[start : start + 4]) for start in range(0, len(tiles), 4)])
     cv2.imwrite(os.path.join(options.output, "overview.png"), sheet)
     print(f"drew {min(options.count, len(content['images']))} pictures: {os.path.join(options.output, 'overview.png')}")
     return 0

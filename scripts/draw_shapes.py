@@ -6,6 +6,7 @@
 Writes DIR/train2017, DIR/val2017 and DIR/annotations/instances_{train,val}2017.json, whole or not at
 all. The same arguments give the same files. Some images are grey JPEGs, some hold a crowd box.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -26,8 +27,8 @@ VERSION = 3
 CATEGORIES = (("stop sign", 13), ("sports ball", 37), ("kite", 38))
 ASPECTS = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.75))
 GREY_SHARE, CROWD_SHARE = 0.15, 0.05
-MIN_SIZE, MAX_SIZE = 0.2, 0.6      # longer side of a shape over the longer side of the image
-VISIBLE = 0.65                     # of a shape that a later one may not cover
+MIN_SIZE, MAX_SIZE = 0.2, 0.6  # longer side of a shape over the longer side of the image
+VISIBLE = 0.65  # of a shape that a later one may not cover
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -70,7 +71,7 @@ def outline(kind: int, rng: np.random.Generator, centre: np.ndarray, size: float
 
 def paint(image: np.ndarray, mask: np.ndarray, kind: int, rng: np.random.Generator, points: np.ndarray) -> None:
     """Fill a shape with a colour of its kind's range, shading and a marking."""
-    bases = ((40, 40, 200), (60, 180, 235), (190, 110, 40))     # BGR
+    bases = ((40, 40, 200), (60, 180, 235), (190, 110, 40))  # BGR
     colour = np.clip(np.array(bases[kind]) + rng.uniform(-45, 45, 3), 0, 255)
     height, width = mask.shape
     shade = np.linspace(1.15, 0.8, height)[:, None] * np.linspace(1.1, 0.9, width)[None]
@@ -84,12 +85,27 @@ def paint(image: np.ndarray, mask: np.ndarray, kind: int, rng: np.random.Generat
     if kind == 0:
         cv2.polylines(layer, [inner], True, light, thick, cv2.LINE_AA)
     elif kind == 1:
-        cv2.ellipse(layer, tuple(centre.round().astype(int).tolist()), (int(radius), int(radius * 0.4)),
-                    float(rng.uniform(0, 180)), 0, 360, dark, thick, cv2.LINE_AA)
+        cv2.ellipse(
+            layer,
+            tuple(centre.round().astype(int).tolist()),
+            (int(radius), int(radius * 0.4)),
+            float(rng.uniform(0, 180)),
+            0,
+            360,
+            dark,
+            thick,
+            cv2.LINE_AA,
+        )
     else:
         for a, b in ((0, 2), (1, 3)):
-            cv2.line(layer, tuple(points[a].round().astype(int).tolist()), tuple(points[b].round().astype(int).tolist()),
-                     dark, thick, cv2.LINE_AA)
+            cv2.line(
+                layer,
+                tuple(points[a].round().astype(int).tolist()),
+                tuple(points[b].round().astype(int).tolist()),
+                dark,
+                thick,
+                cv2.LINE_AA,
+            )
     alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7)[..., None]
     image[:] = np.round(image * (1 - alpha) + layer * alpha).astype(np.uint8)
 
@@ -103,8 +119,9 @@ def draw_image(rng: np.random.Generator, longest: int) -> tuple:
         kind = int(rng.integers(3))
         for _ in range(20):
             size = longest * np.exp(rng.uniform(np.log(MIN_SIZE), np.log(MAX_SIZE)))
-            centre = rng.uniform(size * 0.45, [max(width - size * 0.45, size * 0.45 + 1),
-                                               max(height - size * 0.45, size * 0.45 + 1)])
+            centre = rng.uniform(
+                size * 0.45, [max(width - size * 0.45, size * 0.45 + 1), max(height - size * 0.45, size * 0.45 + 1)]
+            )
             points = outline(kind, rng, centre, size)
             mask = np.zeros((height, width), np.uint8)
             cv2.fillPoly(mask, [points.round().astype(np.int32)], 1)
@@ -154,8 +171,16 @@ def draw_split(folder: str, json_path: str, count: int, seed: list, longest: int
             raise UserError(f"cannot write {os.path.join(folder, name)}")
         images.append({"id": image_id, "file_name": name, "height": image.shape[0], "width": image.shape[1]})
         for category, box, area, crowd in found:
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, "category_id": category,
-                                "bbox": box, "area": area, "iscrowd": crowd})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": category,
+                    "bbox": box,
+                    "area": area,
+                    "iscrowd": crowd,
+                }
+            )
     categories = [{"id": number, "name": name, "supercategory": "shape"} for name, number in CATEGORIES]
     with open(json_path, "w", encoding="utf-8") as handle:
         json.dump({"images": images, "annotations": annotations, "categories": categories}, handle)
@@ -172,8 +197,16 @@ def main(argv) -> int:
     if options.train < 1 or options.val < 1 or options.image_size < 64 or options.seed < 0:
         raise UserError("--train and --val must be at least 1, --image_size at least 64, --seed at least 0")
     output = os.path.abspath(options.output)
-    stamp = json.dumps({"version": VERSION, "train": options.train, "val": options.val, "seed": options.seed,
-                        "image_size": options.image_size}, sort_keys=True)
+    stamp = json.dumps(
+        {
+            "version": VERSION,
+            "train": options.train,
+            "val": options.val,
+            "seed": options.seed,
+            "image_size": options.image_size,
+        },
+        sort_keys=True,
+    )
     stamp_file = os.path.join(output, "drawn.json")
     if os.path.isdir(output) and os.listdir(output):
         if not os.path.exists(stamp_file):
@@ -187,8 +220,14 @@ def main(argv) -> int:
     try:
         os.makedirs(os.path.join(temporary, "annotations"))
         for part, (split, count) in enumerate((("train2017", options.train), ("val2017", options.val))):
-            draw_split(os.path.join(temporary, split), os.path.join(temporary, "annotations", f"instances_{split}.json"),
-                       count, [options.seed, part], options.image_size, 1009 + part * 500000)
+            draw_split(
+                os.path.join(temporary, split),
+                os.path.join(temporary, "annotations", f"instances_{split}.json"),
+                count,
+                [options.seed, part],
+                options.image_size,
+                1009 + part * 500000,
+            )
         with open(os.path.join(temporary, "drawn.json"), "w", encoding="utf-8") as handle:
             handle.write(stamp)
         shutil.rmtree(output, ignore_errors=True)

@@ -1,4 +1,5 @@
 """SSD ResNet50-FPN for MindSpore. Importing it reads no arguments and sets no context."""
+
 from __future__ import annotations
 
 import ctypes

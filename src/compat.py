@@ -3,6 +3,7 @@
 Asked by `hasattr` once, never by version. Each function says what the two worlds do; it can go when
 1.10 is no longer supported.
 """
+
 from __future__ import annotations
 
 import inspect

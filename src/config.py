@@ -2,6 +2,7 @@
 
 The complete GPU file is the schema: its keys are the only keys, its values' types are the types.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -22,11 +23,33 @@ PUBLISHED_BATCH = 128
 
 # Keys of other models, known without standing in the GPU file: the SSD300 layout of default boxes
 _FURTHER = {"min_scale": 0.2, "max_scale": 0.95, "aspect_ratios": [[], [2], [2], [2], [2]]}
-_AT_LEAST_ONE = ("device_num", "batch_size", "epoch_size", "save_checkpoint_epochs", "keep_checkpoint_max",
-                 "eval_interval", "max_boxes", "num_classes", "num_addition_layers")
-_NOT_NEGATIVE = ("device_id", "lr", "lr_init", "lr_end_rate", "warmup_epochs", "weight_decay", "momentum", "gamma",
-                 "pre_trained_epoch_size", "num_parallel_workers", "max_bad_images", "seed", "eval_start_epoch",
-                 "bn_recalibration_steps")
+_AT_LEAST_ONE = (
+    "device_num",
+    "batch_size",
+    "epoch_size",
+    "save_checkpoint_epochs",
+    "keep_checkpoint_max",
+    "eval_interval",
+    "max_boxes",
+    "num_classes",
+    "num_addition_layers",
+)
+_NOT_NEGATIVE = (
+    "device_id",
+    "lr",
+    "lr_init",
+    "lr_end_rate",
+    "warmup_epochs",
+    "weight_decay",
+    "momentum",
+    "gamma",
+    "pre_trained_epoch_size",
+    "num_parallel_workers",
+    "max_bad_images",
+    "seed",
+    "eval_start_epoch",
+    "bn_recalibration_steps",
+)
 _SHARES = ("match_threshold", "nms_threshold", "min_score", "alpha")
 _PER_LEVEL = ("steps", "num_default", "feature_size", "extras_out_channels")
 
@@ -78,8 +101,9 @@ def _unknown(key: str, known, where: str) -> UserError:
 def _type_name(value) -> str:
     if value is None:
         return "null"
-    return {bool: "True or False", int: "a whole number", float: "a number", str: "a text",
-            list: "a list"}.get(type(value), type(value).__name__)
+    return {bool: "True or False", int: "a whole number", float: "a number", str: "a text", list: "a list"}.get(
+        type(value), type(value).__name__
+    )
 
 
 def _convert(key: str, value, example, where: str):
@@ -92,7 +116,7 @@ def _convert(key: str, value, example, where: str):
             return value
         raise wrong
     if isinstance(example, (int, float)):
-        if isinstance(value, str):    # YAML reads 1e-3 as a text
+        if isinstance(value, str):  # YAML reads 1e-3 as a text
             try:
                 value = float(value)
             except ValueError:
@@ -141,8 +165,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _help(schema: dict, texts: dict, choices: dict) -> str:
-    lines = ["usage: --key value or --key=value for every key; the command line wins over the YAML file", "",
-             f"  --config_path    YAML file (default {os.path.relpath(SCHEMA_FILE, ROOT)})"]
+    lines = [
+        "usage: --key value or --key=value for every key; the command line wins over the YAML file",
+        "",
+        f"  --config_path    YAML file (default {os.path.relpath(SCHEMA_FILE, ROOT)})",
+    ]
     for key, value in schema.items():
         shown = str(value) if len(str(value)) < 60 else str(value)[:56] + " ..."
         options = f"; one of {', '.join(str(c) for c in choices[key])}" if key in choices else ""
@@ -222,8 +249,10 @@ def load_config(argv) -> EasyDict:
     path = _config_file(path) if path is not None else SCHEMA_FILE
     values, own, _, more_choices = _from_files(path, schema)
     choices = dict(choices, **more_choices)
-    given = {key: _convert(key, _parse_text(key, text, schema[key]), schema[key], "command line")
-             for key, text in texts_given.items()}
+    given = {
+        key: _convert(key, _parse_text(key, text, schema[key]), schema[key], "command line")
+        for key, text in texts_given.items()
+    }
     values.update(given)
     cfg = EasyDict(values)
     cfg.config_path = path
@@ -271,8 +300,10 @@ def _finish(cfg: EasyDict, stated: set, choices: dict) -> None:
 
 def _finish_classes(cfg, bad) -> None:
     if len(cfg.classes) != cfg.num_classes:
-        raise bad(f"num_classes is {cfg.num_classes}, but classes has {len(cfg.classes)} names; "
-                  f"set num_classes to {len(cfg.classes)} (the background counts)")
+        raise bad(
+            f"num_classes is {cfg.num_classes}, but classes has {len(cfg.classes)} names; "
+            f"set num_classes to {len(cfg.classes)} (the background counts)"
+        )
     if len(cfg.classes) < 2:
         raise bad("classes needs the background and at least one class")
     twice = sorted({name for name in cfg.classes if cfg.classes.count(name) > 1})
@@ -291,22 +322,28 @@ def _finish_boxes(cfg, stated: set, bad) -> None:
     for size in cfg.img_shape:
         if size < 1 or size % largest:
             lower = max(size // largest * largest, largest)
-            raise bad(f"img_shape {cfg.img_shape}: height and width must be multiples of the largest step {largest}; "
-                      f"near {size} are {lower} and {lower + largest}")
+            raise bad(
+                f"img_shape {cfg.img_shape}: height and width must be multiples of the largest step {largest}; "
+                f"near {size} are {lower} and {lower + largest}"
+            )
     # feature_size is one number a level: the longer side's, as published for square images
     derived = [max(cfg.img_shape) // step for step in cfg.steps]
     if cfg.use_anchor_generator:
         if "feature_size" in stated and cfg.feature_size != derived:
-            raise bad(f"feature_size is {cfg.feature_size}, but img_shape {cfg.img_shape} with steps {cfg.steps} "
-                      f"gives {derived}")
+            raise bad(
+                f"feature_size is {cfg.feature_size}, but img_shape {cfg.img_shape} with steps {cfg.steps} "
+                f"gives {derived}"
+            )
         cfg.feature_size = derived
         cells = [(cfg.img_shape[0] // step) * (cfg.img_shape[1] // step) for step in cfg.steps]
     else:
         cells = [size * size for size in cfg.feature_size]
     boxes = sum(count * number for count, number in zip(cells, cfg.num_default))
     if cfg.num_ssd_boxes not in (-1, boxes):
-        raise bad(f"num_ssd_boxes is {cfg.num_ssd_boxes}, but img_shape, steps and num_default give {boxes}; "
-                  f"set -1 to have it computed")
+        raise bad(
+            f"num_ssd_boxes is {cfg.num_ssd_boxes}, but img_shape, steps and num_default give {boxes}; "
+            f"set -1 to have it computed"
+        )
     cfg.num_ssd_boxes = boxes
 
 
@@ -325,8 +362,9 @@ def checkpoint_file(cfg) -> str:
     for place in places:
         if os.path.isfile(place):
             return os.path.abspath(place)
-    raise UserError(f"checkpoint_file_path: no such checkpoint: {os.path.abspath(places[0])} "
-                    f"(nor {os.path.abspath(places[1])})")
+    raise UserError(
+        f"checkpoint_file_path: no such checkpoint: {os.path.abspath(places[0])} (nor {os.path.abspath(places[1])})"
+    )
 
 
 def learning_rate_advice(cfg, devices: int = 1) -> str:
@@ -334,5 +372,7 @@ def learning_rate_advice(cfg, devices: int = 1) -> str:
     batch = cfg.batch_size * devices
     if cfg.lr != 0.05 or batch == PUBLISHED_BATCH:
         return ""
-    return (f"lr {cfg.lr} is the rate for {PUBLISHED_BATCH} images a step; for {cfg.batch_size} x {devices} = {batch} "
-            f"the linear rule gives --lr={cfg.lr * batch / PUBLISHED_BATCH:.3g}")
+    return (
+        f"lr {cfg.lr} is the rate for {PUBLISHED_BATCH} images a step; for {cfg.batch_size} x {devices} = {batch} "
+        f"the linear rule gives --lr={cfg.lr * batch / PUBLISHED_BATCH:.3g}"
+    )

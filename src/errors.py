@@ -1,4 +1,5 @@
 """User errors: one line, exit status 2. Everything else keeps its traceback (status 1)."""
+
 from __future__ import annotations
 
 import sys

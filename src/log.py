@@ -1,4 +1,5 @@
 """The log: `logging.getLogger("ssd")`; rank 0 speaks at INFO, other ranks at WARNING."""
+
 from __future__ import annotations
 
 import json

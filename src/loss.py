@@ -1,4 +1,5 @@
 """MultiBox loss: sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002) + smooth L1, SPEC section 5."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -19,7 +20,12 @@ class MultiBoxLoss(nn.Cell):
         self.columns = Tensor(np.arange(num_classes, dtype=np.int32).reshape(1, 1, -1))
         self.abs, self.exp, self.log1p, self.pow = ops.Abs(), ops.Exp(), ops.Log1p(), ops.Pow()
         self.relu, self.sigmoid, self.equal, self.greater = ops.ReLU(), ops.Sigmoid(), ops.Equal(), ops.Greater()
-        self.expand, self.maximum, self.sum, self.select = ops.ExpandDims(), ops.Maximum(), ops.ReduceSum(), ops.Select()
+        self.expand, self.maximum, self.sum, self.select = (
+            ops.ExpandDims(),
+            ops.Maximum(),
+            ops.ReduceSum(),
+            ops.Select(),
+        )
         self.less = ops.Less()
         self.zero, self.one = Tensor(0, mstype.int32), Tensor(1.0, mstype.float32)
 

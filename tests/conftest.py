@@ -1,4 +1,5 @@
 """Shared by all tests: fast convolutions, one MindSpore context, the reference figures, small data sets."""
+
 from __future__ import annotations
 
 import json
@@ -20,31 +21,33 @@ os.environ.setdefault("GLOG_v", "4")
 @pytest.fixture(scope="session")
 def reference():
     """Loader of a file of tests/reference by its name."""
+
     def load(name):
         path = os.path.join(REFERENCE, name)
         if name.endswith(".json"):
             with open(path, encoding="utf-8") as handle:
                 return json.load(handle)
         return np.load(path)
+
     return load
 
 
 def reference_weight(name: str, shape) -> np.ndarray:
     """The weight that tests/reference/README.md gives a parameter."""
-    name = name[len("network."):] if name.startswith("network.") else name
-    rng = np.random.RandomState(zlib.crc32(name.encode()) & 0xffffffff)
+    name = name[len("network.") :] if name.startswith("network.") else name
+    rng = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
     last = name.rsplit(".", 1)[-1]
     if last == "weight":
         value = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
         value *= {"multi_box.cls_layers.0.weight": 0.1, "multi_box.loc_layers.0.weight": 0.3}.get(name, 1.0)
     elif last == "gamma":
-        value = rng.uniform(.5, 1.5, shape) * (0.2 if name.endswith(".bn3.gamma") else 1.0)
+        value = rng.uniform(0.5, 1.5, shape) * (0.2 if name.endswith(".bn3.gamma") else 1.0)
     elif last in ("beta", "bias"):
-        value = rng.normal(0, .1, shape) - (4.0 if name == "multi_box.cls_layers.0.bias" else 0.0)
+        value = rng.normal(0, 0.1, shape) - (4.0 if name == "multi_box.cls_layers.0.bias" else 0.0)
     elif last == "moving_mean":
-        value = rng.normal(0, .1, shape)
+        value = rng.normal(0, 0.1, shape)
     else:
-        value = rng.uniform(.5, 1.5, shape)
+        value = rng.uniform(0.5, 1.5, shape)
     return value.astype(np.float32)
 
 
@@ -71,4 +74,5 @@ def load_reference_weights():
     def load(cell):
         for parameter in cell.get_parameters():
             parameter.set_data(Tensor(reference_weight(parameter.name, parameter.shape)))
+
     return load

@@ -1,4 +1,5 @@
 """Slow loops written from SPEC alone, to compare our code with."""
+
 from __future__ import annotations
 
 import math
@@ -33,8 +34,12 @@ def encode(gt, cyxhw, yxyx, threshold, scaling):
         label[k] = int(row[4])
         cy, cx, h, w = (row[0] + row[2]) / 2, (row[1] + row[3]) / 2, row[2] - row[0], row[3] - row[1]
         dcy, dcx, dh, dw = cyxhw[k]
-        loc[k] = [(cy - dcy) / (dh * scaling[0]), (cx - dcx) / (dw * scaling[0]),
-                  math.log(max(h / dh, 1e-6)) / scaling[1], math.log(max(w / dw, 1e-6)) / scaling[1]]
+        loc[k] = [
+            (cy - dcy) / (dh * scaling[0]),
+            (cx - dcx) / (dw * scaling[0]),
+            math.log(max(h / dh, 1e-6)) / scaling[1],
+            math.log(max(w / dw, 1e-6)) / scaling[1],
+        ]
     return loc, label, int((label > 0).sum())
 
 
@@ -51,7 +56,7 @@ def nms(boxes, scores, threshold, most):
             b = [float(v) for v in boxes[j]]
             h = max(0.0, min(a[2], b[2]) - max(a[0], b[0]) + 1)
             w = max(0.0, min(a[3], b[3]) - max(a[1], b[1]) + 1)
-            union = ((a[2] - a[0] + 1) * (a[3] - a[1] + 1) + (b[2] - b[0] + 1) * (b[3] - b[1] + 1) - h * w)
+            union = (a[2] - a[0] + 1) * (a[3] - a[1] + 1) + (b[2] - b[0] + 1) * (b[3] - b[1] + 1) - h * w
             if h * w / union > threshold:
                 good = False
                 break
@@ -64,7 +69,7 @@ def loss(pred_loc, logits, gt_loc, gt_label, num_match, gamma=2.0, alpha=0.25) -
     """SPEC section 5 in float64."""
     p = 1 / (1 + np.exp(-logits.astype(np.float64)))
     t = np.eye(logits.shape[-1])[gt_label]
-    focal = -(alpha * t * (1 - p) ** gamma * np.log(p) + (1 - alpha) * (1 - t) * p ** gamma * np.log(1 - p))
+    focal = -(alpha * t * (1 - p) ** gamma * np.log(p) + (1 - alpha) * (1 - t) * p**gamma * np.log(1 - p))
     d = np.abs(pred_loc.astype(np.float64) - gt_loc)
     smooth = np.where(d < 1, 0.5 * d * d, d - 0.5)[gt_label > 0]
     return (focal.sum() + smooth.sum()) / max(num_match.sum(), 1)

@@ -1,4 +1,5 @@
 """The scripts as processes: a whole run on drawn pictures, and what bad input is told."""
+
 import json
 import os
 import subprocess
@@ -15,8 +16,13 @@ QUICKSTART = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.ya
 
 def run(script, *options, cwd=None):
     environment = dict(os.environ, GLOG_v="4")
-    return subprocess.run([sys.executable, os.path.join(ROOT, script), *map(str, options)], cwd=cwd or ROOT,
-                          capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        [sys.executable, os.path.join(ROOT, script), *map(str, options)],
+        cwd=cwd or ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +34,15 @@ def shapes(tmp_path_factory):
 
 
 def config(folder, *more):
-    return ["--config_path", QUICKSTART, f"--data_path={folder}", "--coco_root=shapes", "--batch_size=2",
-            f"--output_path={folder / 'out'}", *more]
+    return [
+        "--config_path",
+        QUICKSTART,
+        f"--data_path={folder}",
+        "--coco_root=shapes",
+        "--batch_size=2",
+        f"--output_path={folder / 'out'}",
+        *more,
+    ]
 
 
 @pytest.mark.slow
@@ -52,8 +65,17 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     assert len(json.loads(predictions.read_text())) > 0
 
     for file_format, ending in (("MINDIR", "mindir"), ("ONNX", "onnx")):
-        done = run("export.py", *config(shapes, f"--checkpoint_file_path={checkpoint}", "--batch_size=1",
-                                        f"--file_name={shapes / 'ssd'}", f"--file_format={file_format}"), cwd=tmp_path)
+        done = run(
+            "export.py",
+            *config(
+                shapes,
+                f"--checkpoint_file_path={checkpoint}",
+                "--batch_size=1",
+                f"--file_name={shapes / 'ssd'}",
+                f"--file_format={file_format}",
+            ),
+            cwd=tmp_path,
+        )
         assert done.returncode == 0 and "compared with the network" in done.stdout, done.stdout + done.stderr
         assert os.path.getsize(shapes / f"ssd.{ending}") > 1e8
     done = run("export.py", *config(shapes, f"--checkpoint_file_path={checkpoint}", "--file_format=AIR"))
@@ -61,23 +83,30 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-BAD = [("train.py", ["--epoch_sise=60"], ["epoch_sise", "epoch_size"]),
-       ("train.py", ["--data_path=/no/such/folder"], ["coco_root", "/no/such/folder/shapes"]),
-       ("train.py", ["--instances_set=annotations/none_{}.json"], ["none_train2017.json"]),
-       ("train.py", ["--feature_extractor_base_param=/no/backbone.ckpt"], ["feature_extractor_base_param", "/no/backbone.ckpt"]),
-       ("train.py", ["--pre_trained=/no/net.ckpt"], ["pre_trained", "/no/net.ckpt"]),
-       ("train.py", ["--resume=/no/run.ckpt"], ["resume", "/no/run.ckpt"]),
-       ("train.py", ["--batch_size=16"], ["6 images / (16 x 1 devices) = 0 steps"]),
-       ("train.py", ["--run_distribute=True", "--device_num=8"], ["mpirun", "-n 8"]),
-       ("train.py", ["--pre_trained=FOREIGN"], ["pre_trained", "no parameter"]),
-       ("eval.py", ["--checkpoint_file_path=/no/x.ckpt"], ["checkpoint_file_path", "/no/x.ckpt"]),
-       ("eval.py", ["--checkpoint_file_path=DAMAGED"], ["checkpoint_file_path", "damaged"]),
-       ("export.py", ["--file_format=TFLITE"], ["file_format", "MINDIR, AIR, ONNX"])]
+BAD = [
+    ("train.py", ["--epoch_sise=60"], ["epoch_sise", "epoch_size"]),
+    ("train.py", ["--data_path=/no/such/folder"], ["coco_root", "/no/such/folder/shapes"]),
+    ("train.py", ["--instances_set=annotations/none_{}.json"], ["none_train2017.json"]),
+    (
+        "train.py",
+        ["--feature_extractor_base_param=/no/backbone.ckpt"],
+        ["feature_extractor_base_param", "/no/backbone.ckpt"],
+    ),
+    ("train.py", ["--pre_trained=/no/net.ckpt"], ["pre_trained", "/no/net.ckpt"]),
+    ("train.py", ["--resume=/no/run.ckpt"], ["resume", "/no/run.ckpt"]),
+    ("train.py", ["--batch_size=16"], ["6 images / (16 x 1 devices) = 0 steps"]),
+    ("train.py", ["--run_distribute=True", "--device_num=8"], ["mpirun", "-n 8"]),
+    ("train.py", ["--pre_trained=FOREIGN"], ["pre_trained", "no parameter"]),
+    ("eval.py", ["--checkpoint_file_path=/no/x.ckpt"], ["checkpoint_file_path", "/no/x.ckpt"]),
+    ("eval.py", ["--checkpoint_file_path=DAMAGED"], ["checkpoint_file_path", "damaged"]),
+    ("export.py", ["--file_format=TFLITE"], ["file_format", "MINDIR, AIR, ONNX"]),
+]
 
 
 @pytest.mark.parametrize("script, options, words", BAD)
 def test_bad_input_is_one_line_and_status_2(shapes, tmp_path, script, options, words):
     import mindspore as ms
+
     foreign, damaged = tmp_path / "foreign.ckpt", tmp_path / "damaged.ckpt"
     ms.save_checkpoint([{"name": "other.weight", "data": ms.Tensor(np.zeros(3, np.float32))}], str(foreign))
     damaged.write_bytes(foreign.read_bytes()[:20])

@@ -22,63 +22,100 @@ def test_defaults_are_the_published_ones():
 
 
 def test_seed_command():
-    cfg = load_config(["--run_distribute=True", "--lr=0.05", "--dataset=coco", "--device_num=8", "--loss_scale=1",
-                       "--device_target=GPU", "--epoch_size=60", "--config_path", SCHEMA_FILE, "--output_path", "./output"])
-    assert (cfg.run_distribute, cfg.device_num, cfg.loss_scale, cfg.epoch_size, cfg.output_path) == (True, 8, 1, 60, "./output")
+    cfg = load_config(
+        [
+            "--run_distribute=True",
+            "--lr=0.05",
+            "--dataset=coco",
+            "--device_num=8",
+            "--loss_scale=1",
+            "--device_target=GPU",
+            "--epoch_size=60",
+            "--config_path",
+            SCHEMA_FILE,
+            "--output_path",
+            "./output",
+        ]
+    )
+    assert (cfg.run_distribute, cfg.device_num, cfg.loss_scale, cfg.epoch_size, cfg.output_path) == (
+        True,
+        8,
+        1,
+        60,
+        "./output",
+    )
 
 
 def test_command_line_wins_and_types_are_kept():
-    cfg = load_config(["--config_path", QUICKSTART, "--lr=1e-3", "--run_eval", "true", "--img_shape", "[256, 128]", "--seed=7"])
+    cfg = load_config(
+        ["--config_path", QUICKSTART, "--lr=1e-3", "--run_eval", "true", "--img_shape", "[256, 128]", "--seed=7"]
+    )
     assert cfg.lr == 1e-3 and cfg.run_eval is True and cfg.seed == 7
     # 32x16 + 16x8 + 8x4 + 4x2 + 2x1 cells of 6
     assert cfg.img_shape == [256, 128] and cfg.num_ssd_boxes == 6 * (512 + 128 + 32 + 8 + 2)
     assert cfg.feature_size == [32, 16, 8, 4, 2] and cfg.num_classes == 4
 
 
-@pytest.mark.parametrize("argv, value", [([], ""), (["--resume"], "auto"), (["--resume", "--seed=2"], "auto"),
-                                         (["--resume=auto"], "auto"), (["--resume", "x.ckpt"], "x.ckpt")])
+@pytest.mark.parametrize(
+    "argv, value",
+    [
+        ([], ""),
+        (["--resume"], "auto"),
+        (["--resume", "--seed=2"], "auto"),
+        (["--resume=auto"], "auto"),
+        (["--resume", "x.ckpt"], "x.ckpt"),
+    ],
+)
 def test_resume(argv, value):
     assert load_config(argv).resume == value
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["--epoch_sise=60"], ["epoch_sise", "epoch_size"]),
-    (["--lr", "fast"], ["lr", "number", "fast"]),
-    (["--epoch_size=1.5"], ["epoch_size", "whole number"]),
-    (["--run_eval=1"], ["run_eval", "True or False"]),
-    (["--lr=nan"], ["lr", "finite"]),
-    (["--steps=[8, 16]"], ["5", "2", "steps"]),
-    (["--num_default=[6, 6]"], ["num_default", "2", "5"]),
-    (["--feature_size=[80, 40]"], ["feature_size", "2", "5"]),
-    (["--feature_size=[80, 40, 20, 10, 6]"], ["feature_size", "[80, 40, 20, 10, 5]"]),
-    (["--num_classes=80"], ["num_classes", "80", "81"]),
-    (["--classes=person"], ["classes", "a list"]),
-    (["--img_shape=[300, 640]"], ["img_shape", "128", "256", "384"]),
-    (["--num_ssd_boxes=100"], ["num_ssd_boxes", "100", "51150"]),
-    (["--device_target=TPU"], ["device_target", "Ascend, GPU, CPU"]),
-    (["--batch_size=0"], ["batch_size", "at least 1"]),
-    (["--lr=-1"], ["lr", "negative"]),
-    (["--min_score=1.5"], ["min_score"]),
-    (["stray"], ["stray"]),
-    (["--lr"], ["--lr"]),
-    (["--config_path=/no/such.yaml"], ["/no/such.yaml", "no such file"])])
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["--epoch_sise=60"], ["epoch_sise", "epoch_size"]),
+        (["--lr", "fast"], ["lr", "number", "fast"]),
+        (["--epoch_size=1.5"], ["epoch_size", "whole number"]),
+        (["--run_eval=1"], ["run_eval", "True or False"]),
+        (["--lr=nan"], ["lr", "finite"]),
+        (["--steps=[8, 16]"], ["5", "2", "steps"]),
+        (["--num_default=[6, 6]"], ["num_default", "2", "5"]),
+        (["--feature_size=[80, 40]"], ["feature_size", "2", "5"]),
+        (["--feature_size=[80, 40, 20, 10, 6]"], ["feature_size", "[80, 40, 20, 10, 5]"]),
+        (["--num_classes=80"], ["num_classes", "80", "81"]),
+        (["--classes=person"], ["classes", "a list"]),
+        (["--img_shape=[300, 640]"], ["img_shape", "128", "256", "384"]),
+        (["--num_ssd_boxes=100"], ["num_ssd_boxes", "100", "51150"]),
+        (["--device_target=TPU"], ["device_target", "Ascend, GPU, CPU"]),
+        (["--batch_size=0"], ["batch_size", "at least 1"]),
+        (["--lr=-1"], ["lr", "negative"]),
+        (["--min_score=1.5"], ["min_score"]),
+        (["stray"], ["stray"]),
+        (["--lr"], ["--lr"]),
+        (["--config_path=/no/such.yaml"], ["/no/such.yaml", "no such file"]),
+    ],
+)
 def test_bad_command_lines_are_one_clear_line(argv, words):
     with pytest.raises(UserError) as error:
         load_config(argv)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("momentun: 0.9", ["momentun", "momentum"]),
-    ("classes: person", ["classes", "a list", "person"]),
-    ("lr: fast", ["lr", "number"]),
-    ("lr: 0.1\nlr: 0.2", ["lr", "twice"]),
-    ("lr: [", ["line", "YAML"]),
-    ("", ["empty"]),
-    ("- 1\n- 2", ["key: value"]),
-    ("_BASE_: missing.yaml", ["missing.yaml", "no such file"]),
-    ("_BASE_: {quickstart}", ["one level"]),
-    ("_BASE_: {schema}\nnum_classes: 3", ["num_classes", "3", "81"])])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("momentun: 0.9", ["momentun", "momentum"]),
+        ("classes: person", ["classes", "a list", "person"]),
+        ("lr: fast", ["lr", "number"]),
+        ("lr: 0.1\nlr: 0.2", ["lr", "twice"]),
+        ("lr: [", ["line", "YAML"]),
+        ("", ["empty"]),
+        ("- 1\n- 2", ["key: value"]),
+        ("_BASE_: missing.yaml", ["missing.yaml", "no such file"]),
+        ("_BASE_: {quickstart}", ["one level"]),
+        ("_BASE_: {schema}\nnum_classes: 3", ["num_classes", "3", "81"]),
+    ],
+)
 def test_bad_files_are_one_clear_line(tmp_path, text, words):
     path = tmp_path / "own.yaml"
     path.write_text(text.format(quickstart=QUICKSTART, schema=SCHEMA_FILE))
@@ -100,9 +137,11 @@ def test_every_key_has_a_help_text_and_every_file_loads():
 @pytest.mark.parametrize("script", ["train.py", "eval.py", "export.py"])
 def test_help_is_quick_and_names_every_key(script, tmp_path):
     started = time.perf_counter()
-    run = subprocess.run([sys.executable, os.path.join(ROOT, script), "--help"], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, os.path.join(ROOT, script), "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert run.returncode == 0 and "--feature_extractor_base_param" in run.stdout and "one of Ascend" in run.stdout
-    assert time.perf_counter() - started < 5      # importing MindSpore alone takes about as long
+    assert time.perf_counter() - started < 5  # importing MindSpore alone takes about as long
 
 
 def test_learning_rate_advice():

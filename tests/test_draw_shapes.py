@@ -1,4 +1,5 @@
 """The drawn data set: repeatable, valid COCO, and with what a detector must cope with."""
+
 import hashlib
 import json
 import logging
@@ -14,13 +15,21 @@ from tests.conftest import ROOT
 
 
 def draw(folder, *more):
-    return subprocess.run([sys.executable, os.path.join(ROOT, "scripts", "draw_shapes.py"), "--output", str(folder), *more],
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, os.path.join(ROOT, "scripts", "draw_shapes.py"), "--output", str(folder), *more],
+        capture_output=True,
+        text=True,
+    )
 
 
 def digests(folder):
-    return {os.path.relpath(os.path.join(where, name), folder): hashlib.sha256(open(os.path.join(where, name), "rb").read()).hexdigest()
-            for where, _, names in os.walk(folder) for name in names}
+    return {
+        os.path.relpath(os.path.join(where, name), folder): hashlib.sha256(
+            open(os.path.join(where, name), "rb").read()
+        ).hexdigest()
+        for where, _, names in os.walk(folder)
+        for name in names
+    }
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,10 @@ def test_annotations_are_coco_and_need_no_repair(drawn, caplog):
 
 def test_some_files_are_really_grey(drawn):
     content = json.loads((drawn / "annotations" / "instances_train2017.json").read_text())
-    kinds = [cv2.imread(str(drawn / "train2017" / image["file_name"]), cv2.IMREAD_UNCHANGED).ndim for image in content["images"]]
+    kinds = [
+        cv2.imread(str(drawn / "train2017" / image["file_name"]), cv2.IMREAD_UNCHANGED).ndim
+        for image in content["images"]
+    ]
     assert 2 <= kinds.count(2) <= 25 and kinds.count(3) > 30
 
 

@@ -1,4 +1,5 @@
 """Imports go one way, files stay small, and importing changes nothing."""
+
 import ast
 import os
 import subprocess
@@ -32,7 +33,13 @@ def test_imports_go_left(module, path):
     with open(path, encoding="utf-8") as handle:
         tree = ast.parse(handle.read())
     for node in ast.walk(tree):
-        names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names = (
+            [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
         for name in names:
             assert name not in ("train", "eval", "export"), f"{module} imports an entry script"
             if not name.startswith("src."):
@@ -66,14 +73,22 @@ print("same")
 """
     environment = dict(os.environ, PYTHONPATH=ROOT)
     code = "import src\n" + code
-    run = subprocess.run([sys.executable, "-c", code], input="\n".join(name for name, _ in MODULES), cwd=tmp_path,
-                         capture_output=True, text=True, env=environment)
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        input="\n".join(name for name, _ in MODULES),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert "same" in run.stdout, run.stderr[-2000:]
     assert os.listdir(tmp_path) == []
 
 
 def test_boxes_need_no_mindspore(tmp_path):
-    code = ("import sys, src.boxes.default_boxes, src.boxes.coder, src.boxes.matcher, src.boxes.nms, src.config; "
-            "print('mindspore' in sys.modules)")
+    code = (
+        "import sys, src.boxes.default_boxes, src.boxes.coder, src.boxes.matcher, src.boxes.nms, src.config; "
+        "print('mindspore' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.stdout.strip() == "False", run.stderr

@@ -1,4 +1,5 @@
 """Offsets between ground truth and default boxes (prior scaling), SPEC section 3."""
+
 from __future__ import annotations
 
 from typing import Sequence

@@ -1,4 +1,5 @@
 """Default boxes of SPEC section 2: the multi-scale grid of the FPN head, and the SSD300 layout."""
+
 from __future__ import annotations
 
 import math
@@ -10,9 +11,14 @@ from src.boxes.ops import cyxhw_to_yxyx
 from src.errors import UserError
 
 
-def default_boxes(image_shape: Sequence[int], steps: Sequence[int] = (8, 16, 32, 64, 128), *,
-                  base_scale: float = 4.0, octave_scales: Sequence[float] = (1.0, 2 ** 0.5),
-                  aspect_ratios: Sequence[float] = (1.0, 2.0, 0.5)) -> tuple[np.ndarray, np.ndarray]:
+def default_boxes(
+    image_shape: Sequence[int],
+    steps: Sequence[int] = (8, 16, 32, 64, 128),
+    *,
+    base_scale: float = 4.0,
+    octave_scales: Sequence[float] = (1.0, 2**0.5),
+    aspect_ratios: Sequence[float] = (1.0, 2.0, 0.5),
+) -> tuple[np.ndarray, np.ndarray]:
     """The multi-scale grid (SPEC section 2).
 
     Args:
@@ -33,8 +39,9 @@ def default_boxes(image_shape: Sequence[int], steps: Sequence[int] = (8, 16, 32,
     # network needs more (config: multiples of the largest step).
     divisor = sorted(steps)[-2] if len(steps) > 1 else steps[0]
     if height < 1 or width < 1 or height % divisor or width % divisor:
-        raise UserError(f"img_shape: height and width must be multiples of the largest step {max(steps)}, "
-                        f"got [{height}, {width}]")
+        raise UserError(
+            f"img_shape: height and width must be multiples of the largest step {max(steps)}, got [{height}, {width}]"
+        )
     # float32 throughout and in this order: matching breaks ties between boxes of equal area by the last
     # bit of their corners, so published targets need published bits
     scales = np.array([s for _ in aspect_ratios for s in octave_scales], np.float32)
@@ -54,9 +61,15 @@ def default_boxes(image_shape: Sequence[int], steps: Sequence[int] = (8, 16, 32,
     return cyxhw_px / size, cyxhw_to_yxyx(cyxhw_px) / size
 
 
-def ssd300_default_boxes(image_shape: Sequence[int], feature_size: Sequence[int], steps: Sequence[int],
-                         num_default: Sequence[int], aspect_ratios: Sequence[Sequence[float]],
-                         min_scale: float, max_scale: float) -> tuple[np.ndarray, np.ndarray]:
+def ssd300_default_boxes(
+    image_shape: Sequence[int],
+    feature_size: Sequence[int],
+    steps: Sequence[int],
+    num_default: Sequence[int],
+    aspect_ratios: Sequence[Sequence[float]],
+    min_scale: float,
+    max_scale: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """The older SSD300 layout (`use_anchor_generator False`, SPEC section 2).
 
     Scales grow linearly from `min_scale` to `max_scale`; a level has the square box, each ratio and its
@@ -79,8 +92,10 @@ def ssd300_default_boxes(image_shape: Sequence[int], feature_size: Sequence[int]
                 sizes += [(w, h), (h, w)]
             sizes.append((mean, mean))
         if len(sizes) != num_default[k]:
-            raise UserError(f"num_default[{k}] is {num_default[k]}, but aspect_ratios[{k}] = {list(aspect_ratios[k])} "
-                            f"gives {len(sizes)} boxes a cell")
+            raise UserError(
+                f"num_default[{k}] is {num_default[k]}, but aspect_ratios[{k}] = {list(aspect_ratios[k])} "
+                f"gives {len(sizes)} boxes a cell"
+            )
         for i in range(size):
             for j in range(size):
                 rows += [((i + 0.5) * step / height, (j + 0.5) * step / width, h, w) for w, h in sizes]
@@ -92,5 +107,6 @@ def build_default_boxes(cfg) -> tuple[np.ndarray, np.ndarray]:
     """Default boxes of a config: (cyxhw, yxyx), float32 [N, 4] each."""
     if cfg.use_anchor_generator:
         return default_boxes(cfg.img_shape, cfg.steps)
-    return ssd300_default_boxes(cfg.img_shape, cfg.feature_size, cfg.steps, cfg.num_default, cfg.aspect_ratios,
-                                cfg.min_scale, cfg.max_scale)
+    return ssd300_default_boxes(
+        cfg.img_shape, cfg.feature_size, cfg.steps, cfg.num_default, cfg.aspect_ratios, cfg.min_scale, cfg.max_scale
+    )

@@ -1,4 +1,5 @@
 """Which ground truth each default box is trained on, SPEC section 3."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -6,7 +7,7 @@ import numpy as np
 from src.boxes.ops import area, iou
 
 UNMATCHED = -1
-_FORCED = 2.0   # above every IoU, so that a forced match is never taken away
+_FORCED = 2.0  # above every IoU, so that a forced match is never taken away
 
 
 def match(gt_yxyx: np.ndarray, default_yxyx: np.ndarray, threshold: float) -> np.ndarray:

@@ -1,4 +1,5 @@
 """Greedy non-maximum suppression of SPEC 8, lazy: it looks no further than it must."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -30,12 +31,12 @@ def nms(boxes_px, scores, threshold: float, max_boxes: int) -> np.ndarray:
     for ordered in _by_falling_score(scores, first=2 * BLOCK):
         for start in range(0, len(ordered), BLOCK):
             if len(kept) >= max_boxes:
-                return kept[:max(max_boxes, 0)]
-            block = ordered[start:start + BLOCK]
+                return kept[: max(max_boxes, 0)]
+            block = ordered[start : start + BLOCK]
             if len(kept):
                 block = block[~_overlaps(boxes[kept], boxes[block], threshold).any(axis=0)]
             kept = np.concatenate([kept, block[_greedy(boxes[block], threshold)]])
-    return kept[:max(max_boxes, 0)]
+    return kept[: max(max_boxes, 0)]
 
 
 def _by_falling_score(scores: np.ndarray, first: int):

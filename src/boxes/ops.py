@@ -3,6 +3,7 @@
 `yxyx`: corners `[y1, x1, y2, x2]`; `cyxhw`: centre and size `[cy, cx, h, w]`. A box array is
 `[N, 4]` in one of these orders, normalised to the image (`_norm`) or in pixels (`_px`).
 """
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """The formats: data set name -> reader."""
+
 from __future__ import annotations
 
 from src.data.coco import read_coco

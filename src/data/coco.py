@@ -1,4 +1,5 @@
 """COCO annotation files: `load_coco_json` reads and repairs, `read_coco` gives samples (SPEC section 7)."""
+
 from __future__ import annotations
 
 import json
@@ -101,8 +102,11 @@ def _annotations(content: dict, path: str, faults: Faults) -> list:
 
 
 def _is_box(box) -> bool:
-    return (isinstance(box, list) and len(box) == 4
-            and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e9 for v in box))
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e9 for v in box)
+    )
 
 
 def category_labels(content: dict, classes: list, path: str) -> dict:
@@ -111,15 +115,19 @@ def category_labels(content: dict, classes: list, path: str) -> dict:
     Raises:
         UserError: no category is listed in `classes`.
     """
-    labels = {category["id"]: classes.index(category["name"]) for category in content["categories"]
-              if category["name"] in classes[1:]}
+    labels = {
+        category["id"]: classes.index(category["name"])
+        for category in content["categories"]
+        if category["name"] in classes[1:]
+    }
     names = {category["name"] for category in content["categories"]}
     missing = [name for name in classes[1:] if name not in names]
     if not labels:
         raise UserError(f"{path}: none of its categories ({', '.join(sorted(names)[:5])}, ...) is in 'classes'")
     if missing:
-        LOGGER.warning("%s: %d of %d classes are not in the file: %s", path, len(missing), len(classes) - 1,
-                       ", ".join(missing[:5]))
+        LOGGER.warning(
+            "%s: %d of %d classes are not in the file: %s", path, len(missing), len(classes) - 1, ", ".join(missing[:5])
+        )
     return labels
 
 
@@ -137,7 +145,8 @@ def read_coco(cfg, is_training: bool) -> DataSet:
         if annotation["category_id"] in labels:
             x, y, w, h = annotation["bbox"]
             rows.setdefault(annotation["image_id"], []).append(
-                (round(y), round(x), round(y + h), round(x + w), labels[annotation["category_id"]]))
+                (round(y), round(x), round(y + h), round(x + w), labels[annotation["category_id"]])
+            )
     faults, samples = Faults(), []
     for image in content["images"]:
         height, width = (image.get(key) if isinstance(image.get(key), int) else 0 for key in ("height", "width"))

@@ -1,4 +1,5 @@
 """What records were made from: decides whether they are used again (SPEC sections 7 and 10a)."""
+
 from __future__ import annotations
 
 import hashlib
@@ -38,10 +39,14 @@ def fingerprint(data: DataSet, classes: List[str], max_bad_images: int) -> dict:
     for sample in data.samples:
         stat = os.stat(sample.path)
         images.update(f"{sample.path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
-    return {"converter version": str(VERSION), "annotation files": _content(data.sources),
-            "annotation paths": hashlib.sha256("\n".join(data.sources).encode()).hexdigest(),
-            "class list": hashlib.sha256("\n".join(classes).encode()).hexdigest(),
-            "image files": images.hexdigest(), "max_bad_images": str(max_bad_images)}
+    return {
+        "converter version": str(VERSION),
+        "annotation files": _content(data.sources),
+        "annotation paths": hashlib.sha256("\n".join(data.sources).encode()).hexdigest(),
+        "class list": hashlib.sha256("\n".join(classes).encode()).hexdigest(),
+        "image files": images.hexdigest(),
+        "max_bad_images": str(max_bad_images),
+    }
 
 
 def stale_reason(prefix: str, wanted: dict) -> str:

@@ -4,12 +4,19 @@ RGB, 8 bit, as the file stores it: an EXIF orientation is not applied (the publi
 boxes are in pixels of the stored picture); grey, palette, CMYK, 16-bit and alpha images become RGB. JPEG,
 PNG, BMP and TIFF are read, other formats refused. A JPEG that lacks only its end marker is read.
 """
+
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-_FORMATS = ((b"\xff\xd8", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"))
+_FORMATS = (
+    (b"\xff\xd8", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _JPEG_END = b"\xff\xd9"
 
@@ -53,9 +60,9 @@ def exif_orientation(data: bytes) -> int:
         return 1
     place = 2
     while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] not in (0xDA, 0xD9):
-        length = int.from_bytes(data[place + 2:place + 4], "big")
-        if data[place + 1] == 0xE1 and data[place + 4:place + 10] == b"Exif\0\0":
-            return _orientation_tag(data[place + 10:place + 2 + length])
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place + 1] == 0xE1 and data[place + 4 : place + 10] == b"Exif\0\0":
+            return _orientation_tag(data[place + 10 : place + 2 + length])
         place += 2 + length
     return 1
 
@@ -63,10 +70,10 @@ def exif_orientation(data: bytes) -> int:
 def _orientation_tag(tiff: bytes) -> int:
     order = "little" if tiff[:2] == b"II" else "big"
     start = int.from_bytes(tiff[4:8], order)
-    count = int.from_bytes(tiff[start:start + 2], order)
+    count = int.from_bytes(tiff[start : start + 2], order)
     for entry in range(count):
         at = start + 2 + 12 * entry
-        if int.from_bytes(tiff[at:at + 2], order) == 0x0112:
-            value = int.from_bytes(tiff[at + 8:at + 10], order)
+        if int.from_bytes(tiff[at : at + 2], order) == 0x0112:
+            value = int.from_bytes(tiff[at + 8 : at + 10], order)
             return value if 1 <= value <= 8 else 1
     return 1

@@ -1,4 +1,5 @@
 """List files: `path xmin,ymin,xmax,ymax,class ...`, one image a line, x first (SPEC section 7)."""
+
 from __future__ import annotations
 
 import os
@@ -28,7 +29,7 @@ def _parse(line: str, where: str, num_classes: int, faults: Faults) -> tuple:
         if x2 < x1 or y2 < y1:
             faults.add("lines with reversed corners (swapped)", where)
         rows.append((min(y1, y2), min(x1, x2), max(y1, y2), max(x1, x2), label))
-        rest = rest[:len(rest) - len(parts[-1])].rstrip(" \t")
+        rest = rest[: len(rest) - len(parts[-1])].rstrip(" \t")
     last = re.split(r"[ \t]+", rest)[-1]
     if re.search(r",[^/]*,", last) and not re.search(r"\.[A-Za-z]{3,4}$", last):
         raise UserError(f"{where}: '{last[:60]}' is no box; write xmin,ymin,xmax,ymax,class")

@@ -1,4 +1,5 @@
 """Samples -> MindRecord files: whole or not at all, one writer (SPEC sections 7 and 10a)."""
+
 from __future__ import annotations
 
 import glob
@@ -20,9 +21,12 @@ from src.data.sample import DataSet, Faults, Sample, clip_boxes
 from src.errors import UserError
 from src.log import LOGGER
 
-GROUP = 64     # rows a write: memory stays flat, and one row at a time is half as fast
-SCHEMA = {"img_id": {"type": "int32", "shape": [1]}, "image": {"type": "bytes"},
-          "annotation": {"type": "int32", "shape": [-1, 5]}}
+GROUP = 64  # rows a write: memory stays flat, and one row at a time is half as fast
+SCHEMA = {
+    "img_id": {"type": "int32", "shape": [1]},
+    "image": {"type": "bytes"},
+    "annotation": {"type": "int32", "shape": [-1, 5]},
+}
 
 
 @dataclass
@@ -76,8 +80,9 @@ def _write_if_stale(cfg, prefix: str, is_training: bool) -> None:
     data = read_dataset(cfg, is_training)
     missing = [sample.path for sample in data.samples if not os.path.isfile(sample.path)]
     if missing:
-        raise UserError(f"{data.sources[0]}: {len(missing)} of {len(data.samples)} images are missing: "
-                        f"{', '.join(missing[:5])}")
+        raise UserError(
+            f"{data.sources[0]}: {len(missing)} of {len(data.samples)} images are missing: {', '.join(missing[:5])}"
+        )
     wanted = fingerprint(data, list(cfg.classes), cfg.max_bad_images)
     annotation_file = "" if is_training else data.annotation_file or _json_path(cfg, prefix)
     reason = stale_reason(prefix, wanted)
@@ -95,7 +100,7 @@ def _json_path(cfg, prefix: str) -> str:
 def record_ids(samples: List[Sample]) -> tuple:
     """(int32 ids of the rows, table back to the data set's own ids or None where they are the same)."""
     own = [sample.image_id for sample in samples]
-    if all(isinstance(value, int) and -2 ** 31 <= value < 2 ** 31 for value in own) and len(set(own)) == len(own):
+    if all(isinstance(value, int) and -(2**31) <= value < 2**31 for value in own) and len(set(own)) == len(own):
         return own, None
     return list(range(len(own))), own
 
@@ -144,8 +149,10 @@ def _convert(cfg, data: DataSet, prefix: str, wanted: dict, annotation_file: str
             if reason:
                 bad.append((sample.path, reason))
                 if len(bad) > cfg.max_bad_images:
-                    raise UserError(f"broken image {bad[-1][0]}: {bad[-1][1]}; mend it, or allow some with "
-                                    f"--max_bad_images ({cfg.max_bad_images} now)")
+                    raise UserError(
+                        f"broken image {bad[-1][0]}: {bad[-1][1]}; mend it, or allow some with "
+                        f"--max_bad_images ({cfg.max_bad_images} now)"
+                    )
                 continue
             if orientation != 1:
                 faults.add("images have an EXIF orientation, which is not applied", sample.path)
@@ -155,8 +162,13 @@ def _convert(cfg, data: DataSet, prefix: str, wanted: dict, annotation_file: str
             if is_training and len(boxes) == 0:
                 continue
             sizes[img_id], sample.boxes = size, boxes
-            rows.append({"img_id": np.array([img_id], np.int32), "image": content,
-                         "annotation": boxes.astype(np.int32).reshape(-1, 5)})
+            rows.append(
+                {
+                    "img_id": np.array([img_id], np.int32),
+                    "image": content,
+                    "annotation": boxes.astype(np.int32).reshape(-1, 5),
+                }
+            )
             count += 1
             if len(rows) == GROUP:
                 writer.write_raw_data(rows)
@@ -181,11 +193,12 @@ def _convert(cfg, data: DataSet, prefix: str, wanted: dict, annotation_file: str
 
 def _loaded(ids: List[int], samples: List[Sample], cfg):
     """(id, sample, what `_load` gives) in order, read and decoded by threads a group ahead."""
-    with ThreadPoolExecutor(max(cfg.num_parallel_workers, 1)) as pool, \
-            tqdm(total=len(samples), unit="img", desc="converting", disable=None) as progress:
+    with ThreadPoolExecutor(max(cfg.num_parallel_workers, 1)) as pool, tqdm(
+        total=len(samples), unit="img", desc="converting", disable=None
+    ) as progress:
         for start in range(0, len(samples), GROUP):
-            part = samples[start:start + GROUP]
-            for img_id, sample, result in zip(ids[start:start + GROUP], part, pool.map(_load, part)):
+            part = samples[start : start + GROUP]
+            for img_id, sample, result in zip(ids[start : start + GROUP], part, pool.map(_load, part)):
                 yield img_id, sample, result
             progress.update(len(part))
 
@@ -227,7 +240,15 @@ def coco_json(data: DataSet, ids: List[int], table, sizes: dict, classes: List[s
         own, (height, width) = (img_id if table is None else table[img_id]), sizes[img_id]
         images.append({"id": own, "file_name": os.path.basename(sample.path), "height": height, "width": width})
         for y1, x1, y2, x2, label in sample.boxes.tolist():
-            annotations.append({"id": len(annotations) + 1, "image_id": own, "category_id": label,
-                                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": own,
+                    "category_id": label,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                }
+            )
     categories = [{"id": label, "name": name} for label, name in enumerate(classes) if label > 0]
     return {"images": images, "annotations": annotations, "categories": categories}

@@ -1,4 +1,5 @@
 """MindRecord -> batches, by MindSpore's data pipeline (SPEC section 7)."""
+
 from __future__ import annotations
 
 from typing import Iterator, List
@@ -46,22 +47,25 @@ class TrainingData:
         """Row numbers of this rank in an epoch; all ranks have the same number."""
         shuffled = self.order[np.random.default_rng([self.cfg.seed, epoch]).permutation(len(self.order))]
         used = self.steps * self.cfg.batch_size * self.size
-        return shuffled[:used][self.rank::self.size].tolist()
+        return shuffled[:used][self.rank :: self.size].tolist()
 
     def epoch(self, epoch: int) -> Iterator[tuple]:
         """(images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]) as Tensors."""
         import mindspore.dataset as ds
 
         cfg = self.cfg
-        transform = TrainTransform(cfg.img_shape, self.defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch)
+        transform = TrainTransform(
+            cfg.img_shape, self.defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch
+        )
 
         def prepare(img_id, image, annotation):
             sample = transform(_decode(image, img_id), annotation.reshape(-1, 5), int(img_id.ravel()[0]))
             return (*sample, img_id)
 
         rows = ds.MindDataset(self.records.files[0], COLUMNS, sampler=ds.SubsetSampler(self.indices(epoch)))
-        rows = map_columns(rows, prepare, COLUMNS, ["image", "loc", "label", "num_match", "id"],
-                           cfg.num_parallel_workers)
+        rows = map_columns(
+            rows, prepare, COLUMNS, ["image", "loc", "label", "num_match", "id"], cfg.num_parallel_workers
+        )
         return rows.batch(cfg.batch_size, drop_remainder=True).create_tuple_iterator(num_epochs=1)
 
 

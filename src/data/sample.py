@@ -1,4 +1,5 @@
 """The one form of an annotated image that every reader gives."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -46,13 +47,15 @@ class Faults:
 
     def lines(self) -> List[str]:
         """One line a kind: its number and the first five places."""
-        return [f"{len(where)} {kind}: {', '.join(where[:5])}{', ...' if len(where) > 5 else ''}"
-                for kind, where in self.places.items()]
+        return [
+            f"{len(where)} {kind}: {', '.join(where[:5])}{', ...' if len(where) > 5 else ''}"
+            for kind, where in self.places.items()
+        ]
 
 
 def boxes_array(rows) -> np.ndarray:
     """Rows of y1, x1, y2, x2, label as int32 [M, 5]; M may be 0."""
-    return np.array(rows, np.int64).clip(-2 ** 31, 2 ** 31 - 1).astype(np.int32).reshape(-1, 5)
+    return np.array(rows, np.int64).clip(-(2**31), 2**31 - 1).astype(np.int32).reshape(-1, 5)
 
 
 def clip_boxes(boxes: np.ndarray, height: int, width: int, faults: Faults, place) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 Boxes are [M, 5] rows y1, x1, y2, x2, label; the random stream is always an argument.
 """
+
 from __future__ import annotations
 
 from typing import Sequence
@@ -22,8 +23,13 @@ _CROP_TRIALS = 50
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def encode_targets(gt: np.ndarray, default_cyxhw: np.ndarray, default_yxyx: np.ndarray, match_threshold: float,
-                   prior_scaling: Sequence[float]) -> tuple[np.ndarray, np.ndarray, int]:
+def encode_targets(
+    gt: np.ndarray,
+    default_cyxhw: np.ndarray,
+    default_yxyx: np.ndarray,
+    match_threshold: float,
+    prior_scaling: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Training targets of one image, SPEC section 3.
 
     Args:
@@ -87,7 +93,7 @@ def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) 
         kept = boxes[keep].copy()
         kept[:, :2] = np.maximum(kept[:, :2], crop[:2]) - crop[:2]
         kept[:, 2:4] = np.minimum(kept[:, 2:4], crop[2:]) - crop[:2]
-        return image[crop[0]:crop[2], crop[1]:crop[3]], kept
+        return image[crop[0] : crop[2], crop[1] : crop[3]], kept
     return image, boxes
 
 
@@ -131,8 +137,15 @@ class TrainTransform:
     image [3, h, w], loc [N, 4], label [N], num_match [1] (float32, int32).
     """
 
-    def __init__(self, shape: Sequence[int], defaults: tuple, match_threshold: float, prior_scaling: Sequence[float],
-                 seed: int, epoch: int):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        defaults: tuple,
+        match_threshold: float,
+        prior_scaling: Sequence[float],
+        seed: int,
+        epoch: int,
+    ):
         self.shape, self.defaults = tuple(shape), defaults
         self.match_threshold, self.prior_scaling = match_threshold, prior_scaling
         self.seed, self.epoch = seed, epoch

@@ -1,4 +1,5 @@
 """Pascal VOC folders: one XML an image, corners minus 1 (SPEC section 7)."""
+
 from __future__ import annotations
 
 import math
@@ -63,8 +64,11 @@ def _parse(path: str, classes: list, faults: Faults) -> tuple:
 def read_voc(cfg, is_training: bool) -> DataSet:
     """Samples of `voc_root`. An image named by a number has that id, the others a counter above them."""
     image_dir, annotation_dir = _folders(data_file(cfg, cfg.voc_root), is_training)
-    images = {name: os.path.join(image_dir, name) for name in sorted(os.listdir(image_dir))
-              if name.lower().endswith(IMAGE_ENDINGS)}
+    images = {
+        name: os.path.join(image_dir, name)
+        for name in sorted(os.listdir(image_dir))
+        if name.lower().endswith(IMAGE_ENDINGS)
+    }
     by_stem = {}
     for name, path in images.items():
         by_stem.setdefault(os.path.splitext(name)[0], path)

@@ -1,4 +1,5 @@
 """COCO evaluation: detections image by image, then pycocotools' figures by both protocols of SPEC 7."""
+
 from __future__ import annotations
 
 import contextlib
@@ -33,8 +34,9 @@ class CocoEvaluator:
         UserError: the annotation file cannot be read (see `load_coco_json`).
     """
 
-    def __init__(self, annotation_file: str, classes, min_score: float = 0.1, nms_threshold: float = 0.6,
-                 max_boxes: int = 100):
+    def __init__(
+        self, annotation_file: str, classes, min_score: float = 0.1, nms_threshold: float = 0.6, max_boxes: int = 100
+    ):
         self.annotation_file = annotation_file
         self.classes = list(classes)
         self.min_score, self.nms_threshold, self.max_boxes = float(min_score), float(nms_threshold), int(max_boxes)
@@ -45,11 +47,17 @@ class CocoEvaluator:
                 self._categories.setdefault(category["name"], category["id"])
         missing = [name for name in self.classes[1:] if name not in self._categories]
         if missing:
-            LOGGER.warning("%d of %d classes are not in %s and cannot be reported: %s", len(missing),
-                           len(self.classes) - 1, annotation_file, ", ".join(missing[:5]))
+            LOGGER.warning(
+                "%d of %d classes are not in %s and cannot be reported: %s",
+                len(missing),
+                len(self.classes) - 1,
+                annotation_file,
+                ", ".join(missing[:5]),
+            )
         # Sorted as pycocotools sorts them (the order of images decides between equal scores); strings last.
-        self._image_ids = sorted({image["id"] for image in content["images"]},
-                                 key=lambda own: (isinstance(own, str), own))
+        self._image_ids = sorted(
+            {image["id"] for image in content["images"]}, key=lambda own: (isinstance(own, str), own)
+        )
         self._positions = {own: position for position, own in enumerate(self._image_ids)}
         self._annotations = [a for a in content["annotations"] if a["image_id"] in self._positions]
         self._found = {}  # position of the image -> its detections
@@ -73,14 +81,16 @@ class CocoEvaluator:
         position = self._position(image_id)
         if np.shape(scores)[-1] != len(self.classes):
             raise ValueError(f"scores have {np.shape(scores)[-1]} columns, but there are {len(self.classes)} classes")
-        boxes_px, scores, labels = postprocess(boxes_norm, scores, image_shape, self.min_score, self.nms_threshold,
-                                               self.max_boxes)
+        boxes_px, scores, labels = postprocess(
+            boxes_norm, scores, image_shape, self.min_score, self.nms_threshold, self.max_boxes
+        )
         own = self._image_ids[position]
         categories = [self._categories.get(name) for name in self.classes]
         self._found[position] = [
             {"image_id": own, "category_id": categories[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
             for (y1, x1, y2, x2), score, label in zip(boxes_px.tolist(), scores.tolist(), labels.tolist())
-            if categories[label] is not None]
+            if categories[label] is not None
+        ]
 
     def extend(self, detections) -> None:
         """Add detections of other ranks: dicts as in `detections`, all of an image in one call.
@@ -91,9 +101,14 @@ class CocoEvaluator:
         by_image = {}
         for detection in detections:
             position = self._position(detection["image_id"])
-            by_image.setdefault(position, []).append({
-                "image_id": self._image_ids[position], "category_id": _plain(detection["category_id"]),
-                "bbox": [float(value) for value in detection["bbox"]], "score": float(detection["score"])})
+            by_image.setdefault(position, []).append(
+                {
+                    "image_id": self._image_ids[position],
+                    "category_id": _plain(detection["category_id"]),
+                    "bbox": [float(value) for value in detection["bbox"]],
+                    "score": float(detection["score"]),
+                }
+            )
         self._found.update(by_image)
 
     @property
@@ -141,21 +156,31 @@ class CocoEvaluator:
         stats_published, note_published = _stats(_restricted(everything, subset))
         if not self._any_detection():
             stats, stats_published = [0.0] * 12, [0.0] * 12
-        notes = ([f"all images: {note}"] if note else []) + ([f"published subset: {note_published}"]
-                                                            if note_published else [])
+        notes = ([f"all images: {note}"] if note else []) + (
+            [f"published subset: {note_published}"] if note_published else []
+        )
         if not self._any_detection():
             notes.append("no detection at all: every figure is 0")
-        return {"mAP": stats[0], "stats": stats, "mAP_published": stats_published[0],
-                "stats_published": stats_published, "images": len(self._image_ids),
-                "images_published": len(subset), "detections": len(self.detections),
-                "per_class": self._per_class(everything), "note": "; ".join(notes)}
+        return {
+            "mAP": stats[0],
+            "stats": stats,
+            "mAP_published": stats_published[0],
+            "stats_published": stats_published,
+            "images": len(self._image_ids),
+            "images_published": len(subset),
+            "detections": len(self.detections),
+            "per_class": self._per_class(everything),
+            "note": "; ".join(notes),
+        }
 
     def _position(self, image_id) -> int:
         """Place of an image in the sorted ids."""
         image_id = _plain(image_id)
         if image_id not in self._positions:
-            raise UserError(f"image id {image_id!r} is not in {self.annotation_file}: "
-                            "the records were made from another annotation file; make them anew")
+            raise UserError(
+                f"image id {image_id!r} is not in {self.annotation_file}: "
+                "the records were made from another annotation file; make them anew"
+            )
         return self._positions[image_id]
 
     def _any_detection(self) -> bool:
@@ -177,12 +202,30 @@ class CocoEvaluator:
         if not self._image_ids or not self._categories:
             return None
         category_ids = sorted(self._categories.values())
-        truth = [{"id": number, "image_id": self._positions[a["image_id"]] + 1, "category_id": a["category_id"],
-                  "bbox": a["bbox"], "area": a["area"], "iscrowd": int(a["iscrowd"])}
-                 for number, a in enumerate(self._annotations, 1) if a["category_id"] in set(category_ids)]
-        found = [{"id": number, "image_id": self._positions[d["image_id"]] + 1, "category_id": d["category_id"],
-                  "bbox": d["bbox"], "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0, "score": d["score"]}
-                 for number, d in enumerate(self.detections, 1)]
+        truth = [
+            {
+                "id": number,
+                "image_id": self._positions[a["image_id"]] + 1,
+                "category_id": a["category_id"],
+                "bbox": a["bbox"],
+                "area": a["area"],
+                "iscrowd": int(a["iscrowd"]),
+            }
+            for number, a in enumerate(self._annotations, 1)
+            if a["category_id"] in set(category_ids)
+        ]
+        found = [
+            {
+                "id": number,
+                "image_id": self._positions[d["image_id"]] + 1,
+                "category_id": d["category_id"],
+                "bbox": d["bbox"],
+                "area": d["bbox"][2] * d["bbox"][3],
+                "iscrowd": 0,
+                "score": d["score"],
+            }
+            for number, d in enumerate(self.detections, 1)
+        ]
         images = [{"id": position + 1} for position in range(len(self._image_ids))]
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(_coco(images, category_ids, truth), _coco(images, category_ids, found), "bbox")
@@ -200,14 +243,19 @@ class CocoEvaluator:
         rows = []
         for name in self.classes[1:]:
             own = self._categories.get(name)
-            row = {"name": name, "category_id": own, "boxes": boxes.get(own, 0), "AP": None, "AP50": None,
-                   "AR100": None}
+            row = {
+                "name": name,
+                "category_id": own,
+                "boxes": boxes.get(own, 0),
+                "AP": None,
+                "AP50": None,
+                "AR100": None,
+            }
             if own in place:
                 precision = evaluation.eval["precision"][:, :, place[own], ALL_AREAS, MOST_DETECTIONS]
                 recall = evaluation.eval["recall"][:, place[own], ALL_AREAS, MOST_DETECTIONS]
                 if precision.max() >= 0:  # -1 throughout: no ground truth
-                    row.update(AP=float(precision.mean()), AP50=float(precision[0].mean()),
-                               AR100=float(recall.mean()))
+                    row.update(AP=float(precision.mean()), AP50=float(precision[0].mean()), AR100=float(recall.mean()))
             rows.append(row)
         return rows
 
@@ -220,8 +268,7 @@ def _plain(value):
 def _coco(images: list, category_ids: list, annotations: list) -> COCO:
     """A COCO object from lists; unlike `COCO.loadRes` it takes an empty list of detections."""
     coco = COCO()
-    coco.dataset = {"images": images, "categories": [{"id": own} for own in category_ids],
-                    "annotations": annotations}
+    coco.dataset = {"images": images, "categories": [{"id": own} for own in category_ids], "annotations": annotations}
     coco.createIndex()
     return coco
 
@@ -239,8 +286,9 @@ def _restricted(evaluation, positions: list):
     part = COCOeval(evaluation.cocoGt, evaluation.cocoDt, "bbox")
     part.params = copy.deepcopy(evaluation.params)
     part.params.imgIds = [position + 1 for position in positions]
-    part.evalImgs = [evaluation.evalImgs[group * of_all + position] for group in range(groups)
-                     for position in positions]
+    part.evalImgs = [
+        evaluation.evalImgs[group * of_all + position] for group in range(groups) for position in positions
+    ]
     part._paramsEval = copy.deepcopy(part.params)
     with contextlib.redirect_stdout(io.StringIO()):
         part.accumulate()

@@ -1,4 +1,5 @@
 """Network + records -> the evaluator's detections."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -22,7 +23,9 @@ def build_evaluator(records: Records, cfg) -> CocoEvaluator:
     return CocoEvaluator(records.annotation_file, cfg.classes, cfg.min_score, cfg.nms_threshold, cfg.max_boxes)
 
 
-def detect(inference: SSDInference, records: Records, cfg, evaluator: CocoEvaluator, rank: int = 0, size: int = 1) -> None:
+def detect(
+    inference: SSDInference, records: Records, cfg, evaluator: CocoEvaluator, rank: int = 0, size: int = 1
+) -> None:
     """Run every image of this rank through the network and hand its detections to the evaluator."""
     inference.set_train(False)
     total = len(range(rank, records.count, size))

@@ -1,4 +1,5 @@
 """Export of the inference network, proven by loading the file back (SPEC section 9)."""
+
 from __future__ import annotations
 
 import os
@@ -30,7 +31,7 @@ def export_network(inference: nn.Cell, file_name: str, file_format: str, shape: 
         UserError: the folder cannot be written. RunError: the file computes something else.
     """
     ending = ENDINGS[file_format]
-    stem = file_name[:-len(ending)] if file_name.endswith(ending) else file_name
+    stem = file_name[: -len(ending)] if file_name.endswith(ending) else file_name
     path = os.path.abspath(stem + ending)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):

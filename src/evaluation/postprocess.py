@@ -1,4 +1,5 @@
 """From the network's boxes and scores of one image to its detections in pixels (SPEC 8)."""
+
 from __future__ import annotations
 
 from typing import Tuple
@@ -8,8 +9,9 @@ import numpy as np
 from src.boxes.nms import nms
 
 
-def postprocess(boxes_norm, scores, image_shape, min_score: float = 0.1, nms_threshold: float = 0.6,
-                max_boxes: int = 100) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def postprocess(
+    boxes_norm, scores, image_shape, min_score: float = 0.1, nms_threshold: float = 0.6, max_boxes: int = 100
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections of one image: scores above `min_score`, NMS per class. Column 0 is the background.
 
     Args:

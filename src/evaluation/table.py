@@ -1,12 +1,19 @@
 """An evaluation's result as text: the 12 figures of both protocols and a table per class."""
+
 from __future__ import annotations
 
 FIGURES = (
-    ("AP", "0.50:0.95", "all", 100), ("AP50", "0.50", "all", 100), ("AP75", "0.75", "all", 100),
-    ("AP small", "0.50:0.95", "small", 100), ("AP medium", "0.50:0.95", "medium", 100),
+    ("AP", "0.50:0.95", "all", 100),
+    ("AP50", "0.50", "all", 100),
+    ("AP75", "0.75", "all", 100),
+    ("AP small", "0.50:0.95", "small", 100),
+    ("AP medium", "0.50:0.95", "medium", 100),
     ("AP large", "0.50:0.95", "large", 100),
-    ("AR1", "0.50:0.95", "all", 1), ("AR10", "0.50:0.95", "all", 10), ("AR100", "0.50:0.95", "all", 100),
-    ("AR small", "0.50:0.95", "small", 100), ("AR medium", "0.50:0.95", "medium", 100),
+    ("AR1", "0.50:0.95", "all", 1),
+    ("AR10", "0.50:0.95", "all", 10),
+    ("AR100", "0.50:0.95", "all", 100),
+    ("AR small", "0.50:0.95", "small", 100),
+    ("AR medium", "0.50:0.95", "medium", 100),
     ("AR large", "0.50:0.95", "large", 100),
 )
 """Name, IoU, area, and detections an image of the 12 COCO figures, in their order."""
@@ -14,8 +21,10 @@ FIGURES = (
 
 def format_table(result: dict) -> str:
     """The text of `CocoEvaluator.summarize()`'s result, several lines without a last line break."""
-    lines = [f"{'':36}{'all images':>16}{'published subset':>20}",
-             f"{'images':36}{result['images']:>16}{result['images_published']:>20}"]
+    lines = [
+        f"{'':36}{'all images':>16}{'published subset':>20}",
+        f"{'images':36}{result['images']:>16}{result['images_published']:>20}",
+    ]
     for (name, iou, area, most), value, published in zip(FIGURES, result["stats"], result["stats_published"]):
         what = f"{name:10} IoU {iou:10}{area:7}{most:>4}"
         lines.append(f"{what:36}{_figure(value):>16}{_figure(published):>20}")

@@ -1,4 +1,5 @@
 """`build_model(cfg)`: the one table from model_name to network."""
+
 from __future__ import annotations
 
 from mindspore import dtype as mstype
@@ -24,8 +25,9 @@ def build_model(cfg) -> nn.Cell:
         raise UserError(f"model_name: unknown model '{cfg.model_name}', known are {sorted(BACKBONES)}")
     extractor = FeatureExtractor(BACKBONES[cfg.model_name](), cfg.extras_out_channels[0])
     if tuple(cfg.steps) != extractor.strides:
-        raise UserError(f"steps: {cfg.model_name} has strides {list(extractor.strides)}, the config says "
-                        f"{list(cfg.steps)}")
+        raise UserError(
+            f"steps: {cfg.model_name} has strides {list(extractor.strides)}, the config says {list(cfg.steps)}"
+        )
     if len(set(cfg.num_default)) != 1:
         raise UserError(f"num_default: the shared head has one number of boxes for all levels, got {cfg.num_default}")
     head = MultiBoxHead(cfg.num_classes, cfg.num_default[0], len(cfg.steps), channels=cfg.extras_out_channels[0])

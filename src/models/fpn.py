@@ -1,4 +1,5 @@
 """Feature pyramid (Lin et al. 2016, arXiv:1612.03144), SPEC section 4: P3..P5 top-down, P6 and P7 bottom-up."""
+
 from __future__ import annotations
 
 from typing import Sequence
@@ -22,9 +23,9 @@ class DoubleBilinear(nn.Cell):
 
     def construct(self, x):
         b, c, h, w = x.shape
-        below = self.concat_rows((x[:, :, 1:, :], x[:, :, h - 1:, :]))
+        below = self.concat_rows((x[:, :, 1:, :], x[:, :, h - 1 :, :]))
         x = self.stack_rows((x, (x + below) * 0.5)).reshape((b, c, 2 * h, w))
-        right = self.concat_columns((x[:, :, :, 1:], x[:, :, :, w - 1:]))
+        right = self.concat_columns((x[:, :, :, 1:], x[:, :, :, w - 1 :]))
         return self.stack_columns((x, (x + right) * 0.5)).reshape((b, c, 2 * h, 2 * w))
 
 

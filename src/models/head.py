@@ -1,4 +1,5 @@
 """The weight-shared MultiBox head, SPEC section 4."""
+
 from __future__ import annotations
 
 from mindspore import dtype as mstype
@@ -12,8 +13,7 @@ class TowerLayer(nn.Cell):
 
     def __init__(self, shared_conv: nn.Conv2d, channels: int):
         super().__init__()
-        self.features = nn.SequentialCell([shared_conv, nn.BatchNorm2d(channels, eps=1e-3, momentum=0.97),
-                                           nn.ReLU6()])
+        self.features = nn.SequentialCell([shared_conv, nn.BatchNorm2d(channels, eps=1e-3, momentum=0.97), nn.ReLU6()])
 
     def construct(self, x):
         return self.features(x)
@@ -22,8 +22,7 @@ class TowerLayer(nn.Cell):
 def _towers(levels: int, depth: int, channels: int) -> nn.CellList:
     # The convolutions are the same objects on every level, so they carry the names of level 0 alone
     convs = [conv(channels, channels, 3, has_bias=True) for _ in range(depth)]
-    return nn.CellList([nn.SequentialCell([TowerLayer(shared, channels) for shared in convs])
-                        for _ in range(levels)])
+    return nn.CellList([nn.SequentialCell([TowerLayer(shared, channels) for shared in convs]) for _ in range(levels)])
 
 
 class MultiBoxHead(nn.Cell):

@@ -1,4 +1,5 @@
 """ResNet50 backbone (He et al. 2015, arXiv:1512.03385), SPEC section 4."""
+
 from __future__ import annotations
 
 from mindspore import nn
@@ -22,7 +23,7 @@ class Bottleneck(nn.Cell):
         self.conv2 = conv(width, width, 3, stride)
         self.bn2 = _bn(width)
         self.conv3 = conv(width, channels_out, 1)
-        self.bn3 = _bn(channels_out, "zeros")   # the block starts as the identity
+        self.bn3 = _bn(channels_out, "zeros")  # the block starts as the identity
         self.relu = nn.ReLU()
         self.projects = stride != 1 or channels_in != channels_out
         if self.projects:

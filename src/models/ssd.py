@@ -1,4 +1,5 @@
 """SSD (Liu et al. 2015, arXiv:1512.02325) = feature extractor + head; inference adds decoding and sigmoid."""
+
 from __future__ import annotations
 
 from typing import Sequence

@@ -1,4 +1,5 @@
 """Checkpoint -> network: what was loaded, left out and missing, by name (SPEC sections 4 and 9)."""
+
 from __future__ import annotations
 
 import os
@@ -26,13 +27,13 @@ def read_checkpoint(path: str, key: str) -> Dict[str, object]:
         raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
     try:
         return ms.load_checkpoint(path)
-    except Exception as error:   # MindSpore raises many kinds for a damaged file
+    except Exception as error:  # MindSpore raises many kinds for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{key}: {path} is damaged or no checkpoint: {reason}") from None
 
 
 def _bare(name: str) -> str:
-    return name[len(NETWORK):] if name.startswith(NETWORK) else name
+    return name[len(NETWORK) :] if name.startswith(NETWORK) else name
 
 
 def load_network(model: nn.Cell, path: str, key: str, leave_out: Sequence[str] = ()) -> None:
@@ -57,7 +58,7 @@ def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_
     wanted = {_bare(p.name): p for p in model.get_parameters() if _bare(p.name).startswith(BACKBONE)}
     usable = {}
     for name in wanted:
-        short = name[len(BACKBONE):]
+        short = name[len(BACKBONE) :]
         for candidate in (short, "resnet." + short, "backbone." + short, NETWORK + short, name, NETWORK + name):
             if candidate in found:
                 usable[name] = found[candidate]
@@ -70,15 +71,24 @@ def _load(usable: dict, wanted: dict, path: str, key: str, skipped: list) -> Non
         raise UserError(f"{key}: no parameter of {path} belongs to this network; is it a checkpoint of another model?")
     for name, value in usable.items():
         if tuple(value.shape) != tuple(wanted[name].shape):
-            raise UserError(f"{key}: {name} has shape {tuple(value.shape)} in {path}, the network has "
-                            f"{tuple(wanted[name].shape)}; other classes? --filter_weight=True leaves the "
-                            f"predictors out")
+            raise UserError(
+                f"{key}: {name} has shape {tuple(value.shape)} in {path}, the network has "
+                f"{tuple(wanted[name].shape)}; other classes? --filter_weight=True leaves the "
+                f"predictors out"
+            )
     for name, value in usable.items():
         wanted[name].set_data(Tensor(value.asnumpy(), wanted[name].dtype))
     missing = [name for name in wanted if name not in usable]
-    LOGGER.info("%s: %d of %d parameters loaded from %s, %d left out", key, len(usable), len(wanted), path, len(skipped))
+    LOGGER.info(
+        "%s: %d of %d parameters loaded from %s, %d left out", key, len(usable), len(wanted), path, len(skipped)
+    )
     for what, names in (("left out", skipped), ("not in the file", missing)):
         if names:
-            LOGGER.warning("%s: %d parameters %s: %s%s", key, len(names), what, ", ".join(names[:5]),
-                           ", ..." if len(names) > 5 else "")
-
+            LOGGER.warning(
+                "%s: %d parameters %s: %s%s",
+                key,
+                len(names),
+                what,
+                ", ".join(names[:5]),
+                ", ..." if len(names) > 5 else "",
+            )

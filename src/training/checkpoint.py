@@ -1,4 +1,5 @@
 """Checkpoints that are whole or absent, and the run's state in them (SPEC sections 6, 9 and 10a)."""
+
 from __future__ import annotations
 
 import glob
@@ -28,7 +29,7 @@ def save_whole(cell: nn.Cell, path: str, state: dict) -> None:
         descriptor = os.open(beside, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-        os.chmod(beside, 0o644)   # MindSpore leaves it read-only for its owner
+        os.chmod(beside, 0o644)  # MindSpore leaves it read-only for its owner
         os.replace(beside, path)
     finally:
         if os.path.exists(beside):
@@ -37,8 +38,12 @@ def save_whole(cell: nn.Cell, path: str, state: dict) -> None:
 
 def list_checkpoints(folder: str) -> list:
     """`ssd-{epoch}_{step}.ckpt` files, oldest epoch first."""
-    found = [(int(match.group(1)), path) for path in glob.glob(os.path.join(glob.escape(folder), "ssd-*.ckpt"))
-             for match in [_NAME.search(os.path.basename(path))] if match]
+    found = [
+        (int(match.group(1)), path)
+        for path in glob.glob(os.path.join(glob.escape(folder), "ssd-*.ckpt"))
+        for match in [_NAME.search(os.path.basename(path))]
+        if match
+    ]
     return [path for _, path in sorted(found)]
 
 
@@ -58,7 +63,7 @@ class Checkpoints:
         """Save the whole training state after an epoch; the oldest beyond `keep` go last."""
         path = os.path.join(self.folder, f"ssd-{epoch}_{steps_per_epoch}.ckpt")
         save_whole(step, path, {"epoch_num": epoch, "step_num": epoch * steps_per_epoch, "best_map": best_map})
-        for old in list_checkpoints(self.folder)[:-self.keep]:
+        for old in list_checkpoints(self.folder)[: -self.keep]:
             os.remove(old)
         return path
 
@@ -111,8 +116,9 @@ def _restore(step: nn.Cell, path: str) -> tuple:
     missing = [name for name in wanted if name not in entries and name != "learning_rate"]
     if missing or state["epoch_num"] is None:
         what = f"{len(missing)} entries are missing, first {missing[0]}" if missing else "it names no epoch"
-        raise UserError(f"resume: {path} does not hold a whole run: {what}; to start from its weights alone "
-                        f"use --pre_trained")
+        raise UserError(
+            f"resume: {path} does not hold a whole run: {what}; to start from its weights alone use --pre_trained"
+        )
     for name, shape in wanted.items():
         if name in entries and tuple(entries[name].shape) != shape:
             raise UserError(f"resume: {name} has shape {tuple(entries[name].shape)} in {path}, the run has {shape}")

@@ -1,4 +1,5 @@
 """The epochs of a run: steps, progress, checkpoints, evaluation."""
+
 from __future__ import annotations
 
 import math
@@ -17,8 +18,17 @@ from src.training.recalibrate import recalibrate
 REPORT_SECONDS = 20
 
 
-def train(step, data: TrainingData, rates: np.ndarray, cfg, checkpoints: Checkpoints, first_epoch: int, best_map: float,
-          evaluate: Optional[Callable[[], float]] = None, speaks: bool = True) -> float:
+def train(
+    step,
+    data: TrainingData,
+    rates: np.ndarray,
+    cfg,
+    checkpoints: Checkpoints,
+    first_epoch: int,
+    best_map: float,
+    evaluate: Optional[Callable[[], float]] = None,
+    speaks: bool = True,
+) -> float:
     """Train from `first_epoch` (epochs already done) to `cfg.epoch_size`.
 
     Args:
@@ -40,22 +50,36 @@ def train(step, data: TrainingData, rates: np.ndarray, cfg, checkpoints: Checkpo
             value = float(step(images, gt_loc, gt_label, num_match).asnumpy())
             at = epoch * data.steps + len(losses)
             if not math.isfinite(value):
-                raise RunError(f"loss is {value} at epoch {epoch + 1}, step {len(losses) + 1} (learning rate "
-                               f"{rates[min(at, len(rates) - 1)]:.6g}, images {ids.asnumpy().ravel().tolist()}); the last good "
-                               f"checkpoint is in {checkpoints.folder}; a smaller --lr usually helps")
+                raise RunError(
+                    f"loss is {value} at epoch {epoch + 1}, step {len(losses) + 1} (learning rate "
+                    f"{rates[min(at, len(rates) - 1)]:.6g}, images {ids.asnumpy().ravel().tolist()}); the last good "
+                    f"checkpoint is in {checkpoints.folder}; a smaller --lr usually helps"
+                )
             losses.append(value)
             if time.time() - reported > REPORT_SECONDS:
                 reported = time.time()
                 _report(epoch, losses, data.steps, cfg.epoch_size, rates[at], (reported - started) / len(losses))
         seconds = (time.time() - started) / max(len(losses), 1)
         done = epoch + 1
-        record = {"epoch": done, "steps": len(losses), "loss": float(np.mean(losses)), "lr": float(rates[at]),
-                  "seconds_a_step": round(seconds, 4)}
-        LOGGER.info("epoch %d/%d: loss %.4f, lr %.5f, %.3f s a step", done, cfg.epoch_size, record["loss"], record["lr"],
-                    seconds)
+        record = {
+            "epoch": done,
+            "steps": len(losses),
+            "loss": float(np.mean(losses)),
+            "lr": float(rates[at]),
+            "seconds_a_step": round(seconds, 4),
+        }
+        LOGGER.info(
+            "epoch %d/%d: loss %.4f, lr %.5f, %.3f s a step",
+            done,
+            cfg.epoch_size,
+            record["loss"],
+            record["lr"],
+            seconds,
+        )
         if done == cfg.epoch_size and cfg.bn_recalibration_steps:
-            batches = recalibrate(step.forward.network, (batch[0] for batch in data.epoch(done)),
-                                  cfg.bn_recalibration_steps)
+            batches = recalibrate(
+                step.forward.network, (batch[0] for batch in data.epoch(done)), cfg.bn_recalibration_steps
+            )
             LOGGER.info("BN averages taken anew from %d batches", batches)
         if evaluate is not None and _is_evaluated(done, cfg):
             record["mAP"] = evaluate()
@@ -79,5 +103,15 @@ def _is_evaluated(done: int, cfg) -> bool:
 
 def _report(epoch: int, losses: list, steps: int, epochs: int, rate: float, seconds: float) -> None:
     left = (steps - len(losses) + (epochs - epoch - 1) * steps) * seconds
-    LOGGER.info("epoch %d/%d, step %d/%d: loss %.4f, lr %.5f, %.3f s a step, %d min %02d s left", epoch + 1, epochs,
-                len(losses), steps, float(np.mean(losses[-20:])), rate, seconds, left // 60, left % 60)
+    LOGGER.info(
+        "epoch %d/%d, step %d/%d: loss %.4f, lr %.5f, %.3f s a step, %d min %02d s left",
+        epoch + 1,
+        epochs,
+        len(losses),
+        steps,
+        float(np.mean(losses[-20:])),
+        rate,
+        seconds,
+        left // 60,
+        left % 60,
+    )

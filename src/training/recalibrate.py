@@ -3,6 +3,7 @@
 The backbone's averages move by 0.3 % a step: after 400 steps a third of them is still the initial
 value and evaluation sees another network than training did (Wu and Johnson 2021, arXiv:2105.07576).
 """
+
 from __future__ import annotations
 
 from itertools import islice

@@ -1,11 +1,19 @@
 """The learning rate of every step, SPEC section 6."""
+
 from __future__ import annotations
 
 import numpy as np
 
 
-def learning_rates(global_step: int, lr_init: float, lr_end: float, lr_max: float, warmup_epochs: float,
-                   total_epochs: int, steps_per_epoch: int) -> np.ndarray:
+def learning_rates(
+    global_step: int,
+    lr_init: float,
+    lr_end: float,
+    lr_max: float,
+    warmup_epochs: float,
+    total_epochs: int,
+    steps_per_epoch: int,
+) -> np.ndarray:
     """Linear warm-up from lr_init to lr_max, then a cosine to lr_end.
 
     Args:
@@ -23,4 +31,4 @@ def learning_rates(global_step: int, lr_init: float, lr_end: float, lr_max: floa
     angle = np.pi * (step - warmup) / max(total - warmup, 1)
     falling = lr_end + (lr_max - lr_end) * (1 + np.cos(angle)) / 2
     rates = np.maximum(np.where(step < warmup, rising, falling), 0.0)
-    return rates.astype(np.float32)[int(global_step):]
+    return rates.astype(np.float32)[int(global_step) :]

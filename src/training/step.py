@@ -1,4 +1,5 @@
 """One optimisation step: gradients -> mean over devices -> unscale -> clip -> update, SPEC section 6."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -80,9 +81,11 @@ class TrainStep(nn.Cell):
 def parameter_groups(parameters, weight_decay: float) -> list:
     """Weight decay for everything but BN gamma and beta; biases of convolutions decay (SPEC section 6)."""
     is_norm = [parameter.name.rsplit(".", 1)[-1] in ("gamma", "beta") for parameter in parameters]
-    return [{"params": [p for p, norm in zip(parameters, is_norm) if not norm], "weight_decay": weight_decay},
-            {"params": [p for p, norm in zip(parameters, is_norm) if norm], "weight_decay": 0.0},
-            {"order_params": parameters}]
+    return [
+        {"params": [p for p, norm in zip(parameters, is_norm) if not norm], "weight_decay": weight_decay},
+        {"params": [p for p, norm in zip(parameters, is_norm) if norm], "weight_decay": 0.0},
+        {"order_params": parameters},
+    ]
 
 
 def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, build_reducer=None) -> TrainStep:
@@ -99,9 +102,12 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, build_redu
     forward = ModelWithLoss(model, MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha))
     # SPEC section 6: the CPU has no use for a scale
     loss_scale = 1.0 if cfg.device_target == "CPU" else float(cfg.loss_scale)
-    optimizer = nn.Momentum(parameter_groups(forward.trainable_params(), cfg.weight_decay),
-                            Tensor(np.asarray(learning_rates, np.float32)), cfg.momentum,
-                            loss_scale=1.0 if cfg.use_global_norm else loss_scale)
+    optimizer = nn.Momentum(
+        parameter_groups(forward.trainable_params(), cfg.weight_decay),
+        Tensor(np.asarray(learning_rates, np.float32)),
+        cfg.momentum,
+        loss_scale=1.0 if cfg.use_global_norm else loss_scale,
+    )
     reducer = build_reducer(optimizer.parameters) if build_reducer else None
     step = TrainStep(forward, optimizer, loss_scale, bool(cfg.use_global_norm), reducer)
     step.set_train()

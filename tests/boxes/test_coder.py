@@ -31,7 +31,7 @@ def test_corner_and_centre_forms_are_inverse():
 
 
 def test_iou_by_hand_and_symmetric():
-    a, b = np.array([[0., 0., 2., 2.]]), np.array([[1., 1., 3., 3.]])
+    a, b = np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[1.0, 1.0, 3.0, 3.0]])
     np.testing.assert_allclose(iou(a, b[0]), 1 / 7)
     np.testing.assert_allclose(iou(b, a[0]), 1 / 7)
     np.testing.assert_allclose(iou(a, a[0]), 1)

@@ -28,7 +28,9 @@ def test_grey_alpha_and_16_bit_become_rgb(picture):
     np.testing.assert_array_equal(decode_rgb(encoded(grey.astype(np.uint16) * 256, ".png"))[..., 0], grey)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not a picture</html>", b"GIF89a" + b"\0" * 40, b"RIFF\0\0\0\0WEBP" + b"\0" * 40])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>not a picture</html>", b"GIF89a" + b"\0" * 40, b"RIFF\0\0\0\0WEBP" + b"\0" * 40]
+)
 def test_what_is_refused(content):
     with pytest.raises(ValueError):
         decode_rgb(content)
@@ -39,7 +41,7 @@ def test_half_files_are_refused_and_a_missing_end_is_not(picture):
     jpeg = encoded(big, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95)
     for share in (0.1, 0.3, 0.5, 0.7, 0.9):
         with pytest.raises(ValueError):
-            decode_rgb(jpeg[:int(len(jpeg) * share)])
+            decode_rgb(jpeg[: int(len(jpeg) * share)])
     np.testing.assert_array_equal(decode_rgb(jpeg[:-2]), decode_rgb(jpeg))
     with pytest.raises(ValueError):
         decode_rgb(encoded(picture, ".png")[:800])

@@ -1,4 +1,5 @@
 """Records that are whole, current, and say why they are made anew."""
+
 import json
 import os
 
@@ -26,17 +27,28 @@ def folder(tmp_path):
             image = cv2.GaussianBlur(rng.integers(0, 255, (40 + k, 60, 3)).astype(np.uint8), (0, 0), 2)
             cv2.imwrite(str(tmp_path / "coco" / split / f"{own}.jpg"), image)
             images.append({"id": own, "file_name": f"{own}.jpg", "height": 40 + k, "width": 60})
-            annotations.append({"id": k + 1, "image_id": own, "category_id": 1, "bbox": [5, 6, 20 + k, 18], "area": 9,
-                                "iscrowd": 0})
+            annotations.append(
+                {"id": k + 1, "image_id": own, "category_id": 1, "bbox": [5, 6, 20 + k, 18], "area": 9, "iscrowd": 0}
+            )
         content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
         (tmp_path / "coco" / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return tmp_path
 
 
 def config(folder, *more):
-    return load_config([f"--data_path={folder}", "--coco_root=coco", "--mindrecord_dir=records", "--num_classes=2",
-                        "--classes=['background', 'person']", "--img_shape=[128, 128]", "--batch_size=2",
-                        "--device_target=CPU", *more])
+    return load_config(
+        [
+            f"--data_path={folder}",
+            "--coco_root=coco",
+            "--mindrecord_dir=records",
+            "--num_classes=2",
+            "--classes=['background', 'person']",
+            "--img_shape=[128, 128]",
+            "--batch_size=2",
+            "--device_target=CPU",
+            *more,
+        ]
+    )
 
 
 def times(folder):
@@ -45,6 +57,7 @@ def times(folder):
 
 def test_every_row_comes_back(folder):
     import mindspore.dataset as ds
+
     records = prepare_records(config(folder), True)
     rows = {}
     dataset = ds.MindDataset(records.files[0], ["img_id", "image", "annotation"], shuffle=False)
@@ -91,7 +104,9 @@ def test_missing_and_broken_images(folder):
 
 def test_large_ids_come_back(folder):
     path = folder / "coco" / "annotations" / "instances_val2017.json"
-    path.write_text(path.read_text().replace('"id": 500,', '"id": 5000000000,').replace('_id": 500,', '_id": 5000000000,'))
+    path.write_text(
+        path.read_text().replace('"id": 500,', '"id": 5000000000,').replace('_id": 500,', '_id": 5000000000,')
+    )
     cfg = config(folder)
     records = prepare_records(cfg, False)
     got = [records.own_id(i) for ids, _, _ in evaluation_batches(records, cfg) for i in ids]
@@ -118,6 +133,7 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_alone(folder):
         cfg = config(folder, *more)
         data = TrainingData(prepare_records(cfg, True), cfg)
         return [[part.asnumpy() for part in batch] for batch in data.epoch(epoch)]
+
     one, again = run(1, "--num_parallel_workers=1"), run(1, "--num_parallel_workers=2")
     assert len(one) == 2 and one[0][0].shape == (2, 3, 128, 128) and one[0][1].shape == (2, 2046, 4)
     for first, second in zip(one, again):

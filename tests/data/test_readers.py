@@ -1,4 +1,5 @@
 """Each reader against tables made by hand."""
+
 import json
 import os
 
@@ -12,15 +13,27 @@ CLASSES = "['background', 'cat', 'dog']"
 
 
 def config(folder, *more):
-    return load_config([f"--data_path={folder}", "--num_classes=3", f"--classes={CLASSES}", "--coco_root=coco",
-                        "--image_dir=images", "--anno_path=list.txt", "--voc_root=voc", *more])
+    return load_config(
+        [
+            f"--data_path={folder}",
+            "--num_classes=3",
+            f"--classes={CLASSES}",
+            "--coco_root=coco",
+            "--image_dir=images",
+            "--anno_path=list.txt",
+            "--voc_root=voc",
+            *more,
+        ]
+    )
 
 
 def coco(folder, annotations, images=((5, 100, 200), (6, 50, 60)), categories=((7, "dog"), (0, "cat"), (9, "sofa"))):
     os.makedirs(folder / "coco" / "annotations", exist_ok=True)
-    content = {"images": [{"id": i, "file_name": f"{i}.jpg", "height": h, "width": w} for i, h, w in images],
-               "annotations": [dict({"id": k + 1, "iscrowd": 0, "area": 1}, **a) for k, a in enumerate(annotations)],
-               "categories": [{"id": c, "name": n} for c, n in categories]}
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "height": h, "width": w} for i, h, w in images],
+        "annotations": [dict({"id": k + 1, "iscrowd": 0, "area": 1}, **a) for k, a in enumerate(annotations)],
+        "categories": [{"id": c, "name": n} for c, n in categories],
+    }
     for split in ("train2017", "val2017"):
         (folder / "coco" / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
@@ -30,24 +43,32 @@ def table(data):
 
 
 def test_coco_rules(tmp_path):
-    coco(tmp_path, [
-        {"image_id": 5, "category_id": 7, "bbox": [10.5, 20.5, 30.2, 40.4]},     # round half to even: 10, 20; 41, 61
-        {"image_id": 5, "category_id": 0, "bbox": [1, 2, 3, 4], "iscrowd": 1},   # a crowd is a training target
-        {"image_id": 5, "category_id": 9, "bbox": [1, 2, 3, 4]},                 # not listed
-        {"image_id": 5, "category_id": 0, "bbox": [180, 90, 50, 50]},            # beyond the image
-        {"image_id": 6, "category_id": 0, "bbox": [10.6, 10.4, 0.3, 20]},        # no width by rounding
-        {"image_id": 6, "category_id": 0, "bbox": [10, 10, 0, 20]}])             # no width
+    coco(
+        tmp_path,
+        [
+            {"image_id": 5, "category_id": 7, "bbox": [10.5, 20.5, 30.2, 40.4]},  # round half to even: 10, 20; 41, 61
+            {"image_id": 5, "category_id": 0, "bbox": [1, 2, 3, 4], "iscrowd": 1},  # a crowd is a training target
+            {"image_id": 5, "category_id": 9, "bbox": [1, 2, 3, 4]},  # not listed
+            {"image_id": 5, "category_id": 0, "bbox": [180, 90, 50, 50]},  # beyond the image
+            {"image_id": 6, "category_id": 0, "bbox": [10.6, 10.4, 0.3, 20]},  # no width by rounding
+            {"image_id": 6, "category_id": 0, "bbox": [10, 10, 0, 20]},
+        ],
+    )  # no width
     want = [(5, "5.jpg", [[20, 10, 61, 41, 2], [2, 1, 6, 4, 1], [90, 180, 100, 200, 1]])]
     assert table(read_dataset(config(tmp_path), True)) == want
     assert table(read_dataset(config(tmp_path), False)) == want + [(6, "6.jpg", [])]
 
 
-@pytest.mark.parametrize("annotation, words", [
-    ({"image_id": 5, "category_id": 99, "bbox": [1, 2, 3, 4]}, ["annotation 1", "99", "instances_train2017.json"]),
-    ({"image_id": 77, "category_id": 7, "bbox": [1, 2, 3, 4]}, ["annotation 1", "77"]),
-    ({"image_id": 5, "category_id": 7, "bbox": [1, 2, 3]}, ["annotation 1", "bbox"]),
-    ({"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, float("nan")]}, ["annotation 1", "bbox"]),
-    ({"image_id": 5, "category_id": 7, "bbox": "1,2,3,4"}, ["annotation 1", "bbox"])])
+@pytest.mark.parametrize(
+    "annotation, words",
+    [
+        ({"image_id": 5, "category_id": 99, "bbox": [1, 2, 3, 4]}, ["annotation 1", "99", "instances_train2017.json"]),
+        ({"image_id": 77, "category_id": 7, "bbox": [1, 2, 3, 4]}, ["annotation 1", "77"]),
+        ({"image_id": 5, "category_id": 7, "bbox": [1, 2, 3]}, ["annotation 1", "bbox"]),
+        ({"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, float("nan")]}, ["annotation 1", "bbox"]),
+        ({"image_id": 5, "category_id": 7, "bbox": "1,2,3,4"}, ["annotation 1", "bbox"]),
+    ],
+)
 def test_coco_that_cannot_be_repaired_is_one_line(tmp_path, annotation, words):
     coco(tmp_path, [annotation])
     with pytest.raises(UserError) as error:
@@ -83,8 +104,12 @@ def thing(name, *corners):
 def test_voc_rules(tmp_path):
     size = "<size><width>200</width><height>100</height></size>"
     voc(tmp_path, "7.xml", "<filename>IMG_7</filename>" + size + thing("cat", 11, 21, 31, "45.70000076293945"), "7.JPG")
-    voc(tmp_path, "b.xml", "<filename>sub/b.jpg</filename>" + size + thing("dog", 0, 0, 50, 60) + thing("sofa", 1, 1, 9, 9),
-        "b.Jpeg")
+    voc(
+        tmp_path,
+        "b.xml",
+        "<filename>sub/b.jpg</filename>" + size + thing("dog", 0, 0, 50, 60) + thing("sofa", 1, 1, 9, 9),
+        "b.Jpeg",
+    )
     want = [(7, "7.JPG", [[20, 10, 44, 30, 1]]), (0, "b.Jpeg", [[0, 0, 59, 49, 2]])]
     assert table(read_dataset(config(tmp_path, "--dataset=voc"), True)) == want
 
@@ -104,7 +129,8 @@ def test_voc_without_image_or_number_is_one_line(tmp_path):
 def test_list_rules(tmp_path):
     os.makedirs(tmp_path / "images")
     (tmp_path / "list.txt").write_bytes(
-        b"\xef\xbb\xbfmy cats/a b.jpg 0,259,401,459,2\r\n\r\nc.jpg\t1,2,3,4,1  30,40,10,20,2\r\nempty.jpg\r\n")
+        b"\xef\xbb\xbfmy cats/a b.jpg 0,259,401,459,2\r\n\r\nc.jpg\t1,2,3,4,1  30,40,10,20,2\r\nempty.jpg\r\n"
+    )
     want = [(0, "a b.jpg", [[259, 0, 459, 401, 2]]), (1, "c.jpg", [[2, 1, 4, 3, 1], [20, 10, 40, 30, 2]])]
     data = read_dataset(config(tmp_path, "--dataset=other"), True)
     assert table(data) == want and data.samples[0].path == str(tmp_path / "images" / "my cats" / "a b.jpg")

@@ -5,8 +5,23 @@ from src.boxes.default_boxes import default_boxes
 from src.data import transforms
 from tests import oracles
 
-SETS = ["gt0", "gt3", "gt6", "gt9", "gt12", "gt15", "gt18", "gt21", "gt24", "gt27", "gt30", "gt33",
-        "sp_label0_gt", "sp_nobox_gt", "sp_same_best_anchor_gt"]
+SETS = [
+    "gt0",
+    "gt3",
+    "gt6",
+    "gt9",
+    "gt12",
+    "gt15",
+    "gt18",
+    "gt21",
+    "gt24",
+    "gt27",
+    "gt30",
+    "gt33",
+    "sp_label0_gt",
+    "sp_nobox_gt",
+    "sp_same_best_anchor_gt",
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +72,19 @@ def test_crop_keeps_what_spec_says():
             continue
         cropped += 1
         top, left = np.argwhere(image[..., 0] == part[0, 0, 0])[0]
-        np.testing.assert_array_equal(part, image[top:top + height, left:left + width])
-        assert 0.48 <= height / width <= 2.05 and height >= 0.29 * 200 and width >= 0.29 * 300   # whole pixels
-        inside = [box for box in boxes.tolist() if top < (box[0] + box[2]) / 2 < top + height
-                  and left < (box[1] + box[3]) / 2 < left + width]
-        want = [[max(y1 - top, 0), max(x1 - left, 0), min(y2 - top, height), min(x2 - left, width), label]
-                for y1, x1, y2, x2, label in inside]
+        np.testing.assert_array_equal(part, image[top : top + height, left : left + width])
+        assert 0.48 <= height / width <= 2.05 and height >= 0.29 * 200 and width >= 0.29 * 300  # whole pixels
+        inside = [
+            box
+            for box in boxes.tolist()
+            if top < (box[0] + box[2]) / 2 < top + height and left < (box[1] + box[3]) / 2 < left + width
+        ]
+        want = [
+            [max(y1 - top, 0), max(x1 - left, 0), min(y2 - top, height), min(x2 - left, width), label]
+            for y1, x1, y2, x2, label in inside
+        ]
         assert kept.tolist() == want and kept.dtype == boxes.dtype
-    assert cropped > 60       # one draw in six keeps the image
+    assert cropped > 60  # one draw in six keeps the image
 
 
 def test_crop_without_boxes_and_twice_the_same():
@@ -98,4 +118,4 @@ def test_jitter_stays_in_range_and_grey_stays_grey():
     for value in values:
         assert value.dtype == np.uint8 and int(np.ptp(value, axis=-1).max()) <= 1
     means = [value.mean() for value in values]
-    assert 70 <= min(means) < 90 and 150 < max(means) <= 170      # 120 * [0.6, 1.4]
+    assert 70 <= min(means) < 90 and 150 < max(means) <= 170  # 120 * [0.6, 1.4]

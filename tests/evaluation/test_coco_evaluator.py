@@ -1,4 +1,5 @@
 """mAP against pycocotools run apart on the written files, and the edges that crash it."""
+
 import contextlib
 import io
 import json
@@ -19,13 +20,22 @@ CLASSES = ["background", "cat", "dog", "cow"]
 
 def write(path, ids=(1, 2, 3), images=(10, 11, 12), first_annotation=1, crowd_in=None, drop=()):
     """Three images of 100 x 200, two boxes each; categories in reversed order."""
-    content = {"images": [{"id": i, "file_name": f"{i}.jpg", "height": 100, "width": 200} for i in images],
-               "categories": [{"id": c, "name": n} for c, n in list(zip(ids, CLASSES[1:]))[::-1]], "annotations": []}
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "height": 100, "width": 200} for i in images],
+        "categories": [{"id": c, "name": n} for c, n in list(zip(ids, CLASSES[1:]))[::-1]],
+        "annotations": [],
+    }
     for number, image in enumerate(images):
         for k in range(2):
             label = (number + k) % 2
-            row = {"id": first_annotation + len(content["annotations"]), "image_id": image, "category_id": ids[label],
-                   "bbox": [10 + 80 * k, 5 + 10 * number, 40, 30], "area": 1200, "iscrowd": int(image == crowd_in and k == 1)}
+            row = {
+                "id": first_annotation + len(content["annotations"]),
+                "image_id": image,
+                "category_id": ids[label],
+                "bbox": [10 + 80 * k, 5 + 10 * number, 40, 30],
+                "area": 1200,
+                "iscrowd": int(image == crowd_in and k == 1),
+            }
             content["annotations"].append({key: value for key, value in row.items() if key not in drop})
     path.write_text(json.dumps(content))
     return str(path), content
@@ -34,12 +44,18 @@ def write(path, ids=(1, 2, 3), images=(10, 11, 12), first_annotation=1, crowd_in
 def perfect(evaluator, content, ids=(1, 2, 3), score=0.9, shift=0.0):
     for image in content["images"]:
         rows = [a for a in content["annotations"] if a["image_id"] == image["id"]]
-        boxes = np.array([[a["bbox"][1] + shift, a["bbox"][0], a["bbox"][1] + a["bbox"][3] + shift,
-                           a["bbox"][0] + a["bbox"][2]] for a in rows]) / [100, 200, 100, 200]
+        boxes = np.array(
+            [
+                [a["bbox"][1] + shift, a["bbox"][0], a["bbox"][1] + a["bbox"][3] + shift, a["bbox"][0] + a["bbox"][2]]
+                for a in rows
+            ]
+        ) / [100, 200, 100, 200]
         scores = np.zeros((len(rows), 4), np.float32)
         for k, a in enumerate(rows):
             scores[k, 1 + list(ids).index(a["category_id"])] = score - 0.1 * k
-        evaluator.update(np.int64(image["id"]) if isinstance(image["id"], int) else image["id"], boxes, scores, (100, 200))
+        evaluator.update(
+            np.int64(image["id"]) if isinstance(image["id"], int) else image["id"], boxes, scores, (100, 200)
+        )
 
 
 def apart(annotation_file, predictions, image_ids=None):
@@ -59,14 +75,16 @@ def test_equals_pycocotools_run_apart(tmp_path):
     evaluator = CocoEvaluator(file, CLASSES)
     rng = np.random.default_rng(0)
     perfect(evaluator, content, shift=4.0)
-    for image in content["images"][:2]:      # and noise in two of them
+    for image in content["images"][:2]:  # and noise in two of them
         corner = rng.uniform(0, 0.6, (80, 2))
         boxes = np.concatenate([corner, corner + rng.uniform(0.1, 0.4, (80, 2))], 1).astype(np.float32)
         evaluator.update(image["id"], boxes, rng.uniform(0, 0.9, (80, 4)).astype(np.float32), (100, 200))
     evaluator.save(str(tmp_path / "predictions.json"))
     result = evaluator.summarize()
     np.testing.assert_allclose(result["stats"], apart(file, str(tmp_path / "predictions.json")), atol=1e-12)
-    np.testing.assert_allclose(result["stats_published"], apart(file, str(tmp_path / "predictions.json"), [10, 12]), atol=1e-12)
+    np.testing.assert_allclose(
+        result["stats_published"], apart(file, str(tmp_path / "predictions.json"), [10, 12]), atol=1e-12
+    )
     assert (result["images"], result["images_published"]) == (3, 2)
 
 

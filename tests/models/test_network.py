@@ -1,4 +1,5 @@
 """The network's public interface and figures: names, shapes, forward pass."""
+
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -61,8 +62,9 @@ def test_upsampling_follows_the_old_rule(cfg256):
             y0, x0 = i // 2, j // 2
             y1, x1 = min(y0 + 1, 2), min(x0 + 1, 3)
             fy, fx = i / 2 - y0, j / 2 - x0
-            want[..., i, j] = ((1 - fy) * ((1 - fx) * x[..., y0, x0] + fx * x[..., y0, x1])
-                               + fy * ((1 - fx) * x[..., y1, x0] + fx * x[..., y1, x1]))
+            want[..., i, j] = (1 - fy) * ((1 - fx) * x[..., y0, x0] + fx * x[..., y0, x1]) + fy * (
+                (1 - fx) * x[..., y1, x0] + fx * x[..., y1, x1]
+            )
     np.testing.assert_allclose(DoubleBilinear()(Tensor(x)).asnumpy(), want, atol=1e-6)
 
 

@@ -1,4 +1,5 @@
 """Loss, gradients and three optimisation steps against the published figures, and the laws of the loss."""
+
 import numpy as np
 import pytest
 from mindspore import Tensor, ops
@@ -13,7 +14,7 @@ from tests import oracles
 
 def subsample(value: np.ndarray) -> np.ndarray:
     flat = value.ravel()
-    return flat[::flat.size // 1500] if flat.size > 2000 else flat
+    return flat[:: flat.size // 1500] if flat.size > 2000 else flat
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +40,11 @@ def test_published_loss_and_gradients(cfg256, load_reference_weights, reference,
     assert sorted(gradients) == sorted(figures["grad_param_names"].tolist())
     norms = np.array([np.linalg.norm(gradients[name]) for name in figures["grad_param_names"].tolist()])
     want = figures["grad_norm_per_param_bs2"]
-    np.testing.assert_allclose(np.sqrt((norms ** 2).sum()), figures["grad_global_norm_bs2"], rtol=1e-3)
+    np.testing.assert_allclose(np.sqrt((norms**2).sum()), figures["grad_global_norm_bs2"], rtol=1e-3)
     np.testing.assert_allclose(norms, want, rtol=1e-2, atol=1e-5 * want.max())
     for key in figures.files:
         if key.startswith("grad_bs2/"):
-            got, expected = subsample(gradients[key[len("grad_bs2/"):]]), figures[key]
+            got, expected = subsample(gradients[key[len("grad_bs2/") :]]), figures[key]
             np.testing.assert_allclose(got, expected, atol=1e-2 * np.abs(expected).max(), rtol=0)
 
 
@@ -52,7 +53,7 @@ def test_published_three_steps(cfg256, load_reference_weights, reference, batch)
     step = build_train_step(build_model(cfg256), cfg256, figures[f"{run}/lr"])
     load_reference_weights(step.forward)
     parameters = {p.name: p for p in step.forward.get_parameters()}
-    keys = {key: key[len(f"{run}/after1/"):] for key in figures.files if key.startswith(f"{run}/after1/")}
+    keys = {key: key[len(f"{run}/after1/") :] for key in figures.files if key.startswith(f"{run}/after1/")}
     before = {name: subsample(parameters[name].asnumpy()).astype(np.float64) for name in keys.values()}
     losses = [float(step(*batch).asnumpy())]
     for key, name in keys.items():
@@ -76,9 +77,13 @@ def test_weight_decay_spares_bn_only(cfg256):
 def random_case(seed, batch=2, rows=30, classes=5):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, classes, (batch, rows)) * (rng.random((batch, rows)) < 0.3)
-    return (rng.normal(0, 2, (batch, rows, 4)).astype(np.float32), rng.normal(0, 3, (batch, rows, classes)).astype(np.float32),
-            rng.normal(0, 2, (batch, rows, 4)).astype(np.float32), label.astype(np.int32),
-            (label > 0).sum(axis=1).astype(np.float32))
+    return (
+        rng.normal(0, 2, (batch, rows, 4)).astype(np.float32),
+        rng.normal(0, 3, (batch, rows, classes)).astype(np.float32),
+        rng.normal(0, 2, (batch, rows, 4)).astype(np.float32),
+        label.astype(np.int32),
+        (label > 0).sum(axis=1).astype(np.float32),
+    )
 
 
 @pytest.mark.parametrize("gamma, alpha", [(2.0, 0.25), (1.5, 0.6)])
