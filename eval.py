@@ -10,11 +10,13 @@ from src.config import checkpoint_file, load_config
 from src.device import init_device, prepare_environment, wait_for_all
 from src.errors import run_main
 from src.log import LOGGER, setup_logging
+from src.preflight import writable_folder
 
 
 def main(argv) -> int:
     cfg = load_config(argv)
     checkpoint = checkpoint_file(cfg)
+    writable_folder(cfg.output_path, "output_path")
     setup_logging()
     prepare_environment()
     rank, _, _ = init_device(cfg)

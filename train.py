@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 
 import numpy as np
@@ -14,40 +13,15 @@ from src.config import learning_rate_advice, load_config
 from src.device import init_device, prepare_environment, wait_for_all
 from src.errors import UserError, run_main
 from src.log import LOGGER, setup_logging
-
-ROOM = 2 * 340_000_000  # the training state of 81 classes takes 264 MB; two lie side by side while one is replaced
-
-
-def check_inputs(cfg) -> None:
-    """What can be known before anything is converted or compiled."""
-    for key in ("pre_trained", "feature_extractor_base_param"):
-        if (
-            cfg[key]
-            and not os.path.isfile(cfg[key])
-            and not (key == "feature_extractor_base_param" and cfg.pre_trained)
-        ):
-            raise UserError(f'{key}: no such checkpoint: {os.path.abspath(cfg[key])} (set --{key}="" to do without)')
-    if cfg.resume not in ("", "auto") and not os.path.isfile(cfg.resume):
-        raise UserError(f"resume: no such checkpoint: {os.path.abspath(cfg.resume)}")
-    try:
-        os.makedirs(cfg.output_path, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_path: cannot make {cfg.output_path}: {error.strerror}") from None
-    if not os.access(cfg.output_path, os.W_OK):
-        raise UserError(f"output_path: cannot write to {cfg.output_path}")
-    free = shutil.disk_usage(cfg.output_path).free
-    if free < ROOM:
-        raise UserError(
-            f"output_path: {os.path.abspath(cfg.output_path)} has {free} bytes free, a checkpoint and its "
-            f"successor need {ROOM}"
-        )
+from src.preflight import CHECKPOINT_ROOM, check_training, writable_folder
 
 
 def main(argv) -> int:
     # 1. configuration
     cfg = load_config(argv)
     if not cfg.only_create_dataset:
-        check_inputs(cfg)
+        check_training(cfg)
+        writable_folder(cfg.output_path, "output_path", CHECKPOINT_ROOM)
     setup_logging()
     prepare_environment()
 
@@ -74,11 +48,14 @@ def main(argv) -> int:
             f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps an epoch; "
             f"use a smaller --batch_size"
         )
+    for key in ("summary", "enable_profiling"):
+        if cfg[key]:
+            LOGGER.warning("%s is not built yet and changes nothing", key)
     advice = learning_rate_advice(cfg, size)
     if advice:
         LOGGER.warning("%s", advice)
     with open(os.path.join(cfg.output_path, "config.yaml"), "w", encoding="utf-8") as handle:
-        yaml.safe_dump(dict(cfg), handle, sort_keys=False)
+        yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
 
     # 4. model and weights
     from src.models.build import build_model, freeze

@@ -97,6 +97,7 @@ BAD = [
     ("train.py", ["--batch_size=16"], ["6 images / (16 x 1 devices) = 0 steps"]),
     ("train.py", ["--run_distribute=True", "--device_num=8"], ["mpirun", "-n 8"]),
     ("train.py", ["--pre_trained=FOREIGN"], ["pre_trained", "no parameter"]),
+    ("train.py", ["--output_path=/proc/none"], ["output_path", "/proc/none"]),
     ("eval.py", ["--checkpoint_file_path=/no/x.ckpt"], ["checkpoint_file_path", "/no/x.ckpt"]),
     ("eval.py", ["--checkpoint_file_path=DAMAGED"], ["checkpoint_file_path", "damaged"]),
     ("export.py", ["--file_format=TFLITE"], ["file_format", "MINDIR, AIR, ONNX"]),

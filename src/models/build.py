@@ -30,7 +30,9 @@ def build_model(cfg) -> nn.Cell:
         )
     if len(set(cfg.num_default)) != 1:
         raise UserError(f"num_default: the shared head has one number of boxes for all levels, got {cfg.num_default}")
-    head = MultiBoxHead(cfg.num_classes, cfg.num_default[0], len(cfg.steps), channels=cfg.extras_out_channels[0])
+    head = MultiBoxHead(
+        cfg.num_classes, cfg.num_default[0], len(cfg.steps), cfg.num_addition_layers, cfg.extras_out_channels[0]
+    )
     model = SSD(extractor, head)
     initialize(model)
     if cfg.use_float16:
