@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Iterator, Tuple
 
 import numpy as np
 
-from src.boxes.nms import nms
+from src.boxes.nms import nms_of_rows
 
 
 def postprocess(
@@ -30,20 +30,30 @@ def postprocess(
         raise ValueError(f"boxes [N, 4] and scores [N, C] wanted, got {boxes_norm.shape} and {scores.shape}")
     height, width = np.asarray(image_shape).reshape(-1)[:2].tolist()
     # float64 from here on: the published scripts scaled float32 boxes by Python integers.
-    scale = np.array([height, width, height, width], np.float64)
+    all_px = boxes_norm * np.array([height, width, height, width], np.float64)
 
     above = scores > min_score  # the one pass over all scores; False for NaN
-    above[:, 0] = False
+    above[:, :1] = False
+    if not np.isfinite(all_px).all():
+        above[~np.isfinite(all_px).all(axis=1)] = False
     boxes_px, best, labels = [np.empty((0, 4))], [np.empty(0, scores.dtype)], [np.empty(0, np.int64)]
-    for label in np.flatnonzero(above.any(axis=0)):
-        rows = np.flatnonzero(above[:, label])
-        boxes = boxes_norm[rows] * scale
-        finite = np.isfinite(boxes).all(axis=1)
-        if not finite.all():
-            rows, boxes = rows[finite], boxes[finite]
+    for label, rows in _rows_by_class(above):
         of_class = scores[rows, label]
-        kept = nms(boxes, of_class, nms_threshold, max_boxes)
-        boxes_px.append(boxes[kept])
+        kept = nms_of_rows(all_px, rows, of_class, nms_threshold, max_boxes)
+        boxes_px.append(all_px[rows[kept]])
         best.append(of_class[kept])
         labels.append(np.full(len(kept), label, np.int64))
     return np.concatenate(boxes_px), np.concatenate(best), np.concatenate(labels)
+
+
+def _rows_by_class(above: np.ndarray) -> Iterator[Tuple[int, np.ndarray]]:
+    """Columns of `above` [N, C] bool that hold a True, rising, each with its rows, rising."""
+    if np.count_nonzero(above) > len(above):  # an untrained network: nearly every pair
+        for label in np.flatnonzero(above.any(axis=0)):
+            yield label, np.flatnonzero(above[:, label])
+        return
+    rows, labels = np.divmod(np.flatnonzero(above), above.shape[1])
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    for label, of_label in zip(present, np.split(rows[order], starts[1:])):
+        yield label, of_label
