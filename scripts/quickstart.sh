@@ -34,7 +34,7 @@ checkpoint=$(ls -t "$output"/run/ckpt_0/ssd-*.ckpt | head -n 1)
 say "5/6 evaluate on held-out pictures (half a minute)"
 "$python" "$root/eval.py" "${config[@]}" --checkpoint_file_path "$checkpoint" | tee "$output/run/evaluation.txt"
 "$python" "$root/scripts/draw_detections.py" --annotations "$output/shapes/annotations/instances_val2017.json" \
-    --images "$output/shapes/val2017" --predictions "$output/run/predictions.json" --output "$output/pictures"
+    --images "$output/shapes/val2017" --predictions "$output/run/predictions.json" --output "$output/pictures" --min_score 0.4
 
 say "6/6 export (a minute)"
 for format in MINDIR ONNX; do
