@@ -48,9 +48,6 @@ def main(argv) -> int:
             f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps an epoch; "
             f"use a smaller --batch_size"
         )
-    for key in ("summary", "enable_profiling"):
-        if cfg[key]:
-            LOGGER.warning("%s is not built yet and changes nothing", key)
     advice = learning_rate_advice(cfg, size)
     if advice:
         LOGGER.warning("%s", advice)
@@ -115,7 +112,13 @@ def main(argv) -> int:
         size,
         trained / 1e6,
     )
+    if cfg.enable_profiling:
+        from src.compat import start_profiler
+
+        end_profiling = start_profiler(os.path.abspath(os.path.join(cfg.output_path, f"profile_{rank}")))
     train(step, data, rates, cfg, checkpoints, epochs_done, best_map, evaluate, speaks=rank == 0)
+    if cfg.enable_profiling:
+        end_profiling()
     LOGGER.info("done, checkpoints are in %s", checkpoints.folder)
     return 0
 

@@ -52,6 +52,11 @@ elif [ "$world" = 2.10 ]; then
 fi
 echo "making $venv with $("$python" --version) (1 to 3 GB, 2 to 10 minutes)"
 "$python" -m venv --clear "${options[@]+"${options[@]}"}" "$venv"
+if [ -n "$kept" ]; then
+    # a virtual environment of a virtual environment does not see its packages by itself
+    "$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
+        > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/kept_mindspore.pth"
+fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$list"
 echo "$stamp" > "$venv/installed"
 echo "environment ready: $venv"

@@ -41,3 +41,16 @@ def map_columns(dataset, function: Callable, inputs: Sequence[str], outputs: Seq
     if _MAP_ORDERS_COLUMNS:
         return dataset.map(function, inputs, outputs, column_order=outputs, **options)
     return dataset.map(function, inputs, outputs, **options).project(outputs)
+
+
+def start_profiler(folder: str) -> Callable[[], None]:
+    """Profile from here on into `folder`; returns what ends it and writes the analysis.
+
+    1.10 has `ms.Profiler` only; 2.10 has `mindspore.profiler.profile` and warns about the old class.
+    """
+    if hasattr(ms, "profiler") and hasattr(ms.profiler, "profile"):
+        profiler = ms.profiler.profile(on_trace_ready=ms.profiler.tensorboard_trace_handler(folder), start_profile=True)
+        profiler.start()
+        return profiler.stop
+    profiler = ms.Profiler(output_path=folder)
+    return profiler.analyse

@@ -43,6 +43,7 @@ def train(
     Raises:
         RunError: the loss is not finite; nothing is saved after it.
     """
+    summary = _summary_writer(cfg) if cfg.summary and speaks else None
     for epoch in range(first_epoch, cfg.epoch_size):
         started = reported = time.time()
         losses = []
@@ -56,6 +57,9 @@ def train(
                     f"checkpoint is in {checkpoints.folder}; a smaller --lr usually helps"
                 )
             losses.append(value)
+            if summary is not None:
+                summary.add_scalar("loss", value, at + 1)
+                summary.add_scalar("learning_rate", float(rates[at]), at + 1)
             if time.time() - reported > REPORT_SECONDS:
                 reported = time.time()
                 _report(epoch, losses, data.steps, cfg.epoch_size, rates[at], (reported - started) / len(losses))
@@ -90,9 +94,20 @@ def train(
                     LOGGER.info("best mAP so far, saved: %s", checkpoints.save_best(step, done, data.steps, best_map))
         if done % cfg.save_checkpoint_epochs == 0 or done == cfg.epoch_size:
             LOGGER.info("saved %s", checkpoints.save(step, done, data.steps, best_map))
+        if summary is not None and "mAP" in record:
+            summary.add_scalar("mAP", record["mAP"], at + 1)
         if speaks:
             append_json_line(os.path.join(cfg.output_path, "history.jsonl"), record)
+    if summary is not None:
+        summary.close()
     return best_map
+
+
+def _summary_writer(cfg):
+    """TensorBoard files in `output_path/summary`."""
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(os.path.join(cfg.output_path, "summary"))
 
 
 def _is_evaluated(done: int, cfg) -> bool:
