@@ -2,7 +2,7 @@
 # Make the virtual environment with all that requirements-test.txt names, or do nothing when it is there.
 #   PYTHON=python3.11  the Python to use (3.9 - 3.12; default: the first that works)
 #   VENV=folder        where (default: .venv in the repository)
-#   WORLD=2.10         MindSpore 2.10 on Python 3.9 too
+#   WORLD=2         MindSpore 2 on Python 3.9 too (2.9, the last one for it)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${VENV:-$root/.venv}
@@ -47,8 +47,8 @@ if [ -n "$kept" ]; then
     echo "keeping the MindSpore that is installed: $kept"
     options=(--system-site-packages)
     grep -v -E '^mindspore' "$list" > "$list.kept" && mv "$list.kept" "$list"
-elif [ "$world" = 2.10 ]; then
-    sed -E -i -e 's/^(mindspore==2\.10\.0);.*/\1/' -e '/python_version < "3\.10"/d' "$list"
+elif [ "$world" = 2 ]; then
+    sed -E -i -e 's/^mindspore==2\.10\.0;.*/mindspore>=2.9,<2.11/' -e '/python_version < "3\.10"/d' "$list"
 fi
 echo "making $venv with $("$python" --version) (1 to 3 GB, 2 to 10 minutes)"
 "$python" -m venv --clear "${options[@]+"${options[@]}"}" "$venv"
