@@ -55,9 +55,7 @@ class CocoEvaluator:
                 ", ".join(missing[:5]),
             )
         # Sorted as pycocotools sorts them (the order of images decides between equal scores); strings last.
-        self._image_ids = sorted(
-            {image["id"] for image in content["images"]}, key=lambda own: (isinstance(own, str), own)
-        )
+        self._image_ids = sorted({image["id"] for image in content["images"]}, key=_sort_key)
         self._positions = {own: position for position, own in enumerate(self._image_ids)}
         self._annotations = [a for a in content["annotations"] if a["image_id"] in self._positions]
         self._found = {}  # position of the image -> its detections
@@ -183,6 +181,10 @@ class CocoEvaluator:
             )
         return self._positions[image_id]
 
+    def _category_places(self) -> dict:
+        """The file's category id -> its place in pycocotools' arrays (sorted, as pycocotools sorts them)."""
+        return {own: place for place, own in enumerate(sorted(self._categories.values(), key=_sort_key))}
+
     def _any_detection(self) -> bool:
         return any(self._found.values())
 
@@ -196,46 +198,47 @@ class CocoEvaluator:
     def _evaluate(self):
         """pycocotools' evaluation of every image, or None where there is nothing to compare with.
 
-        Images go in by position + 1 and annotations are numbered anew: pycocotools takes a ground truth
-        with id 0 for unmatched, and string ids for arrays.
+        Images and categories go in by position + 1 and annotations are numbered anew: pycocotools takes a
+        ground truth with id 0 for unmatched, and string ids for arrays.
         """
         if not self._image_ids or not self._categories:
             return None
-        category_ids = sorted(self._categories.values())
+        places = self._category_places()
         truth = [
             {
                 "id": number,
                 "image_id": self._positions[a["image_id"]] + 1,
-                "category_id": a["category_id"],
+                "category_id": places[a["category_id"]] + 1,
                 "bbox": a["bbox"],
                 "area": a["area"],
                 "iscrowd": int(a["iscrowd"]),
             }
             for number, a in enumerate(self._annotations, 1)
-            if a["category_id"] in set(category_ids)
+            if a["category_id"] in places
         ]
         found = [
             {
                 "id": number,
                 "image_id": self._positions[d["image_id"]] + 1,
-                "category_id": d["category_id"],
+                "category_id": places[d["category_id"]] + 1,
                 "bbox": d["bbox"],
                 "area": d["bbox"][2] * d["bbox"][3],
                 "iscrowd": 0,
                 "score": d["score"],
             }
             for number, d in enumerate(self.detections, 1)
+            if d["category_id"] in places
         ]
         images = [{"id": position + 1} for position in range(len(self._image_ids))]
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(_coco(images, category_ids, truth), _coco(images, category_ids, found), "bbox")
+            evaluation = COCOeval(_coco(images, len(places), truth), _coco(images, len(places), found), "bbox")
             evaluation.evaluate()
             evaluation.accumulate()
         return evaluation
 
     def _per_class(self, evaluation) -> list:
         """One row for each class after the background; see `summarize`."""
-        place = {} if evaluation is None else {own: k for k, own in enumerate(evaluation.params.catIds)}
+        places = {} if evaluation is None else self._category_places()
         boxes = {}
         for annotation in self._annotations:
             if not annotation["iscrowd"]:
@@ -251,9 +254,9 @@ class CocoEvaluator:
                 "AP50": None,
                 "AR100": None,
             }
-            if own in place:
-                precision = evaluation.eval["precision"][:, :, place[own], ALL_AREAS, MOST_DETECTIONS]
-                recall = evaluation.eval["recall"][:, place[own], ALL_AREAS, MOST_DETECTIONS]
+            if own in places:
+                precision = evaluation.eval["precision"][:, :, places[own], ALL_AREAS, MOST_DETECTIONS]
+                recall = evaluation.eval["recall"][:, places[own], ALL_AREAS, MOST_DETECTIONS]
                 if precision.max() >= 0:  # -1 throughout: no ground truth
                     row.update(AP=float(precision.mean()), AP50=float(precision[0].mean()), AR100=float(recall.mean()))
             rows.append(row)
@@ -265,10 +268,19 @@ def _plain(value):
     return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
-def _coco(images: list, category_ids: list, annotations: list) -> COCO:
+def _sort_key(own) -> tuple:
+    """Numbers first, then strings: a file may hold both."""
+    return isinstance(own, str), own
+
+
+def _coco(images: list, categories: int, annotations: list) -> COCO:
     """A COCO object from lists; unlike `COCO.loadRes` it takes an empty list of detections."""
     coco = COCO()
-    coco.dataset = {"images": images, "categories": [{"id": own} for own in category_ids], "annotations": annotations}
+    coco.dataset = {
+        "images": images,
+        "categories": [{"id": number + 1} for number in range(categories)],
+        "annotations": annotations,
+    }
     coco.createIndex()
     return coco
 
