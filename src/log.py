@@ -7,7 +7,11 @@ import logging
 import os
 import sys
 
+from tqdm import tqdm
+
 LOGGER = logging.getLogger("ssd")
+_TOLD = set()
+PROGRESS_SECONDS = 20
 
 
 def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) -> logging.Logger:
@@ -38,3 +42,48 @@ def append_json_line(path: str, record: dict) -> None:
     """Append one JSON object as one line (the history of a run)."""
     with open(path, "a", encoding="utf-8") as handle:
         handle.write(json.dumps(record) + "\n")
+
+
+def printable(text) -> str:
+    """Text that any terminal or file takes: JSON may hold halves of characters."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
+def warn_once(line: str) -> None:
+    """Warn, unless this process has told the same line before."""
+    if line not in _TOLD:
+        _TOLD.add(line)
+        LOGGER.warning("%s", line)
+
+
+class _LogLines:
+    """A file for tqdm that makes each state of the bar a line of the log."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            LOGGER.info("%s", text.strip())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def progress(total: int, what: str, unit: str = "images", speaks: bool = True) -> tqdm:
+    """A bar with rate and time left: drawn on a terminal, a line of the log every 20 seconds elsewhere.
+
+    Args:
+        speaks: False (ranks other than 0) shows nothing.
+    """
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=what, unit=f" {unit}", disable=not speaks, leave=False)
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=f" {unit}",
+        file=_LogLines(),
+        mininterval=PROGRESS_SECONDS,
+        maxinterval=PROGRESS_SECONDS,
+        delay=PROGRESS_SECONDS,
+        bar_format="{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}, {remaining} left",
+        disable=not speaks,
+        leave=False,
+    )

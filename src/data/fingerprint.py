@@ -7,20 +7,11 @@ import json
 import os
 from typing import List, Optional
 
+from src.data.record_files import all_files
 from src.data.sample import DataSet
 
-VERSION = 1
-FILES = 8
-
-
-def record_files(prefix: str) -> List[str]:
-    """Paths of the 8 MindRecord files `prefix0..7`."""
-    return [f"{prefix}{number}" for number in range(FILES)]
-
-
-def all_files(prefix: str) -> List[str]:
-    """The records and their index files."""
-    return [name for path in record_files(prefix) for name in (path, path + ".db")]
+VERSION = 2
+"""Of the converter: a change of the rules makes new records."""
 
 
 def _content(paths: List[str]) -> str:
@@ -58,7 +49,7 @@ def stale_reason(prefix: str, wanted: dict) -> str:
         return f"{len(missing)} of their files are missing"
     note = read_note(prefix)
     if note is None:
-        return "their fingerprint is missing"
+        return "an earlier conversion did not end"
     if [os.path.getsize(path) for path in all_files(prefix)] != note["sizes"]:
         return "a file of theirs has another size"
     changed = [key for key, value in wanted.items() if note["fingerprint"].get(key) != value]
@@ -70,11 +61,32 @@ def note_path(prefix: str) -> str:
     return prefix + ".json"
 
 
+def write_note(prefix: str, note: dict) -> None:
+    """Write what the records are, when they lie whole in their place."""
+    write_json(note_path(prefix), dict(note, sizes=[os.path.getsize(path) for path in all_files(prefix)]))
+
+
+def write_unfinished(prefix: str) -> None:
+    """Say that the files are being replaced: without it a killed move looks like records of other scripts."""
+    write_json(note_path(prefix), {"unfinished": True})
+
+
 def read_note(prefix: str) -> Optional[dict]:
-    """The note beside the records, None where it is missing or damaged."""
+    """The note beside the records, None where it is missing, damaged, or says that they are not whole."""
     try:
         with open(note_path(prefix), encoding="utf-8") as handle:
             note = json.load(handle)
         return note if {"sizes", "fingerprint", "count", "ids"} <= set(note) else None
     except (OSError, ValueError, TypeError):
         return None
+
+
+def write_json(path: str, content: dict) -> None:
+    """Beside, flushed, renamed."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    beside = f"{path}.{os.getpid()}.tmp"
+    with open(beside, "w", encoding="utf-8") as handle:
+        json.dump(content, handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(beside, path)

@@ -6,69 +6,84 @@ import os
 import re
 
 from src.config import data_file
-from src.data.sample import DataSet, Faults, Sample, boxes_array, clip_boxes
+from src.data.sample import DataSet, Faults, Sample, boxes_array, clip_boxes, note_absent_classes
 from src.errors import UserError
-from src.log import LOGGER
 
-_NUMBER = r"[+-]?\d+(?:\.\d*)?"
-_BOX = re.compile(rf"({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER}),(\d+)$")
+# up to nine digits: no image is larger, and a longer number is a typing error
+_NUMBER = r"[+-]?\d{1,9}(?:\.\d*)?"
+_BOX = re.compile(rf"({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER}),(\d{{1,9}})$", re.ASCII)
+_BLANKS = re.compile(r"[ \t]+")
 
 
 def _parse(line: str, where: str, num_classes: int, faults: Faults) -> tuple:
-    """(path, rows) of a line. Boxes are recognised from the right, so that a path keeps its blanks."""
+    """(path, rows) of a line, path "" where it cannot be used.
+
+    Boxes are taken from the right, so that a path keeps its blanks.
+    """
     rest, rows = line.strip(), []
     while True:
-        parts = re.split(r"[ \t]+", rest)
-        found = _BOX.fullmatch(parts[-1]) if len(parts) > 1 else None
+        last = _BLANKS.split(rest)[-1]
+        found = _BOX.fullmatch(last) if last != rest else None
         if found is None:
             break
         x1, y1, x2, y2 = (round(float(text)) for text in found.groups()[:4])
         label = int(found.group(5))
         if not 0 < label < num_classes:
-            raise UserError(f"{where}: class {label} is not in 1..{num_classes - 1}")
+            faults.refuse(f"boxes of a class that is not in 1..{num_classes - 1}", f"{where}: class {label}")
         if x2 < x1 or y2 < y1:
-            faults.add("lines with reversed corners (swapped)", where)
+            faults.repair("boxes with reversed corners (swapped)", where)
         rows.append((min(y1, y2), min(x1, x2), max(y1, y2), max(x1, x2), label))
-        rest = rest[: len(rest) - len(parts[-1])].rstrip(" \t")
-    last = re.split(r"[ \t]+", rest)[-1]
+        rest = rest[: len(rest) - len(last)].rstrip(" \t")
     if re.search(r",[^/]*,", last) and not re.search(r"\.[A-Za-z]{3,4}$", last):
-        raise UserError(f"{where}: '{last[:60]}' is no box; write xmin,ymin,xmax,ymax,class")
+        faults.refuse("fields are no box xmin,ymin,xmax,ymax,class", f"{where}: '{last[:60]}'")
+        return "", []
     return rest, rows[::-1]
 
 
+def _lines(path: str, key: str) -> list:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            text = handle.read()
+    except FileNotFoundError:
+        raise UserError(f"{key}: no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"{key}: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{key}: {path} is not a UTF-8 text file (byte {error.start})") from None
+    if "\0" in text:
+        raise UserError(f"{key}: {path} is not a text file")
+    # str.splitlines would also split at characters that a file name may hold
+    return re.split(r"\r\n|\r|\n", text)
+
+
 def read_list(cfg, is_training: bool) -> DataSet:
-    """Samples of `anno_path` (evaluation: `anno_path_val`, by default the same) below `image_dir`."""
+    """Samples of `anno_path` (evaluation: `anno_path_val`, by default the same) below `image_dir`.
+
+    The id of an image is its place in the list, from 0.
+    """
     key = "anno_path_val" if not is_training and cfg.anno_path_val else "anno_path"
     if not cfg[key]:
         raise UserError(f"{key}: dataset 'other' needs a list file; set --{key} and --image_dir")
     path, root = data_file(cfg, cfg[key]), data_file(cfg, cfg.image_dir)
     if not os.path.isdir(root):
         raise UserError(f"image_dir: no such folder: {root}")
-    try:
-        with open(path, encoding="utf-8-sig") as handle:
-            lines = handle.read().splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{key}: no such file: {path}") from None
-    except OSError as error:
-        raise UserError(f"{key}: cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{key}: {path} is not a UTF-8 text file") from None
     faults, samples, seen = Faults(), [], {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path, key), 1):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
-        if "\0" in line:
-            raise UserError(f"{where}: not a text file")
+        where = f"line {number}"
         name, rows = _parse(line, where, cfg.num_classes, faults)
+        if not name:
+            continue
         if name in seen:
-            raise UserError(f"{where}: {name} stands in line {seen[name]} already")
+            faults.refuse("images stand in two lines", f"{where}: {name} (line {seen[name]} too)")
+            continue
         seen[name] = number
-        boxes = clip_boxes(boxes_array(rows), 0, 0, faults, name)
-        if len(boxes) or not is_training:
-            samples.append(Sample(len(seen) - 1, os.path.abspath(os.path.join(root, name)), boxes))
-    if not seen:
-        raise UserError(f"{key}: {path} names no image")
-    for line in faults.lines():
-        LOGGER.warning("%s: %s", path, line)
-    return DataSet(samples, [path])
+        boxes, outside, empty = clip_boxes(boxes_array(rows), 0, 0)
+        if outside:
+            faults.repair("lines with corners below 0 (clipped)", where)
+        if empty:
+            faults.repair("lines with boxes of no area (dropped)", where)
+        samples.append(Sample(len(seen) - 1, os.path.abspath(os.path.join(root, name)), boxes))
+    note_absent_classes(samples, cfg.classes, faults)
+    return DataSet(samples, [path], path, faults)

@@ -10,6 +10,7 @@ from src.boxes.default_boxes import build_default_boxes
 from src.compat import map_columns
 from src.data.images import decode_rgb
 from src.data.mindrecord import Records
+from src.data.record_files import stored_boxes
 from src.data.transforms import TrainTransform, resize, to_network
 
 COLUMNS = ["img_id", "image", "annotation"]
@@ -59,7 +60,7 @@ class TrainingData:
         )
 
         def prepare(img_id, image, annotation):
-            sample = transform(_decode(image, img_id), annotation.reshape(-1, 5), int(img_id.ravel()[0]))
+            sample = transform(_decode(image, img_id), stored_boxes(annotation), int(img_id.ravel()[0]))
             return (*sample, img_id)
 
         rows = ds.MindDataset(self.records.files[0], COLUMNS, sampler=ds.SubsetSampler(self.indices(epoch)))

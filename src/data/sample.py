@@ -1,11 +1,16 @@
-"""The one form of an annotated image that every reader gives."""
+"""The one form of an annotated image that every reader gives, and the faults that a reader finds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import List
+from typing import Dict, List
 
 import numpy as np
+
+from src.errors import UserError
+from src.log import printable
+
+SHOWN = 5
 
 
 @dataclass
@@ -24,33 +29,72 @@ class Sample:
 
 
 @dataclass
-class DataSet:
-    """What a reader found. `sources`: the annotation files, for the fingerprint of the records.
+class Fault:
+    """One kind of fault: how often, where first, and whether the data can be used in spite of it."""
 
-    annotation_file: COCO-style json for the evaluator, "" where none exists yet.
+    kind: str
+    refused: bool
+    number: int = 0
+    places: List[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """The kind with its number and first five places."""
+        more = ", ..." if self.number > len(self.places) else ""
+        return f"{self.number} {self.kind}: {', '.join(self.places)}{more}"
+
+
+class Faults:
+    """Faults of a data set by kind. Memory does not grow with their number."""
+
+    def __init__(self):
+        self._kinds: Dict[str, Fault] = {}
+
+    def _note(self, kind: str, place, refused: bool) -> None:
+        fault = self._kinds.setdefault(kind, Fault(kind, refused))
+        fault.number += 1
+        if len(fault.places) < SHOWN:
+            fault.places.append(printable(place)[:200])
+
+    def repair(self, kind: str, place) -> None:
+        """Note one case that was mended or left out at `place` (a file name, a line, an id)."""
+        self._note(kind, place, False)
+
+    def refuse(self, kind: str, place) -> None:
+        """Note one case that cannot be mended."""
+        self._note(kind, place, True)
+
+    def all(self) -> List[Fault]:
+        """Every kind, those that cannot be mended first."""
+        return sorted(self._kinds.values(), key=lambda fault: not fault.refused)
+
+    def raise_refused(self, where: str) -> None:
+        """Nothing when all could be mended.
+
+        Raises:
+            UserError: one line with every kind that could not, its number and first places.
+        """
+        lines = [fault.line() for fault in self.all() if fault.refused]
+        if lines:
+            raise UserError(f"{where}: {'; '.join(lines)}")
+
+    def repaired_lines(self) -> List[str]:
+        """One line a kind that was mended."""
+        return [fault.line() for fault in self.all() if not fault.refused]
+
+
+@dataclass
+class DataSet:
+    """What a reader found.
+
+    sources: the annotation files, for the fingerprint of the records; where: the file or folder that messages
+    name; annotation_file: COCO-style json for the evaluator, "" where none exists yet.
     """
 
     samples: List[Sample]
     sources: List[str]
+    where: str
+    faults: Faults
     annotation_file: str = ""
-
-
-@dataclass
-class Faults:
-    """Counts of repaired or dropped annotations, told in one line a kind with the first places."""
-
-    places: dict = field(default_factory=dict)
-
-    def add(self, kind: str, place) -> None:
-        """Note one case of `kind` at `place` (a file name or an id)."""
-        self.places.setdefault(kind, []).append(str(place))
-
-    def lines(self) -> List[str]:
-        """One line a kind: its number and the first five places."""
-        return [
-            f"{len(where)} {kind}: {', '.join(where[:5])}{', ...' if len(where) > 5 else ''}"
-            for kind, where in self.places.items()
-        ]
 
 
 def boxes_array(rows) -> np.ndarray:
@@ -58,18 +102,27 @@ def boxes_array(rows) -> np.ndarray:
     return np.array(rows, np.int64).clip(-(2**31), 2**31 - 1).astype(np.int32).reshape(-1, 5)
 
 
-def clip_boxes(boxes: np.ndarray, height: int, width: int, faults: Faults, place) -> np.ndarray:
-    """Boxes cut at the image's edges (nothing is cut where the size is 0); those without area are dropped."""
-    if len(boxes) == 0:
-        return boxes
-    clipped = boxes.copy()
-    clipped[:, :4] = np.maximum(clipped[:, :4], 0)
+def clip_boxes(boxes: np.ndarray, height: int, width: int) -> tuple:
+    """Boxes cut at the image's edges, those without area left out.
+
+    Args:
+        boxes: int32 [M, 5] y1, x1, y2, x2, label in pixels.
+        height, width: of the image; where 0, only the left and upper edges cut.
+
+    Returns:
+        (boxes int32 [K, 5], how many were cut, how many had no area). A box wholly beyond the image is cut
+        to no area.
+    """
+    clipped = np.maximum(boxes, 0)
     if height and width:
-        clipped[:, 0:4:2] = np.minimum(clipped[:, 0:4:2], height)
-        clipped[:, 1:4:2] = np.minimum(clipped[:, 1:4:2], width)
-    if (clipped != boxes).any():
-        faults.add("images with boxes beyond the image (clipped)", place)
+        clipped = np.minimum(clipped, np.array([height, width, height, width, 2**31 - 1]).astype(np.int32))
     whole = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
-    if not whole.all():
-        faults.add("images with boxes of no area (dropped)", place)
-    return clipped[whole]
+    return clipped[whole], int((clipped != boxes).any(axis=1).sum()), int((~whole).sum())
+
+
+def note_absent_classes(samples: List[Sample], classes: List[str], faults: Faults) -> None:
+    """Note the classes that have no box: a name that is spelt in another way, or nothing to learn."""
+    present = {label for sample in samples for label in sample.boxes[:, 4].tolist()}
+    for label, name in enumerate(classes):
+        if label > 0 and label not in present:
+            faults.repair("classes of 'classes' have no box", name)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from mindspore import Tensor, nn
-from tqdm import tqdm
 
 from src.boxes.default_boxes import build_default_boxes
 from src.data.mindrecord import Records
 from src.data.pipeline import evaluation_batches
 from src.evaluation.coco_evaluator import CocoEvaluator
+from src.log import progress
 from src.models.ssd import SSDInference
 
 
@@ -29,7 +29,7 @@ def detect(
     """Run every image of this rank through the network and hand its detections to the evaluator."""
     inference.set_train(False)
     total = len(range(rank, records.count, size))
-    with tqdm(total=total, unit="img", desc="evaluating", disable=None) as progress:
+    with progress(total, "evaluating", speaks=rank == 0) as bar:
         for ids, images, shapes in evaluation_batches(records, cfg, rank, size):
             count = len(ids)
             if count < cfg.batch_size:
@@ -39,4 +39,4 @@ def detect(
             boxes, scores = (output.asnumpy() for output in inference(Tensor(images)))
             for row in range(count):
                 evaluator.update(records.own_id(ids[row]), boxes[row], scores[row], shapes[row].tolist())
-            progress.update(count)
+            bar.update(count)

@@ -49,12 +49,12 @@ def test_coco_rules(tmp_path):
             {"image_id": 5, "category_id": 7, "bbox": [10.5, 20.5, 30.2, 40.4]},  # round half to even: 10, 20; 41, 61
             {"image_id": 5, "category_id": 0, "bbox": [1, 2, 3, 4], "iscrowd": 1},  # a crowd is a training target
             {"image_id": 5, "category_id": 9, "bbox": [1, 2, 3, 4]},  # not listed
-            {"image_id": 5, "category_id": 0, "bbox": [180, 90, 50, 50]},  # beyond the image
+            {"image_id": 5, "category_id": 0, "bbox": [180, 90, 50, 50]},  # beyond the image: cut when converted
             {"image_id": 6, "category_id": 0, "bbox": [10.6, 10.4, 0.3, 20]},  # no width by rounding
             {"image_id": 6, "category_id": 0, "bbox": [10, 10, 0, 20]},
         ],
     )  # no width
-    want = [(5, "5.jpg", [[20, 10, 61, 41, 2], [2, 1, 6, 4, 1], [90, 180, 100, 200, 1]])]
+    want = [(5, "5.jpg", [[20, 10, 61, 41, 2], [2, 1, 6, 4, 1], [90, 180, 140, 230, 1]])]
     assert table(read_dataset(config(tmp_path), True)) == want
     assert table(read_dataset(config(tmp_path), False)) == want + [(6, "6.jpg", [])]
 
