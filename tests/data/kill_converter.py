@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 
+import src  # noqa: F401  (finds CUDA's library for MindSpore 1.10)
 from mindspore.mindrecord import FileReader, FileWriter  # noqa: F401  (imported before the forks)
 
 from src.data.mindrecord import prepare_records

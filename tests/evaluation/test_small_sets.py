@@ -1,0 +1,148 @@
+"""The figures do not depend on the batch size, and sets without detections or ground truth are told in words."""
+
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from src.config import load_config
+from src.data.mindrecord import prepare_records
+from src.device import init_device, prepare_environment
+from src.evaluation.detector import build_evaluator, build_inference, detect
+from src.evaluation.table import format_table
+from src.models.build import build_model
+from tests.data.test_readers import thing
+
+
+def make_set(folder, count, categories=((0, "cat"), (7, "dog"), (1000, "cow")), boxes=True):
+    """`count` pictures with two boxes each, ids from 0 with gaps, in all three formats."""
+    rng = np.random.default_rng(5)
+    for part in ("coco/annotations", "coco/val2017", "voc/eval/Images", "voc/eval/Annotations"):
+        os.makedirs(folder / part)
+    content = {"images": [], "annotations": [], "categories": [{"id": c, "name": n} for c, n in reversed(categories)]}
+    lines = []
+    for number in range(count):
+        height, width = 90 + 10 * number, 120
+        image = cv2.GaussianBlur(rng.integers(0, 255, (height, width, 3)).astype(np.uint8), (0, 0), 3)
+        name, own, xml = f"{3 * number}.png", 3 * number, ""
+        cv2.imwrite(str(folder / "coco" / "val2017" / name), image)
+        cv2.imwrite(str(folder / "voc" / "eval" / "Images" / name), image)
+        content["images"].append({"id": own, "file_name": name, "height": height, "width": width})
+        lines.append(name)
+        for k in range(2 * boxes):
+            label = (number + k) % 3
+            x, y, w, h = 10 + 30 * k, 15, 40 + 5 * number, 50
+            content["annotations"].append(
+                {"id": 2 * number + k, "image_id": own, "category_id": categories[label][0], "bbox": [x, y, w, h]}
+            )
+            xml += thing(categories[label][1], x + 1, y + 1, x + w + 1, y + h + 1)
+            lines[-1] += f" {x},{y},{x + w},{y + h},{label + 1}"
+        (folder / "voc" / "eval" / "Annotations" / f"{own}.xml").write_text(f"<annotation>{xml}</annotation>")
+    (folder / "coco" / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    (folder / "list.txt").write_text("\n".join(lines))
+    return content
+
+
+def config(folder, *more):
+    return load_config(
+        [
+            f"--data_path={folder}",
+            "--coco_root=coco",
+            "--voc_root=voc",
+            "--voc_json=voc.json",
+            "--anno_path=list.txt",
+            "--image_dir=coco/val2017",
+            "--num_classes=4",
+            "--classes=['background', 'cat', 'dog', 'cow']",
+            "--img_shape=[128, 128]",
+            "--device_target=CPU",
+            *more,
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A network with random weights that finds many boxes at min_score 0.5."""
+    prepare_environment()
+    cfg = config(tmp_path_factory.mktemp("none"))
+    init_device(cfg)
+    return build_inference(build_model(cfg), cfg)
+
+
+def run(network, cfg):
+    records = prepare_records(cfg, False)
+    evaluator = build_evaluator(records, cfg)
+    detect(network, records, cfg, evaluator)
+    return evaluator, evaluator.summarize()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_figures_for_any_batch(network, tmp_path, count):
+    make_set(tmp_path, count)
+    seen = []
+    for batch in (1, 2, 7):
+        evaluator, result = run(network, config(tmp_path, f"--batch_size={batch}", "--min_score=0.45"))
+        assert result["images"] == count and result["detections"] > 0
+        seen.append((result["stats"], result["stats_published"], result["detections"]))
+    assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.parametrize("dataset", ["coco", "voc", "other"])
+def test_no_detection(network, tmp_path, dataset):
+    make_set(tmp_path, 3)
+    evaluator, result = run(network, config(tmp_path, f"--dataset={dataset}", "--min_score=0.999"))
+    evaluator.save(str(tmp_path / "predictions.json"))
+    assert json.loads((tmp_path / "predictions.json").read_text()) == []
+    assert result["mAP"] == 0.0 and result["images"] == 3
+    assert "no detection at all" in format_table(result)
+
+
+@pytest.mark.parametrize("dataset", ["coco", "voc", "other"])
+def test_no_ground_truth(network, tmp_path, dataset):
+    make_set(tmp_path, 3, boxes=False)
+    _, result = run(network, config(tmp_path, f"--dataset={dataset}", "--min_score=0.45"))
+    assert result["mAP"] == 0.0 and result["images"] == 3 and "no ground truth box" in format_table(result)
+    assert "-1" not in format_table(result)
+
+
+@pytest.mark.parametrize("dataset", ["coco", "voc", "other"])
+@pytest.mark.parametrize("categories", [(0, 1, 2), (1, 2, 3), (0, 7, 1000), (90, 5, 2**40)])
+def test_perfect_detections_give_one(tmp_path, dataset, categories):
+    content = make_set(tmp_path, 4, categories=tuple(zip(categories, ("cat", "dog", "cow"))))
+    cfg = config(tmp_path, f"--dataset={dataset}")
+    records = prepare_records(cfg, False)
+    evaluator = build_evaluator(records, cfg)
+    with open(records.annotation_file) as handle:
+        truth = json.load(handle)
+    names = {c["id"]: c["name"] for c in truth["categories"]}
+    assert {a["image_id"] for a in truth["annotations"]} == {0, 3, 6, 9} or dataset == "other"
+    for image in truth["images"]:
+        own = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
+        boxes = np.array([[y, x, y + h, x + w] for x, y, w, h in (a["bbox"] for a in own)], np.float64)
+        boxes /= [image["height"], image["width"]] * 2
+        scores = np.zeros((len(own), 4))
+        scores[np.arange(len(own)), [cfg.classes.index(names[a["category_id"]]) for a in own]] = 0.9
+        evaluator.update(image["id"], boxes, scores, (image["height"], image["width"]))
+    assert evaluator.summarize()["mAP"] == pytest.approx(1.0)
+    if dataset == "coco":
+        assert {d["category_id"] for d in evaluator.detections} == {a["category_id"] for a in content["annotations"]}
+
+
+def test_annotation_file_changed_between_conversion_and_evaluation(tmp_path):
+    make_set(tmp_path, 3)
+    first = prepare_records(config(tmp_path), False)
+    assert first.count == 3
+    path = tmp_path / "coco" / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"] = [dict(image, id=image["id"] + 100) for image in content["images"][:2]]
+    content["annotations"] = [
+        dict(a, image_id=a["image_id"] + 100) for a in content["annotations"] if a["image_id"] < 6
+    ]
+    (tmp_path / "coco" / "annotations" / "instances_other.json").write_text(json.dumps(content))
+    second = prepare_records(config(tmp_path, "--instances_set=annotations/instances_other.json"), False)
+    assert second.count == 2 and second.annotation_file.endswith("instances_other.json")
+    evaluator = build_evaluator(second, config(tmp_path))
+    evaluator.update(100, np.zeros((1, 4)), np.zeros((1, 4)), (90, 120))
