@@ -18,7 +18,7 @@ from src.data.coco import coco_json
 from src.data.fingerprint import write_json, write_note, write_unfinished
 from src.data.images import decode_rgb, exif_orientation
 from src.data.record_files import FILES, all_files
-from src.data.sample import DataSet, Faults, Sample, clip_boxes
+from src.data.sample import DataSet, Faults, Sample, fit_to_file
 from src.errors import UserError
 from src.log import LOGGER, progress, warn_once
 
@@ -133,15 +133,7 @@ class _Checked:
                     f"--max_bad_images ({self.most_bad} now)"
                 )
             return None
-        if orientation != 1:
-            self.faults.repair("images have an EXIF orientation, which is not applied", sample.path)
-        if sample.width and (sample.height, sample.width) != size:
-            self.faults.repair("images have another size than annotated (the file's counts)", sample.path)
-        boxes, cut, empty = clip_boxes(sample.boxes, *size)
-        if cut:
-            self.faults.repair("images with boxes beyond the image (clipped)", sample.path)
-        if empty:
-            self.faults.repair("images with boxes wholly beyond the image (dropped)", sample.path)
+        boxes = fit_to_file(sample, size, orientation, self.faults)
         if self.is_training and len(boxes) == 0:
             return None
         self.sizes[img_id] = size

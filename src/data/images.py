@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from PIL import Image
 
 _FORMATS = (
     (b"\xff\xd8", "JPEG"),
@@ -65,6 +66,27 @@ def _imdecode(data: bytes):
         return cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
     except cv2.error:  # more pixels than OpenCV allows
         return None
+
+
+def read_header(path: str) -> tuple:
+    """((height, width), EXIF orientation) of an image file from its first bytes, without decoding it.
+
+    Raises:
+        ValueError: with the reason in a few words; OSError: it cannot be opened.
+    """
+    with open(path, "rb") as handle:
+        start = handle.read(1 << 16)
+        if not start:
+            raise ValueError("the file is empty")
+        if not any(start.startswith(magic) for magic, _ in _FORMATS):
+            raise ValueError("not a JPEG, PNG, BMP or TIFF image")
+        handle.seek(0)
+        try:
+            with Image.open(handle) as image:
+                width, height = image.size
+        except Exception as error:  # Pillow raises many kinds for damaged headers
+            raise ValueError(f"its header is damaged ({type(error).__name__})") from None
+    return (height, width), exif_orientation(start)
 
 
 def exif_orientation(data: bytes) -> int:

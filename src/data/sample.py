@@ -120,6 +120,25 @@ def clip_boxes(boxes: np.ndarray, height: int, width: int) -> tuple:
     return clipped[whole], int((clipped != boxes).any(axis=1).sum()), int((~whole).sum())
 
 
+def fit_to_file(sample: Sample, size: tuple, orientation: int, faults: Faults) -> np.ndarray:
+    """The boxes of a sample, int32 [K, 5], in the image as its file has it; what that changes is noted.
+
+    Args:
+        size: (height, width) of the stored picture; it counts, whatever was annotated.
+        orientation: of its EXIF data, 1 where it has none.
+    """
+    if orientation != 1:
+        faults.repair("images have an EXIF orientation, which is not applied", sample.path)
+    if sample.width and (sample.height, sample.width) != tuple(size):
+        faults.repair("images have another size than annotated (the file's counts)", sample.path)
+    boxes, cut, empty = clip_boxes(sample.boxes, *size)
+    if cut:
+        faults.repair("images with boxes beyond the image (clipped)", sample.path)
+    if empty:
+        faults.repair("images with boxes wholly beyond the image (dropped)", sample.path)
+    return boxes
+
+
 def note_absent_classes(samples: List[Sample], classes: List[str], faults: Faults) -> None:
     """Note the classes that have no box: a name that is spelt in another way, or nothing to learn."""
     present = {label for sample in samples for label in sample.boxes[:, 4].tolist()}
