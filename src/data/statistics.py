@@ -58,6 +58,11 @@ def _grids(cfg) -> List[tuple]:
     return [(size, size) for size in cfg.feature_size]
 
 
+def level_sizes(cfg) -> List[int]:
+    """Number of default boxes of each level."""
+    return [rows * columns * shapes for (rows, columns), shapes in zip(_grids(cfg), cfg.num_default)]
+
+
 def _nearest(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Index of the nearest of equally spaced rising numbers."""
     if len(rising) == 1:

@@ -150,15 +150,26 @@ class TrainTransform:
         self.match_threshold, self.prior_scaling = match_threshold, prior_scaling
         self.seed, self.epoch = seed, epoch
 
+    def _stream(self, image_id: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch, image_id & 0xFFFFFFFF])
+
     def augment(self, image: np.ndarray, boxes: np.ndarray, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """uint8 image [h, w, 3] of the network's size and its normalised boxes [M, 5]."""
-        rng = np.random.default_rng([self.seed, self.epoch, image_id & 0xFFFFFFFF])
+        rng = self._stream(image_id)
         image, boxes = random_crop(image, boxes, rng)
         boxes_norm = normalize_boxes(boxes, *image.shape[:2])
         image = resize(image, self.shape)
         if rng.random() < 0.5:
             image, boxes_norm = flip(image, boxes_norm)
         return color_jitter(image, rng), boxes_norm
+
+    def window(self, height: int, width: int, boxes: np.ndarray, image_id: int) -> tuple:
+        """What `augment` does to an image of this size: ((top, left, bottom, right) of the crop, flipped or not)."""
+        rng = self._stream(image_id)
+        rows, columns = np.indices((height, width), np.int32)
+        crop, _ = random_crop(np.dstack([rows, columns]), boxes, rng)
+        top, left, bottom, right = (*crop[0, 0].tolist(), *(crop[-1, -1] + 1).tolist())
+        return (top, left, bottom, right), bool(rng.random() < 0.5)
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, image_id: int) -> tuple:
         image, boxes_norm = self.augment(image, boxes, image_id)

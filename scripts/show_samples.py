@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""Draw what the network is fed: look at it before you spend a GPU day.
+
+    python3 scripts/show_samples.py --config_path FILE [--key=value ...] --output DIR [--count 12] [--epoch 0]
+
+Training samples after crop, flip and colour, read back from the arrays that the network gets: in colour what the
+targets decode to, thin the default boxes matched to it, white corners the ground truth. Where they lie apart the
+encoding is wrong (exit status 1). Besides labels.html: a page of label statistics; the same figures as labels.json.
+All keys of the configuration are options, as for train.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src.boxes.default_boxes import build_default_boxes  # noqa: E402
+from src.config import load_config  # noqa: E402
+from src.data.annotations import read_dataset  # noqa: E402
+from src.data.label_page import label_figures, label_page  # noqa: E402
+from src.data.converter import record_ids  # noqa: E402
+from src.data.fingerprint import write_json  # noqa: E402
+from src.data.images import read_header  # noqa: E402
+from src.data.mindrecord import check_images_exist  # noqa: E402
+from src.data.preview import Preview, preview  # noqa: E402
+from src.data.statistics import level_sizes  # noqa: E402
+from src.data.transforms import TrainTransform  # noqa: E402
+from src.drawing import caption, class_colour, draw_box, draw_corners, draw_tag, fitted, sheet  # noqa: E402
+from src.errors import RunError, UserError, run_main  # noqa: E402
+from src.log import progress, setup_logging  # noqa: E402
+from src.preflight import writable_folder  # noqa: E402
+
+TILE = 480
+LARGEST_DISTANCE = 0.5
+
+
+def draw(seen: Preview, name: str, cfg) -> np.ndarray:
+    """A picture [H, W, 3] BGR of a sample with its caption."""
+    image, scale = fitted(seen.image[..., ::-1], TILE)
+    image = np.ascontiguousarray(image)
+    faint = image.copy()
+    for box, label in zip(seen.defaults, seen.targets[:, 4]):
+        draw_box(faint, box * scale, class_colour(int(label)), 1)
+    image = cv2.addWeighted(faint, 0.55, image, 0.45, 0)
+    unique = np.unique(np.round(seen.targets, 1), axis=0)
+    for row in unique:
+        draw_box(image, row[:4] * scale, class_colour(int(row[4])))
+    for row in seen.truth:
+        draw_corners(image, row[:4] * scale)
+    for row in unique:
+        draw_tag(image, cfg.classes[int(row[4])], row[:4] * scale, class_colour(int(row[4])))
+    top, left, bottom, right = seen.window
+    levels = np.bincount(seen.levels, minlength=len(cfg.steps))
+    lines = [
+        name,
+        f"crop {right - left} x {bottom - top} at {left}, {top}{', flipped' if seen.flipped else ''}",
+        f"{len(seen.truth)} boxes, {len(seen.defaults)} matched default boxes by stride: "
+        + ", ".join(f"{step}: {number}" for step, number in zip(cfg.steps, levels)),
+    ]
+    return np.vstack([image, caption(lines, image.shape[1])])
+
+
+def _add_sizes(samples: list) -> None:
+    """List files annotate no image size: it is read from the headers."""
+    for sample in samples:
+        if not sample.width:
+            try:
+                (sample.height, sample.width), _ = read_header(sample.path)
+            except ValueError as error:
+                raise UserError(f"image {sample.path}: {error}") from None
+
+
+def main(argv) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--count", type=int, default=12, help="samples to draw")
+    parser.add_argument("--epoch", type=int, default=0, help="epoch whose augmentation is shown, from 0")
+    parser.add_argument("--statistics", type=int, default=300, help="samples that the matching figures come from")
+    options, rest = parser.parse_known_args(argv)
+    if min(options.count, options.statistics) < 1 or options.epoch < 0:
+        parser.error("--count and --statistics must be at least 1, --epoch at least 0")
+    cfg = load_config(rest)
+    setup_logging()
+    data = read_dataset(cfg, True)
+    check_images_exist(data)
+    writable_folder(options.output, "output")
+    _add_sizes(data.samples)
+    ids, _ = record_ids(data.samples)
+    transform = TrainTransform(
+        cfg.img_shape, build_default_boxes(cfg), cfg.match_threshold, cfg.prior_scaling, cfg.seed, options.epoch
+    )
+    order = np.random.default_rng([cfg.seed, 0]).permutation(len(ids))[: max(options.count, options.statistics)]
+    tiles, seen = [], []
+    with progress(len(order), "looking at") as bar:
+        for number in order:
+            sample = data.samples[number]
+            seen.append(preview(transform, sample, ids[number], level_sizes(cfg)))
+            if len(tiles) < options.count:
+                tiles.append(draw(seen[-1], os.path.basename(sample.path), cfg))
+                cv2.imwrite(os.path.join(options.output, f"sample_{len(tiles) - 1:02d}.png"), tiles[-1])
+            seen[-1].image = None  # the figures need no pixels
+            bar.update()
+    overview = os.path.join(options.output, "samples.png")
+    cv2.imwrite(overview, sheet(tiles))
+    figures = label_figures(data.samples, seen, cfg)
+    write_json(os.path.abspath(os.path.join(options.output, "labels.json")), figures)
+    page = os.path.join(options.output, "labels.html")
+    with open(page, "w", encoding="utf-8") as handle:
+        handle.write(label_page(figures, cfg))
+    distance = max(one.distance for one in seen)
+    print(f"{len(tiles)} samples: {os.path.abspath(overview)}")
+    print(f"label statistics: {os.path.abspath(page)}")
+    print(f"largest distance between a target and its ground truth: {distance:.4f} pixels ({len(seen)} samples)")
+    if distance > LARGEST_DISTANCE:
+        raise RunError(f"targets lie up to {distance:.1f} pixels from the ground truth: the encoding is wrong")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,125 @@
+"""Samples as the network is fed, drawn: against the slow encoding, against known pixels, as a process."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from src.boxes.default_boxes import build_default_boxes
+from src.config import load_config
+from src.data import transforms
+from src.data.preview import preview
+from src.data.sample import Sample
+from src.data.statistics import level_sizes
+from src.data.transforms import TrainTransform
+from src.drawing import WHITE, class_colour, draw_box, draw_corners, draw_tag, sheet
+from tests.conftest import ROOT
+from tests.oracles import encode
+
+
+@pytest.fixture
+def sample(tmp_path):
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (90, 120, 3)).astype(np.uint8), (0, 0), 4)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    boxes = np.array([[10, 20, 50, 70, 1], [40, 60, 85, 110, 2], [3, 5, 30, 41, 1]], np.int32)
+    return Sample(3, str(tmp_path / "a.png"), boxes, 120, 90)
+
+
+def build(epoch=0):
+    cfg = load_config(["--device_target=CPU", "--img_shape=[128, 128]"])
+    defaults = build_default_boxes(cfg)
+    transform = TrainTransform(cfg.img_shape, defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch)
+    return cfg, defaults, transform
+
+
+@pytest.mark.parametrize("epoch", range(6))
+def test_targets_are_the_slow_encoding_of_the_augmented_boxes(sample, epoch):
+    cfg, (cyxhw, yxyx), transform = build(epoch)
+    seen = preview(transform, sample, 3, level_sizes(cfg))
+    truth = seen.truth / [128, 128, 128, 128, 1]
+    _, label, count = encode(truth.tolist(), cyxhw.tolist(), yxyx.tolist(), cfg.match_threshold, cfg.prior_scaling)
+    assert len(seen.targets) == count
+    np.testing.assert_array_equal(seen.targets[:, 4], label[label > 0])
+    np.testing.assert_allclose(seen.defaults, yxyx[label > 0] * 128, atol=1e-4)
+    assert seen.distance < 0.01
+    # levels from the boxes' own sizes: 4 x stride, up to sqrt(2) larger
+    sides = np.sqrt((seen.defaults[:, 2] - seen.defaults[:, 0]) * (seen.defaults[:, 3] - seen.defaults[:, 1]))
+    np.testing.assert_array_equal(seen.levels, np.floor(np.log2(sides / 32 + 1e-6)).astype(int))
+
+
+@pytest.mark.parametrize("epoch", range(6))
+def test_the_window_is_what_was_cut(sample, epoch):
+    cfg, _, transform = build(epoch)
+    seen = preview(transform, sample, 3, level_sizes(cfg))
+    top, left, bottom, right = seen.window
+    image = cv2.imread(sample.path)[top:bottom, left:right, ::-1]
+    image = cv2.resize(image, (128, 128))[:, :: -1 if seen.flipped else 1].astype(float)
+    # colours were changed, places not: both pictures rise and fall together
+    assert np.corrcoef(image.mean(2).ravel(), seen.image.mean(2).ravel())[0, 1] > 0.9
+
+
+def test_a_wrong_encoding_shows(sample, monkeypatch):
+    cfg, _, transform = build()
+    right = transforms.encode_targets
+
+    def wrong(*arguments):
+        loc, label, count = right(*arguments)
+        return loc[:, [1, 0, 2, 3]], label, count  # y and x swapped
+
+    monkeypatch.setattr(transforms, "encode_targets", wrong)
+    distances = []
+    for epoch in range(3):
+        _, _, transform = build(epoch)
+        distances.append(preview(transform, sample, 3, level_sizes(cfg)).distance)
+    assert max(distances) > 1
+
+
+def test_drawing_reaches_the_right_pixels():
+    image = np.full((60, 80, 3), 128, np.uint8)
+    draw_box(image, (10.2, 20.4, 40, 60), (0, 0, 255))
+    assert image[10, 40].tolist() == [0, 0, 255] and image[25, 20].tolist() == [0, 0, 255]
+    assert image[25, 40].tolist() == [128, 128, 128]
+    draw_corners(image, (10, 20, 40, 60))
+    assert image[10, 24].tolist() == list(WHITE) and image[10, 40].tolist() == [0, 0, 255]
+    tall = np.zeros((60, 80, 3), np.uint8)
+    draw_tag(tall, "a very long name of a class", (-30, 70, 5, 90), (0, 255, 255))  # kept inside
+    assert (tall == (0, 255, 255)).all(-1).any()
+    page = sheet([np.zeros((10, 10, 3), np.uint8)] * 5, columns=4, margin=1)
+    assert page.shape == (24, 48, 3)
+    colours = {class_colour(label) for label in range(1, 81)}
+    assert len(colours) == 80
+
+
+def test_as_a_process(tmp_path):
+    shapes = tmp_path / "shapes"
+    draw = [sys.executable, os.path.join(ROOT, "scripts", "draw_shapes.py"), "--output", str(shapes)]
+    subprocess.run([*draw, "--train", "6", "--val", "1", "--image_size", "128"], check=True, stdout=subprocess.PIPE)
+    command = [
+        sys.executable,
+        os.path.join(ROOT, "scripts", "show_samples.py"),
+        f"--config_path={ROOT}/config/ssd_resnet50_fpn_config_quickstart.yaml",
+        f"--data_path={tmp_path}",
+        "--coco_root=shapes",
+        f"--output={tmp_path / 'out'}",
+        "--count=4",
+    ]
+    run = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 0, run.stderr
+    names = sorted(os.listdir(tmp_path / "out"))
+    assert names == ["labels.html", "labels.json", *(f"sample_{k:02d}.png" for k in range(4)), "samples.png"]
+    with open(shapes / "annotations" / "instances_train2017.json") as handle:
+        truth = json.load(handle)
+    figures = json.loads((tmp_path / "out" / "labels.json").read_text())
+    names = {c["id"]: c["name"] for c in truth["categories"]}
+    counts = {row["name"]: row["boxes"] for row in figures["classes"]}
+    for name in names.values():
+        assert counts[name] == sum(names[a["category_id"]] == name for a in truth["annotations"])
+    page = (tmp_path / "out" / "labels.html").read_text()
+    assert "http" not in page and "data:image/png;base64," in page and "stop sign" in page
+    os.remove(shapes / "train2017" / truth["images"][0]["file_name"])
+    run = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 2 and run.stderr.startswith("error: ") and len(run.stderr.splitlines()) == 1
