@@ -7,7 +7,7 @@ import os
 import sys
 
 from src.config import checkpoint_file, load_config
-from src.device import init_device, prepare_environment, wait_for_all
+from src.device import check_launch, init_device, prepare_environment
 from src.errors import run_main
 from src.log import LOGGER, setup_logging
 from src.preflight import writable_folder
@@ -15,11 +15,13 @@ from src.preflight import writable_folder
 
 def main(argv) -> int:
     cfg = load_config(argv)
+    check_launch(cfg)
     checkpoint = checkpoint_file(cfg)
     writable_folder(cfg.output_path, "output_path")
     setup_logging()
     prepare_environment()
-    rank, _, _ = init_device(cfg)
+    ranks = init_device(cfg)
+    setup_logging(None, ranks.rank, ranks.size)
 
     from src.data.mindrecord import prepare_records
     from src.evaluation.detector import build_evaluator, build_inference, detect
@@ -27,12 +29,15 @@ def main(argv) -> int:
     from src.models.build import build_model
     from src.models.weights import load_network
 
-    records = prepare_records(cfg, is_training=False, is_writer=rank == 0, barrier=wait_for_all)
+    records = prepare_records(cfg, is_training=False, ranks=ranks)
     model = build_model(cfg)
     load_network(model, checkpoint, "checkpoint_file_path")
     inference, evaluator = build_inference(model, cfg), build_evaluator(records, cfg)
     LOGGER.info("evaluating %s on %d images", checkpoint, records.count)
-    detect(inference, records, cfg, evaluator)
+    detect(inference, records, cfg, evaluator, ranks)
+    if ranks.rank > 0:
+        ranks.wait()
+        return 0
     predictions = os.path.join(cfg.output_path, "predictions.json")
     evaluator.save(predictions)
     result = evaluator.summarize()
@@ -40,6 +45,7 @@ def main(argv) -> int:
     print(f"mAP: {result['mAP']:.6f}")
     print(f"mAP, published protocol: {result['mAP_published']:.6f}")
     print(f"detections: {os.path.abspath(predictions)}")
+    ranks.wait()
     return 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from src.config import learning_rate_advice, load_config
-from src.device import init_device, prepare_environment, wait_for_all
+from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.log import LOGGER, setup_logging
 from src.preflight import CHECKPOINT_ROOM, check_training, writable_folder
@@ -19,6 +19,7 @@ from src.preflight import CHECKPOINT_ROOM, check_training, writable_folder
 def main(argv) -> int:
     # 1. configuration
     cfg = load_config(argv)
+    check_launch(cfg)
     if not cfg.only_create_dataset:
         check_training(cfg)
         writable_folder(cfg.output_path, "output_path", CHECKPOINT_ROOM)
@@ -26,17 +27,17 @@ def main(argv) -> int:
     prepare_environment()
 
     # 2. device
-    rank, size, build_reducer = init_device(cfg)
+    ranks = init_device(cfg)
+    rank, size = ranks.rank, ranks.size
     setup_logging(None if cfg.only_create_dataset else cfg.output_path, rank, size)
 
     # 3. records
     from src.data.mindrecord import prepare_records
 
-    one_writes = {"is_writer": rank == 0, "barrier": wait_for_all}
-    records = prepare_records(cfg, is_training=True, **one_writes)
-    eval_records = (
-        prepare_records(cfg, is_training=False, **one_writes) if cfg.run_eval or cfg.only_create_dataset else None
-    )
+    records = prepare_records(cfg, is_training=True, ranks=ranks)
+    eval_records = None
+    if cfg.run_eval or cfg.only_create_dataset:
+        eval_records = prepare_records(cfg, is_training=False, ranks=ranks)
     if cfg.only_create_dataset:
         LOGGER.info("only_create_dataset: done, %d training images", records.count)
         return 0
@@ -48,11 +49,12 @@ def main(argv) -> int:
             f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps an epoch; "
             f"use a smaller --batch_size"
         )
-    advice = learning_rate_advice(cfg, size)
-    if advice:
-        LOGGER.warning("%s", advice)
-    with open(os.path.join(cfg.output_path, "config.yaml"), "w", encoding="utf-8") as handle:
-        yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
+    if rank == 0:
+        advice = learning_rate_advice(cfg, size)
+        if advice:
+            LOGGER.warning("%s", advice)
+        with open(os.path.join(cfg.output_path, "config.yaml"), "w", encoding="utf-8") as handle:
+            yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
 
     # 4. model and weights
     from src.models.build import build_model, freeze
@@ -81,7 +83,7 @@ def main(argv) -> int:
         data.steps,
     )
     rates = rates[int(cfg.pre_trained_epoch_size * data.steps) :]
-    step = build_train_step(model, cfg, rates, build_reducer)
+    step = build_train_step(model, cfg, rates, ranks)
     resumes = find_resume(cfg.resume, cfg.output_path, rank) is not None
     epochs_done, best_map = restore_run(step, cfg.resume, cfg.output_path, rank)
     checkpoints = Checkpoints(cfg.output_path, rank, cfg.keep_checkpoint_max, resumes)
@@ -89,14 +91,16 @@ def main(argv) -> int:
     # 6. evaluation in training
     evaluate = None
     if cfg.run_eval:
-        from src.evaluation.detector import build_evaluator, build_inference, detect
+        from src.evaluation.detector import build_evaluator, build_inference, detect, first_averages
 
         inference, evaluator = build_inference(model, cfg), build_evaluator(eval_records, cfg)
 
         def evaluate() -> float:
             evaluator.clear()
-            detect(inference, eval_records, cfg, evaluator)
-            result = evaluator.summarize()
+            with first_averages(model, ranks):
+                detect(inference, eval_records, cfg, evaluator, ranks)
+            result = evaluator.summarize() if rank == 0 else None
+            result = ranks.broadcast(result)
             LOGGER.info("mAP %.4f (all images), %.4f (published protocol)", result["mAP"], result["mAP_published"])
             return result["mAP"]
 

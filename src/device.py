@@ -1,14 +1,25 @@
-"""Where a run computes: target, rank, size, seeds."""
+"""Where a run computes: environment, target, launcher, seeds."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import time
+from typing import Optional
 
-from src.errors import UserError
+from src.errors import UserError, set_ranks
 from src.log import LOGGER
+from src.ranks import MindSporeRanks, MpiRanks, Ranks
 
-_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "MS_ROLE", "RANK_TABLE_FILE")
+# set by mpirun, by msrun, by Ascend's rank table
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "MS_WORKER_NUM", "RANK_SIZE")
+
+
+def launched_size() -> Optional[int]:
+    """The number of processes that a launcher started, None where none did."""
+    for name in _SIZES:
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return None
 
 
 def prepare_environment() -> None:
@@ -17,6 +28,7 @@ def prepare_environment() -> None:
     oneDNN inside MindSpore 2.10 has no fast 3x3 kernel for AVX-512 machines and falls back to a reference
     kernel a hundred times slower; limited to AVX2 it is fast. A user's own value wins.
     """
+    _share_cores()
     if "ONEDNN_MAX_CPU_ISA" in os.environ or "DNNL_MAX_CPU_ISA" in os.environ:
         return
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
@@ -26,26 +38,55 @@ def prepare_environment() -> None:
     )
 
 
-def init_device(cfg) -> tuple:
-    """Graph mode on `device_target`, seeds, and data parallel when `run_distribute` is set.
+def _share_cores() -> None:
+    """mpirun binds each of two processes to a single core: give each its share of all cores instead."""
+    local_size = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "0"))
+    if not local_size or "OMPI_MCA_hwloc_base_binding_policy" in os.environ or not hasattr(os, "sched_setaffinity"):
+        return
+    # what this process may use at all is more than it was bound to: ask for everything, look what is left
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        cores = sorted(os.sched_getaffinity(0))
+        share = len(cores) // local_size
+        if share:
+            first = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0")) * share
+            os.sched_setaffinity(0, cores[first : first + share])
 
-    Returns:
-        (rank, size, build_reducer): `build_reducer(parameters)` gives the Cell that averages gradients over
-        the devices; it is None on one device.
+
+def check_launch(cfg) -> None:
+    """The launcher, `run_distribute` and `device_num` agree; known from the environment, before anything starts.
 
     Raises:
-        UserError: this MindSpore has no such device, or no launcher started the run.
+        UserError: naming both numbers, or the command that was meant.
     """
-    if cfg.run_distribute and not any(name in os.environ for name in _LAUNCHERS):
+    size = launched_size()
+    if cfg.run_distribute and size is None:
         raise UserError(
             f"run_distribute: start it with a launcher: mpirun -allow-run-as-root -n {cfg.device_num} "
             f"python3 train.py --run_distribute=True --device_num={cfg.device_num} ..."
         )
-    if cfg.run_distribute and cfg.device_target == "CPU":
-        raise UserError("run_distribute: data parallel on CPU is not supported yet; use --run_distribute=False")
+    if cfg.run_distribute and size != cfg.device_num:
+        raise UserError(
+            f"device_num is {cfg.device_num}, but the launcher started {size} processes; make both the same number"
+        )
+    if not cfg.run_distribute and size is not None and size > 1:
+        raise UserError(
+            f"the launcher started {size} processes, but run_distribute is False: each would write the same files; "
+            f"add --run_distribute=True --device_num={size}"
+        )
 
+
+def init_device(cfg) -> Ranks:
+    """Graph mode on `device_target`, seeds, and the other processes of the run when `run_distribute` is set.
+
+    Raises:
+        UserError: this MindSpore has no such device, or the launcher does not fit (`check_launch`).
+    """
+    check_launch(cfg)
+    with_mpi = cfg.run_distribute and "OMPI_COMM_WORLD_SIZE" in os.environ
+    ranks = _mpi_ranks(cfg) if with_mpi else Ranks()
+    set_ranks(ranks)
     import mindspore as ms
-    from mindspore import nn
 
     from src.compat import set_device_target
 
@@ -61,37 +102,40 @@ def init_device(cfg) -> tuple:
         ) from error
     ms.set_seed(cfg.seed)
     ms.dataset.config.set_seed(cfg.seed)
-    if not cfg.run_distribute:
-        return 0, 1, None
+    if cfg.run_distribute and not ranks.outside_graph and cfg.device_num > 1:
+        ranks = _init_collectives(cfg, ranks if with_mpi else None)
+        set_ranks(ranks)
+    return ranks
 
-    from mindspore.communication.management import get_group_size, get_rank, init
 
-    init()
-    rank, size = get_rank(), get_group_size()
-    if size != cfg.device_num:
-        raise UserError(f"device_num is {cfg.device_num}, but the launcher started {size} processes")
+def _mpi_ranks(cfg) -> MpiRanks:
+    try:
+        return MpiRanks(on_cpu=cfg.device_target == "CPU")
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"run_distribute: mpi4py cannot be used ({reason}); pip install -r requirements.txt") from None
+
+
+def _init_collectives(cfg, ranks: Optional[Ranks]) -> Ranks:
+    """MindSpore's own data parallelism (NCCL, HCCL, or the CPU's under msrun)."""
+    import mindspore as ms
+    from mindspore import nn
+    from mindspore.communication import init
+
+    try:
+        init()
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"run_distribute: MindSpore's communication does not start on {cfg.device_target} ({first}); are NCCL or "
+            f"HCCL and Open MPI's libraries on LD_LIBRARY_PATH?"
+        ) from error
+    ranks = ranks or MindSporeRanks()
     ms.set_auto_parallel_context(
         parallel_mode="data_parallel",
         gradients_mean=True,
-        device_num=size,
+        device_num=ranks.size,
         all_reduce_fusion_config=list(cfg.all_reduce_fusion_config),
     )
-    return rank, size, lambda parameters: nn.DistributedGradReducer(parameters, True, size)
-
-
-def wait_for_all() -> None:
-    """Return when every rank has come here; a single process returns at once.
-
-    MPI's own barrier spins a core, and a conversion can take an hour: poll instead.
-    """
-    if int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
-        from mpi4py import MPI
-
-        request = MPI.COMM_WORLD.Ibarrier()
-        while not request.Test():
-            time.sleep(0.05)
-    elif os.environ.get("MS_ROLE") == "MS_WORKER":
-        import mindspore as ms
-        from mindspore import ops
-
-        ops.AllReduce()(ms.Tensor([1.0], ms.float32)).asnumpy()
+    ranks.build_reducer = lambda parameters: nn.DistributedGradReducer(parameters, True, ranks.size)
+    return ranks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 
 class UserError(Exception):
@@ -13,22 +14,43 @@ class RunError(Exception):
     """The run cannot go on, and it is not the user's input: one line, exit status 1."""
 
 
+_ranks = None
+
+
+def set_ranks(ranks) -> None:
+    """Name the processes that must end with this one (`src.ranks.Ranks`)."""
+    global _ranks
+    _ranks = ranks
+
+
 def run_main(main, argv=None) -> int:
-    """Run `main(argv)` and turn a `UserError` or `RunError` into one line on stderr.
+    """Run `main(argv)`; a `UserError` or `RunError` becomes one line on stderr.
 
     Returns the exit status of SPEC 10a: 0 done, 2 the user's input, 1 anything else. Any other exception is a
-    bug and passes through with its traceback.
+    bug and keeps its traceback. With several ranks the last line names rank and cause, and all ranks end: one
+    that left quietly would leave the others waiting for it for ever.
     """
     argv = sys.argv[1:] if argv is None else argv
+    status, line = 1, ""
     try:
-        status = main(argv)
+        status = main(argv) or 0
     except (UserError, RunError) as error:
-        line = " ".join(str(error).split())
-        print(f"error: {line}", file=sys.stderr, flush=True)
-        status = 2 if isinstance(error, UserError) else 1
-        # leaving quietly would wait for ever in MPI_Finalize for ranks that wait for this one
-        mpi = sys.modules.get("mpi4py.MPI")
-        if mpi is not None and mpi.COMM_WORLD.Get_size() > 1:
-            mpi.COMM_WORLD.Abort(status)
-        return status
-    return 0 if status is None else int(status)
+        status, line = (2 if isinstance(error, UserError) else 1), " ".join(str(error).split())
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except KeyboardInterrupt:
+        status, line = 130, "interrupted"
+    except BaseException as error:
+        traceback.print_exc()
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _several() else ""
+    if line:
+        rank = f"rank {_ranks.rank}: " if _several() else ""
+        print(f"error: {rank}{line}", file=sys.stderr, flush=True)
+    if status and _several():
+        sys.stdout.flush()
+        _ranks.abort(status)
+    return status
+
+
+def _several() -> bool:
+    return _ranks is not None and _ranks.size > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Callable, List, Optional
+from typing import List, Optional
 
 from src.config import data_file
 from src.data.annotations import read_dataset
@@ -14,6 +14,7 @@ from src.data.record_files import NotWhole, Renamed, count_rows, foreign_files, 
 from src.data.sample import DataSet
 from src.errors import UserError
 from src.log import LOGGER, printable, warn_once
+from src.ranks import Ranks
 
 
 @dataclass
@@ -39,22 +40,22 @@ def record_prefix(cfg, is_training: bool) -> str:
     return os.path.join(data_file(cfg, cfg.mindrecord_dir), "ssd.mindrecord" if is_training else "ssd_eval.mindrecord")
 
 
-def prepare_records(cfg, is_training: bool, is_writer: bool = True, barrier: Callable = lambda: None) -> Records:
+def prepare_records(cfg, is_training: bool, ranks: Ranks = Ranks()) -> Records:
     """The records of a config, made anew when what they came from has changed.
 
-    Records without our note beside them are another program's (the published scripts'): they are read as they
-    are when they are whole, and the annotations are not looked at for training.
-
-    Args:
-        is_writer: this process converts; the others wait at `barrier` and read what it wrote.
+    Rank 0 converts while the others wait; then the first rank of every other machine looks whether it sees the same
+    files, and converts where it does not (a folder of its own). Records without our note beside them are another
+    program's (the published scripts'): they are read as they are when they are whole, and the annotations are not
+    looked at for training.
 
     Raises:
         UserError: no data, a missing or broken image, no room, a folder that cannot be written.
     """
     prefix = record_prefix(cfg, is_training)
-    if is_writer and not _are_published(prefix):
-        _write_if_stale(cfg, prefix, is_training)
-    barrier()
+    for first in (True, False):
+        if (ranks.rank == 0) == first and ranks.local_rank == 0 and not _are_published(prefix):
+            _write_if_stale(cfg, prefix, is_training)
+        ranks.wait()
     return _published(cfg, prefix, is_training) if _are_published(prefix) else _own(prefix)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 from mindspore import Tensor, nn
 
@@ -11,6 +13,7 @@ from src.data.pipeline import evaluation_batches
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.log import progress
 from src.models.ssd import SSDInference
+from src.ranks import Ranks
 
 
 def build_inference(model: nn.Cell, cfg) -> SSDInference:
@@ -23,14 +26,32 @@ def build_evaluator(records: Records, cfg) -> CocoEvaluator:
     return CocoEvaluator(records.annotation_file, cfg.classes, cfg.min_score, cfg.nms_threshold, cfg.max_boxes)
 
 
-def detect(
-    inference: SSDInference, records: Records, cfg, evaluator: CocoEvaluator, rank: int = 0, size: int = 1
-) -> None:
-    """Run every image of this rank through the network and hand its detections to the evaluator."""
+@contextlib.contextmanager
+def first_averages(model: nn.Cell, ranks: Ranks):
+    """Rank 0's BN averages on every rank, for an evaluation of what rank 0 saves; each gets its own back after it.
+
+    The weights are the same everywhere; BN takes its statistics from a rank's own shard (SPEC section 6).
+    """
+    averages = [p for p in model.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
+    own = [parameter.asnumpy().copy() for parameter in averages] if ranks.size > 1 else []
+    for parameter, value in zip(averages, ranks.broadcast(own)):
+        parameter.set_data(Tensor(value))
+    try:
+        yield
+    finally:
+        for parameter, value in zip(averages, own):
+            parameter.set_data(Tensor(value))
+
+
+def detect(inference: SSDInference, records: Records, cfg, evaluator: CocoEvaluator, ranks: Ranks = Ranks()) -> None:
+    """Run every image through the network; afterwards rank 0's evaluator holds the detections of all ranks.
+
+    Each image is looked at by one rank, with rank 0's weights and BN averages.
+    """
     inference.set_train(False)
-    total = len(range(rank, records.count, size))
-    with progress(total, "evaluating", speaks=rank == 0) as bar:
-        for ids, images, shapes in evaluation_batches(records, cfg, rank, size):
+    total = len(range(ranks.rank, records.count, ranks.size))
+    with progress(total, "evaluating", speaks=ranks.rank == 0) as bar:
+        for ids, images, shapes in evaluation_batches(records, cfg, ranks.rank, ranks.size):
             count = len(ids)
             if count < cfg.batch_size:
                 # one shape for the graph: the last batch is filled up and the filling ignored
@@ -40,3 +61,6 @@ def detect(
             for row in range(count):
                 evaluator.update(records.own_id(ids[row]), boxes[row], scores[row], shapes[row].tolist())
             bar.update(count)
+    if ranks.size > 1:
+        for detections in ranks.gather(evaluator.detections) or []:
+            evaluator.extend(detections)

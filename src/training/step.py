@@ -7,6 +7,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src.loss import MultiBoxLoss
+from src.ranks import Ranks
 
 _square_sum = ops.MultitypeFuncGraph("square_sum")
 
@@ -38,44 +39,103 @@ class ModelWithLoss(nn.Cell):
         return self.loss(pred_loc, pred_label, gt_loc, gt_label, num_match)
 
 
+class Gradients(nn.Cell):
+    """(images, gt_loc, gt_label, num_match) -> (loss, gradients of loss * loss_scale)."""
+
+    def __init__(self, forward: nn.Cell, weights, loss_scale: float):
+        super().__init__(auto_prefix=False)
+        self.forward = forward
+        self.weights = weights
+        self.gradient = ops.GradOperation(get_by_list=True, sens_param=True)
+        self.sens = Tensor(float(loss_scale), mstype.float32)
+
+    def construct(self, images, gt_loc, gt_label, num_match):
+        loss = self.forward(images, gt_loc, gt_label, num_match)
+        return loss, self.gradient(self.forward, self.weights)(images, gt_loc, gt_label, num_match, self.sens)
+
+
+class Update(nn.Cell):
+    """Gradients -> their global norm before clipping; unscales, clips to norm 1 and updates the weights.
+
+    Args:
+        clip_global_norm: True divides by the scale and clips here; False leaves the scale to the optimizer.
+    """
+
+    def __init__(self, optimizer: nn.Cell, loss_scale: float, clip_global_norm: bool):
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.clip_global_norm = clip_global_norm
+        self.unscale = Tensor(1.0 / float(loss_scale), mstype.float32)
+        self.one = Tensor(1.0, mstype.float32)
+        self.map, self.sqrt, self.maximum = ops.HyperMap(), ops.Sqrt(), ops.Maximum()
+
+    def construct(self, gradients):
+        norm = self.sqrt(ops.addn(self.map(_square_sum, gradients))) * self.unscale
+        if self.clip_global_norm:
+            # one factor for both the scale and the clip: gradient / scale / max(norm, 1)
+            factor = self.unscale / self.maximum(norm, self.one)
+            gradients = self.map(ops.partial(_scale, factor), gradients)
+        return ops.depend(norm, self.optimizer(gradients))
+
+
 class TrainStep(nn.Cell):
-    """(images, gt_loc, gt_label, num_match) -> loss, and updates the model.
+    """(images, gt_loc, gt_label, num_match) -> loss, and updates the model; `norm` is the last gradient's.
 
     Args:
         forward: a `ModelWithLoss`.
         optimizer: the optimizer over its trainable parameters.
         loss_scale: the loss is multiplied by it before differentiation.
-        clip_global_norm: True divides by the scale and clips to norm 1 here; False leaves the scale to
-            the optimizer.
+        clip_global_norm: see `Update`.
         reducer: averages gradients over devices, or None.
     """
 
     def __init__(self, forward: nn.Cell, optimizer: nn.Cell, loss_scale: float, clip_global_norm: bool, reducer=None):
         super().__init__(auto_prefix=False)
         self.forward = forward
-        self.optimizer = optimizer
-        self.weights = optimizer.parameters
-        self.gradient = ops.GradOperation(get_by_list=True, sens_param=True)
-        self.clip_global_norm = clip_global_norm
+        self.gradients = Gradients(forward, optimizer.parameters, loss_scale)
         self.reducer = reducer
         self.reduces = reducer is not None
-        self.sens = Tensor(float(loss_scale), mstype.float32)
-        self.unscale = Tensor(1.0 / float(loss_scale), mstype.float32)
-        self.one = Tensor(1.0, mstype.float32)
-        self.map, self.sqrt, self.maximum = ops.HyperMap(), ops.Sqrt(), ops.Maximum()
+        self.update = Update(optimizer, loss_scale, clip_global_norm)
+        self._norm = None
+
+    @property
+    def norm(self) -> float:
+        """Global norm of the last step's gradient, after averaging and before clipping; NaN before the first."""
+        return float("nan") if self._norm is None else float(self._norm.asnumpy())
 
     def construct(self, images, gt_loc, gt_label, num_match):
-        loss = self.forward(images, gt_loc, gt_label, num_match)
-        gradients = self.gradient(self.forward, self.weights)(images, gt_loc, gt_label, num_match, self.sens)
+        loss, gradients = self.gradients(images, gt_loc, gt_label, num_match)
         if self.reduces:
             gradients = self.reducer(gradients)
-        if self.clip_global_norm:
-            # one factor for both the scale and the clip: gradient / scale / max(norm, 1)
-            squares = self.map(_square_sum, gradients)
-            norm = self.sqrt(ops.addn(squares)) * self.unscale
-            factor = self.unscale / self.maximum(norm, self.one)
-            gradients = self.map(ops.partial(_scale, factor), gradients)
-        return ops.depend(loss, self.optimizer(gradients))
+        return loss, self.update(gradients)
+
+    def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
+        loss, self._norm = super().__call__(images, gt_loc, gt_label, num_match)
+        return loss
+
+
+class RanksTrainStep(TrainStep):
+    """The step in two graphs, with the mean over ranks between them: on a CPU no graph can hold an exchange.
+
+    Its loss is the mean over the ranks.
+    """
+
+    def __init__(self, forward: nn.Cell, optimizer: nn.Cell, loss_scale: float, clip_global_norm: bool, ranks: Ranks):
+        super().__init__(forward, optimizer, loss_scale, clip_global_norm)
+        self._ranks = ranks
+
+    def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
+        loss, gradients = self.gradients(images, gt_loc, gt_label, num_match)
+        # one flat array: a hundred small exchanges cost more than a large one
+        parts = [loss.asnumpy().reshape(1), *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
+        flat = np.concatenate(parts).astype(np.float32, copy=False)
+        self._ranks.average(flat)
+        averaged, start = [], 1
+        for gradient in gradients:
+            averaged.append(Tensor(flat[start : start + gradient.size].reshape(gradient.shape)))
+            start += gradient.size
+        self._norm = self.update(tuple(averaged))
+        return Tensor(flat[0])
 
 
 def parameter_groups(parameters, weight_decay: float) -> list:
@@ -88,17 +148,18 @@ def parameter_groups(parameters, weight_decay: float) -> list:
     ]
 
 
-def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, build_reducer=None) -> TrainStep:
-    """The training step of a config, in training mode.
+def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, ranks: Ranks = Ranks()) -> TrainStep:
+    """The training step of a config, in training mode. All ranks start from rank 0's weights.
 
     Args:
         model: from `build_model`.
         learning_rates: float32 array, one rate a step.
-        build_reducer: parameters -> the Cell that averages gradients over devices (data parallel).
+        ranks: the processes of the run.
 
     Returns:
         Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> loss.
     """
+    same_weights(model, ranks)
     forward = ModelWithLoss(model, MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha))
     # SPEC section 6: the CPU has no use for a scale
     loss_scale = 1.0 if cfg.device_target == "CPU" else float(cfg.loss_scale)
@@ -108,7 +169,19 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, build_redu
         cfg.momentum,
         loss_scale=1.0 if cfg.use_global_norm else loss_scale,
     )
-    reducer = build_reducer(optimizer.parameters) if build_reducer else None
-    step = TrainStep(forward, optimizer, loss_scale, bool(cfg.use_global_norm), reducer)
+    clip = bool(cfg.use_global_norm)
+    if ranks.outside_graph:
+        step = RanksTrainStep(forward, optimizer, loss_scale, clip, ranks)
+    else:
+        reducer = ranks.build_reducer(optimizer.parameters) if ranks.build_reducer else None
+        step = TrainStep(forward, optimizer, loss_scale, clip, reducer)
     step.set_train()
     return step
+
+
+def same_weights(model: nn.Cell, ranks: Ranks) -> None:
+    """Give every rank rank 0's parameters, averages of BN included."""
+    if ranks.size > 1:
+        first = ranks.broadcast([parameter.asnumpy() for parameter in model.get_parameters()])
+        for parameter, value in zip(model.get_parameters(), first):
+            parameter.set_data(Tensor(value, parameter.dtype))

@@ -1,0 +1,124 @@
+"""The processes of a run and what they tell each other: one process, mpirun (mpi4py), msrun (MindSpore's own).
+
+Which of them it is follows from the environment that the launcher sets; nothing is imported for it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from typing import Callable, List, Optional
+
+import numpy as np
+
+POLL_SECONDS = 0.05
+
+
+class Ranks:
+    """A run of one process. Every exchange gives back what it was given.
+
+    rank, size: of all processes; local_rank, local_size: on this machine; outside_graph: gradients are
+    averaged by `average`, between two compiled graphs; build_reducer: parameters -> the Cell that averages
+    gradients inside the graph, or None.
+    """
+
+    rank, size, local_rank, local_size = 0, 1, 0, 1
+    outside_graph = False
+    build_reducer: Optional[Callable] = None
+
+    def wait(self) -> None:
+        """Return when every rank has come here, however long it takes."""
+
+    def share(self, value) -> List:
+        """The values of all ranks in their order, on every rank."""
+        return [value]
+
+    def gather(self, value) -> Optional[List]:
+        """The values of all ranks in their order on rank 0, None elsewhere."""
+        return [value]
+
+    def broadcast(self, value):
+        """Rank 0's value, on every rank."""
+        return value
+
+    def average(self, values: np.ndarray) -> None:
+        """Replace a float32 array by its mean over the ranks."""
+
+    def abort(self, status: int) -> None:
+        """End every rank with this status; returns only where that takes no more than leaving."""
+
+
+class MpiRanks(Ranks):
+    """Started by mpirun. On a CPU gradients go through MPI too; elsewhere MindSpore's own library averages them."""
+
+    def __init__(self, on_cpu: bool):
+        from mpi4py import MPI
+
+        self._mpi, self._comm = MPI, MPI.COMM_WORLD
+        self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
+        self.local_rank = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"))
+        self.local_size = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
+        self.outside_graph = on_cpu and self.size > 1
+
+    def wait(self) -> None:
+        # MPI's own waiting keeps a core busy, and a conversion can take an hour
+        request = self._comm.Ibarrier()
+        while not request.Test():
+            time.sleep(POLL_SECONDS)
+
+    def share(self, value) -> List:
+        self.wait()
+        return self._comm.allgather(value)
+
+    def gather(self, value) -> Optional[List]:
+        self.wait()
+        return self._comm.gather(value, root=0)
+
+    def broadcast(self, value):
+        self.wait()
+        return self._comm.bcast(value, root=0)
+
+    def average(self, values: np.ndarray) -> None:
+        self._comm.Allreduce(self._mpi.IN_PLACE, values)
+        values /= np.float32(self.size)
+
+    def abort(self, status: int) -> None:
+        if self.size > 1:
+            self._comm.Abort(status)
+
+
+class MindSporeRanks(Ranks):
+    """Started by msrun or a rank table: MindSpore's collectives, for values too (as padded bytes)."""
+
+    def __init__(self):
+        from mindspore.communication import get_group_size, get_rank
+
+        self.rank, self.size = get_rank(), get_group_size()
+        self.local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("DEVICE_ID", self.rank)))
+
+    def share(self, value) -> List:
+        packed = np.frombuffer(pickle.dumps(value), np.uint8)
+        lengths = self._all(np.array([len(packed)], np.float32)).astype(np.int64).ravel()
+        # a graph is compiled for each length: powers of two keep them few. Bytes travel as float32, the one type
+        # that every backend's AllGather takes
+        padded = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.float32)
+        padded[: len(packed)] = packed
+        rows = self._all(padded).reshape(self.size, -1)
+        return [pickle.loads(row[:length].astype(np.uint8).tobytes()) for row, length in zip(rows, lengths)]
+
+    def _all(self, values: np.ndarray) -> np.ndarray:
+        import mindspore as ms
+        from mindspore import ops
+
+        return ops.AllGather()(ms.Tensor(values)).asnumpy()
+
+    def wait(self) -> None:
+        self._all(np.zeros(1, np.float32))
+
+    def gather(self, value) -> Optional[List]:
+        values = self.share(value)
+        return values if self.rank == 0 else None
+
+    def broadcast(self, value):
+        return self.share(value if self.rank == 0 else None)[0]
