@@ -42,6 +42,10 @@ class Ranks:
         """Rank 0's value, on every rank."""
         return value
 
+    def first(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+        """Rank 0's float32 arrays, on every rank; all ranks give the same shapes."""
+        return arrays
+
     def average(self, values: np.ndarray) -> None:
         """Replace a float32 array by its mean over the ranks."""
 
@@ -79,6 +83,9 @@ class MpiRanks(Ranks):
         self.wait()
         return self._comm.bcast(value, root=0)
 
+    def first(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+        return self.broadcast(arrays if self.rank == 0 else None)
+
     def average(self, values: np.ndarray) -> None:
         self._comm.Allreduce(self._mpi.IN_PLACE, values)
         values /= np.float32(self.size)
@@ -99,9 +106,11 @@ class MindSporeRanks(Ranks):
 
     def share(self, value) -> List:
         packed = np.frombuffer(pickle.dumps(value), np.uint8)
-        lengths = self._all(np.array([len(packed)], np.float32)).astype(np.int64).ravel()
-        # a graph is compiled for each length: powers of two keep them few. Bytes travel as float32, the one type
-        # that every backend's AllGather takes
+        # two numbers, for float32 counts to 2^24 only; and bytes as float32, the type that every backend takes
+        size = np.array([len(packed) >> 20, len(packed) & 0xFFFFF], np.float32)
+        sizes = self._all(size).astype(np.int64).reshape(self.size, 2)
+        lengths = (sizes[:, 0] << 20) + sizes[:, 1]
+        # a graph is compiled for each length: powers of two keep them few
         padded = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.float32)
         padded[: len(packed)] = packed
         rows = self._all(padded).reshape(self.size, -1)
@@ -112,6 +121,16 @@ class MindSporeRanks(Ranks):
         from mindspore import ops
 
         return ops.AllGather()(ms.Tensor(values)).asnumpy()
+
+    def first(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+        import mindspore as ms
+        from mindspore import ops
+
+        flat = np.concatenate([array.reshape(-1) for array in arrays]).astype(np.float32, copy=False)
+        # the sum with nothing from the others is rank 0's value, to the last bit
+        flat = ops.AllReduce()(ms.Tensor(flat if self.rank == 0 else np.zeros_like(flat))).asnumpy()
+        ends = np.cumsum([array.size for array in arrays])
+        return [part.reshape(array.shape) for part, array in zip(np.split(flat, ends[:-1]), arrays)]
 
     def wait(self) -> None:
         self._all(np.zeros(1, np.float32))

@@ -33,14 +33,17 @@ def first_averages(model: nn.Cell, ranks: Ranks):
     The weights are the same everywhere; BN takes its statistics from a rank's own shard (SPEC section 6).
     """
     averages = [p for p in model.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
-    own = [parameter.asnumpy().copy() for parameter in averages] if ranks.size > 1 else []
-    for parameter, value in zip(averages, ranks.broadcast(own)):
-        parameter.set_data(Tensor(value))
+    own = [parameter.asnumpy().copy() for parameter in averages]
+    _set(averages, ranks.first(own))
     try:
         yield
     finally:
-        for parameter, value in zip(averages, own):
-            parameter.set_data(Tensor(value))
+        _set(averages, own)
+
+
+def _set(parameters: list, values: list) -> None:
+    for parameter, value in zip(parameters, values):
+        parameter.set_data(Tensor(value))
 
 
 def detect(inference: SSDInference, records: Records, cfg, evaluator: CocoEvaluator, ranks: Ranks = Ranks()) -> None:

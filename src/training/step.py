@@ -69,7 +69,8 @@ class Update(nn.Cell):
         self.one = Tensor(1.0, mstype.float32)
         self.map, self.sqrt, self.maximum = ops.HyperMap(), ops.Sqrt(), ops.Maximum()
 
-    def construct(self, gradients):
+    # one argument each: a tuple would be compiled anew for every step
+    def construct(self, *gradients):
         norm = self.sqrt(ops.addn(self.map(_square_sum, gradients))) * self.unscale
         if self.clip_global_norm:
             # one factor for both the scale and the clip: gradient / scale / max(norm, 1)
@@ -107,7 +108,7 @@ class TrainStep(nn.Cell):
         loss, gradients = self.gradients(images, gt_loc, gt_label, num_match)
         if self.reduces:
             gradients = self.reducer(gradients)
-        return loss, self.update(gradients)
+        return loss, self.update(*gradients)
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
         loss, self._norm = super().__call__(images, gt_loc, gt_label, num_match)
@@ -134,7 +135,7 @@ class RanksTrainStep(TrainStep):
         for gradient in gradients:
             averaged.append(Tensor(flat[start : start + gradient.size].reshape(gradient.shape)))
             start += gradient.size
-        self._norm = self.update(tuple(averaged))
+        self._norm = self.update(*averaged)
         return Tensor(flat[0])
 
 
@@ -182,6 +183,6 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, ranks: Ran
 def same_weights(model: nn.Cell, ranks: Ranks) -> None:
     """Give every rank rank 0's parameters, averages of BN included."""
     if ranks.size > 1:
-        first = ranks.broadcast([parameter.asnumpy() for parameter in model.get_parameters()])
+        first = ranks.first([parameter.asnumpy() for parameter in model.get_parameters()])
         for parameter, value in zip(model.get_parameters(), first):
             parameter.set_data(Tensor(value, parameter.dtype))
