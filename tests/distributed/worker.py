@@ -1,0 +1,102 @@
+"""A rank of a small run for the tests: `worker.py WHAT FOLDER`, started by mpirun."""
+
+import os
+import sys
+import time
+
+import numpy as np
+
+from src.config import load_config
+from src.device import init_device, prepare_environment
+from src.errors import UserError, run_main
+
+STEPS, RATE = 3, 0.05
+
+
+def config(ranks):
+    return load_config(
+        [
+            "--device_target=CPU",
+            "--img_shape=[128, 128]",
+            "--num_classes=4",
+            "--classes=['background', 'a', 'b', 'c']",
+            f"--run_distribute={ranks > 1}",
+            f"--device_num={ranks}",
+        ]
+    )
+
+
+def batch(rank, step, matches=True):
+    """A rank's share of a step: images, gt_loc, gt_label, num_match."""
+    rng = np.random.default_rng([rank, step])
+    label = (rng.random((2, 2046)) < 0.01) * rng.integers(1, 4, (2, 2046)) * matches
+    loc = rng.normal(size=(2, 2046, 4)) * (label > 0)[..., None]
+    # another number of matches on each rank: the mean is over ranks, not over matches
+    label[:, : 1000 * rank] = 0
+    count = (label > 0).sum(1, keepdims=True)
+    images = rng.normal(size=(2, 3, 128, 128))
+    return images.astype(np.float32), loc.astype(np.float32), label.astype(np.int32), count.astype(np.float32)
+
+
+def train(folder, matches):
+    """STEPS steps; every parameter and moment into FOLDER/rank_N.npz."""
+    from mindspore import Tensor
+
+    from src.models.build import build_model
+    from src.training.step import build_train_step
+
+    cfg = config(2)
+    prepare_environment()
+    ranks = init_device(cfg)
+    step = build_train_step(build_model(cfg), cfg, np.full(STEPS, RATE, np.float32), ranks)
+    losses = [
+        float(step(*map(Tensor, batch(ranks.rank, number, matches or ranks.rank == 0))).asnumpy())
+        for number in range(STEPS)
+    ]
+    values = {parameter.name: parameter.asnumpy() for parameter in step.get_parameters()}
+    np.savez(os.path.join(folder, f"rank_{ranks.rank}.npz"), losses=losses, norm=step.norm, **values)
+    ranks.wait()
+
+
+def fail(how):
+    prepare_environment()
+    ranks = init_device(config(2))
+    if ranks.rank == 1:
+        if how == "bug":
+            raise ValueError("something broke")
+        if how == "exit":
+            sys.exit(3)
+        raise UserError("the user did this")
+    ranks.wait()
+    time.sleep(600)
+
+
+def exchange(folder):
+    """Every kind of exchange between the ranks."""
+    ranks = init_device(config(int(os.environ["OMPI_COMM_WORLD_SIZE"])))
+    own = {"rank": ranks.rank, "text": "x" * (10 * ranks.rank)}
+    everything = [{"rank": r, "text": "x" * (10 * r)} for r in range(ranks.size)]
+    assert ranks.share(own) == everything
+    assert ranks.gather(own) == (everything if ranks.rank == 0 else None)
+    assert ranks.broadcast(own) == everything[0]
+    (array,) = ranks.first([np.full((2, 3), ranks.rank + 1, np.float32)])
+    np.testing.assert_array_equal(array, np.ones((2, 3), np.float32))
+    mean = np.full(5, ranks.rank, np.float32)
+    ranks.average(mean)
+    np.testing.assert_allclose(mean, (ranks.size - 1) / 2)
+    open(os.path.join(folder, f"done_{ranks.rank}"), "w").close()
+
+
+def main(argv):
+    what, folder = argv
+    if what in ("train", "no_match"):
+        train(folder, what == "train")
+    elif what == "exchange":
+        exchange(folder)
+    else:
+        fail(what)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
