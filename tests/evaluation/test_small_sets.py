@@ -13,6 +13,7 @@ from src.device import init_device, prepare_environment
 from src.evaluation.detector import build_evaluator, build_inference, detect
 from src.evaluation.table import format_table
 from src.models.build import build_model
+from src.ranks import Ranks
 from tests.data.test_readers import thing
 
 
@@ -88,6 +89,32 @@ def test_figures_for_any_batch(network, tmp_path, count):
         assert result["images"] == count and result["detections"] > 0
         seen.append((result["stats"], result["stats_published"], result["detections"]))
     assert seen[0] == seen[1] == seen[2]
+
+
+class Simulated(Ranks):
+    """A rank whose detections are kept, and on the last rank come back for all."""
+
+    def __init__(self, rank, size, kept):
+        self.rank, self.size, self.kept = rank, size, kept
+
+    def gather(self, value):
+        self.kept.append(json.loads(json.dumps(value)))
+        return self.kept if self.rank == self.size - 1 else None
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_figures_for_any_number_of_ranks(network, tmp_path, count):
+    make_set(tmp_path, count)
+    cfg = config(tmp_path, "--batch_size=2", "--min_score=0.45")
+    records, seen = prepare_records(cfg, False), []
+    for size in (1, 2, 3, 8):
+        kept = []
+        for rank in range(size):
+            evaluator = build_evaluator(records, cfg)
+            detect(network, records, cfg, evaluator, Simulated(rank, size, kept))
+        result = evaluator.summarize()
+        seen.append((result["stats"], result["stats_published"], result["detections"], evaluator.detections))
+    assert seen[0][2] > 0 and all(one == seen[0] for one in seen)
 
 
 @pytest.mark.parametrize("dataset", ["coco", "voc", "other"])
