@@ -31,7 +31,7 @@ def main(argv) -> int:
 
     records = prepare_records(cfg, is_training=False, ranks=ranks)
     model = build_model(cfg)
-    load_network(model, checkpoint, "checkpoint_file_path")
+    load_network(model, checkpoint, "checkpoint_file_path", needs_all=True)
     inference, evaluator = build_inference(model, cfg), build_evaluator(records, cfg)
     LOGGER.info("evaluating %s on %d images", checkpoint, records.count)
     detect(inference, records, cfg, evaluator, ranks)

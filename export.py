@@ -28,7 +28,7 @@ def main(argv) -> int:
     from src.models.weights import load_network
 
     model = build_model(cfg)
-    load_network(model, checkpoint, "checkpoint_file_path")
+    load_network(model, checkpoint, "checkpoint_file_path", needs_all=True)
     inference = build_inference(model, cfg)
     inference.set_train(False)
     path, report = export_network(inference, cfg.file_name, cfg.file_format, (cfg.batch_size, 3, *cfg.img_shape))

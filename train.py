@@ -13,17 +13,22 @@ from src.config import learning_rate_advice, load_config
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.log import LOGGER, setup_logging
-from src.preflight import CHECKPOINT_ROOM, check_training, writable_folder
+from src.preflight import CHECKPOINT_ROOM, check_training, find_resume, writable_folder
+from src.stop import Stop
 
 
 def main(argv) -> int:
-    # 1. configuration
+    # 1. configuration, and all that can be known before anything starts
     cfg = load_config(argv)
     check_launch(cfg)
+    resumes = False
     if not cfg.only_create_dataset:
-        check_training(cfg)
+        resumes = bool(find_resume(cfg.resume, cfg.output_path))
+        check_training(cfg, resumes)
         writable_folder(cfg.output_path, "output_path", CHECKPOINT_ROOM)
     setup_logging()
+    stop = Stop()
+    stop.install()
     prepare_environment()
 
     # 2. device
@@ -53,23 +58,19 @@ def main(argv) -> int:
         advice = learning_rate_advice(cfg, size)
         if advice:
             LOGGER.warning("%s", advice)
-        with open(os.path.join(cfg.output_path, "config.yaml"), "w", encoding="utf-8") as handle:
-            yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
 
     # 4. model and weights
     from src.models.build import build_model, freeze
     from src.models.weights import load_backbone, load_network
 
     model = build_model(cfg)
-    if cfg.pre_trained:
+    if cfg.pre_trained and not resumes:
         load_network(model, cfg.pre_trained, "pre_trained", cfg.checkpoint_filter_list if cfg.filter_weight else ())
-    elif cfg.feature_extractor_base_param:
+    elif cfg.feature_extractor_base_param and not resumes:
         load_backbone(model, cfg.feature_extractor_base_param)
     freeze(model, cfg.freeze_layer)
 
     # 5. loss, optimiser, step
-    from src.training.checkpoint import Checkpoints, find_resume, restore_run
-    from src.training.loop import train
     from src.training.schedule import learning_rates
     from src.training.step import build_train_step
 
@@ -84,27 +85,45 @@ def main(argv) -> int:
     )
     rates = rates[int(cfg.pre_trained_epoch_size * data.steps) :]
     step = build_train_step(model, cfg, rates, ranks)
-    resumes = find_resume(cfg.resume, cfg.output_path, rank) is not None
-    epochs_done, best_map = restore_run(step, cfg.resume, cfg.output_path, rank)
-    checkpoints = Checkpoints(cfg.output_path, rank, cfg.keep_checkpoint_max, resumes)
 
-    # 6. evaluation in training
+    # 6. where the run stands
+    from src.training.checkpoint import Checkpoints, restore_run
+    from src.training.run_state import RunState, figures_config, start_history
+
+    state = RunState(steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
+    if resumes:
+        state = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
+        LOGGER.info(
+            "resumed: epoch %d, step %d, learning rate %.6g",
+            state.epochs + 1,
+            state.epoch_step + 1,
+            rates[min(state.steps, len(rates) - 1)],
+        )
+    checkpoints = Checkpoints(cfg.output_path, rank, cfg.keep_checkpoint_max, resumes)
+    if rank == 0:
+        start_history(os.path.join(cfg.output_path, "history.jsonl"), state.epochs, resumes)
+        with open(os.path.join(cfg.output_path, "config.yaml"), "w", encoding="utf-8") as handle:
+            yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
+
+    # 7. evaluation in training
     evaluate = None
     if cfg.run_eval:
         from src.evaluation.detector import build_evaluator, build_inference, detect, first_averages
 
         inference, evaluator = build_inference(model, cfg), build_evaluator(eval_records, cfg)
 
-        def evaluate() -> float:
+        def evaluate(should_stop):
             evaluator.clear()
             with first_averages(model, ranks):
-                detect(inference, eval_records, cfg, evaluator, ranks)
-            result = evaluator.summarize() if rank == 0 else None
-            result = ranks.broadcast(result)
+                if not detect(inference, eval_records, cfg, evaluator, ranks, should_stop):
+                    return None
+            result = ranks.broadcast(evaluator.summarize() if rank == 0 else None)
             LOGGER.info("mAP %.4f (all images), %.4f (published protocol)", result["mAP"], result["mAP_published"])
             return result["mAP"]
 
-    # 7. train
+    # 8. train
+    from src.training.loop import Trainer
+
     trained = sum(int(np.prod(parameter.shape)) for parameter in model.trainable_params())
     LOGGER.info(
         "training %s: %d images, %d steps an epoch, %d epochs, batch %d x %d, %.1f million weights",
@@ -120,7 +139,7 @@ def main(argv) -> int:
         from src.compat import start_profiler
 
         end_profiling = start_profiler(os.path.abspath(os.path.join(cfg.output_path, f"profile_{rank}")))
-    train(step, data, rates, cfg, checkpoints, epochs_done, best_map, evaluate, speaks=rank == 0)
+    Trainer(step, data, rates, cfg, checkpoints, evaluate, ranks, stop).run(state)
     if cfg.enable_profiling:
         end_profiling()
     LOGGER.info("done, checkpoints are in %s", checkpoints.folder)

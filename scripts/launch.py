@@ -16,6 +16,8 @@ run's; when it fails, the last line names the rank and the cause.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -92,13 +94,34 @@ def main(argv) -> int:
     return follow(words, environment)
 
 
+def _end_with_parent() -> None:
+    """The launcher gets SIGTERM when this process is killed (Linux)."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
 def follow(words: list, environment: dict) -> int:
     """Run a launcher, pass its output and our signals on, and end with the line that says why it failed."""
-    run = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                           errors="replace")  # fmt: skip
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: run.send_signal(received))
-    signal.signal(signal.SIGINT, lambda received, _: run.send_signal(signal.SIGINT))
+    run = subprocess.Popen(
+        words,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C must not reach mpirun, which would kill the ranks while they save
+        preexec_fn=_end_with_parent,
+    )
+    received = []
+
+    def pass_on(number, _):
+        # mpirun hands USR1 and USR2 to the ranks, which then save and leave; asked twice, it ends them
+        gentle = words[0] == "mpirun" and not received
+        received.append(number)
+        run.send_signal({signal.SIGINT: signal.SIGUSR2}.get(number, signal.SIGUSR1) if gentle else signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, pass_on)
     reason = ""
     for line in run.stdout:
         sys.stdout.write(line)

@@ -7,7 +7,7 @@ Asked by `hasattr` once, never by version. Each function says what the two world
 from __future__ import annotations
 
 import inspect
-from typing import Callable, List, Sequence
+from typing import Callable, Sequence
 
 import mindspore as ms
 import mindspore.dataset as ds
@@ -26,12 +26,6 @@ def set_device_target(target: str, device_id: int | None = None) -> None:
         ms.set_context(device_target=target)
         if device_id is not None and target != "CPU":
             ms.set_context(device_id=device_id)
-
-
-def load_into(net, parameters: dict) -> List[str]:
-    """`load_param_into_net`: 1.10 returns the names not loaded, 2.10 a pair of lists. Returns the first."""
-    result = ms.load_param_into_net(net, parameters)
-    return list(result[0] if isinstance(result, tuple) else result)
 
 
 def map_columns(dataset, function: Callable, inputs: Sequence[str], outputs: Sequence[str], workers: int):

@@ -15,7 +15,7 @@ PROGRESS_SECONDS = 20
 
 
 def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) -> logging.Logger:
-    """Log to stdout, and to `output_path/log_{rank}.txt` when a folder is given.
+    """Log to stdout, and in more detail to `output_path/log_{rank}.txt` when a folder is given.
 
     Calling it again replaces the handlers, so that nothing is written twice.
     """
@@ -30,10 +30,11 @@ def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) 
     if output_path:
         os.makedirs(output_path, exist_ok=True)
         handlers.append(logging.FileHandler(os.path.join(output_path, f"log_{rank}.txt"), encoding="utf-8"))
+        handlers[-1].setLevel(logging.DEBUG)
     for handler in handlers:
         handler.setFormatter(formatter)
         LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
+    LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
     return LOGGER
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import shutil
 import tempfile
+from typing import List
 
 from src.errors import UserError
 
+_NAME = re.compile(r"ssd-(\d+)_(\d+)\.ckpt$")
 # the training state of 81 classes takes 264 MB; two lie side by side while one replaces the other
 CHECKPOINT_ROOM = 2 * 340_000_000
 
@@ -30,15 +34,41 @@ def writable_folder(path: str, key: str, room: int = 0) -> None:
         raise UserError(f"{key}: {path} has {free} bytes free, {room} are needed")
 
 
-def check_training(cfg) -> None:
-    """The checkpoints that a training run starts from exist.
+def list_checkpoints(folder: str) -> List[str]:
+    """`ssd-{epoch}_{step}.ckpt` files, oldest first."""
+    found = [
+        (int(match.group(1)), int(match.group(2)), path)
+        for path in glob.glob(os.path.join(glob.escape(folder), "ssd-*.ckpt"))
+        for match in [_NAME.search(os.path.basename(path))]
+        if match
+    ]
+    return [path for _, _, path in sorted(found)]
+
+
+def find_resume(resume: str, output_path: str) -> List[str]:
+    """The files of rank 0 that `resume` may mean, best first: none for a fresh start, the newest first for auto.
+
+    Raises:
+        UserError: a file that is not there.
+    """
+    if not resume:
+        return []
+    if resume == "auto":
+        return list_checkpoints(os.path.join(output_path, "ckpt_0"))[::-1]
+    if not os.path.isfile(resume):
+        raise UserError(f"resume: no such checkpoint: {os.path.abspath(resume)}")
+    return [os.path.abspath(resume)]
+
+
+def check_training(cfg, resumes: bool) -> None:
+    """The checkpoints that a fresh training run starts from exist; a resumed one has its own.
 
     Raises:
         UserError: naming the option and the path.
     """
+    if resumes:
+        return
     for key in ("pre_trained", "feature_extractor_base_param"):
         needless = key == "feature_extractor_base_param" and cfg.pre_trained
         if cfg[key] and not needless and not os.path.isfile(cfg[key]):
             raise UserError(f'{key}: no such checkpoint: {os.path.abspath(cfg[key])} (set --{key}="" to do without)')
-    if cfg.resume not in ("", "auto") and not os.path.isfile(cfg.resume):
-        raise UserError(f"resume: no such checkpoint: {os.path.abspath(cfg.resume)}")

@@ -50,11 +50,18 @@ class TrainingData:
         used = self.steps * self.cfg.batch_size * self.size
         return shuffled[:used][self.rank :: self.size].tolist()
 
-    def epoch(self, epoch: int) -> Iterator[tuple]:
-        """(images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]) as Tensors."""
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
+        """(images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]) as Tensors.
+
+        Args:
+            first_step: steps of the epoch that were done before (a resumed run); they are not read again.
+        """
         import mindspore.dataset as ds
 
         cfg = self.cfg
+        rows_left = self.indices(epoch)[first_step * cfg.batch_size :]
+        if not rows_left:
+            return iter(())
         transform = TrainTransform(
             cfg.img_shape, self.defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch
         )
@@ -63,7 +70,7 @@ class TrainingData:
             sample = transform(_decode(image, img_id), stored_boxes(annotation), int(img_id.ravel()[0]))
             return (*sample, img_id)
 
-        rows = ds.MindDataset(self.records.files[0], COLUMNS, sampler=ds.SubsetSampler(self.indices(epoch)))
+        rows = ds.MindDataset(self.records.files[0], COLUMNS, sampler=ds.SubsetSampler(rows_left))
         rows = map_columns(
             rows, prepare, COLUMNS, ["image", "loc", "label", "num_match", "id"], cfg.num_parallel_workers
         )

