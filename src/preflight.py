@@ -61,11 +61,16 @@ def find_resume(resume: str, output_path: str) -> List[str]:
 
 
 def check_training(cfg, resumes: bool) -> None:
-    """The checkpoints that a fresh training run starts from exist; a resumed one has its own.
+    """What a training run needs is there: a batch that BN can take, and for a fresh run the checkpoints it starts from.
 
     Raises:
         UserError: naming the option and the path.
     """
+    if cfg.batch_size * (cfg.img_shape[0] // max(cfg.steps)) * (cfg.img_shape[1] // max(cfg.steps)) == 1:
+        raise UserError(
+            f"batch_size: with img_shape {cfg.img_shape} the last level has one cell, and BN finds no variance in a batch "
+            f"of one; use --batch_size=2 or more"
+        )
     if resumes:
         return
     for key in ("pre_trained", "feature_extractor_base_param"):

@@ -215,7 +215,7 @@ def test_history_fits_the_start(tmp_path):
 
 
 KILLED = """
-import sys, numpy as np
+import src, sys, numpy as np
 from tests.training.test_checkpoint import Small, RunState, Checkpoints
 folder = Checkpoints(sys.argv[1], 0, 5, True)
 cell = Small()

@@ -1,0 +1,116 @@
+"""A run that was cut and resumed equals the uninterrupted one bit for bit, with augmentation on.
+
+All of it: FULL=1 bash scripts/test.sh --all tests/distributed/test_resume.py; a part of it runs by default.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from tests.distributed.processes import Run, has_mpirun
+
+CASES = [(ranks, where, on) for ranks in (1, 2) for where in ("epoch end", "mid-epoch") for on in (False, True)]
+BY_DEFAULT = [(1, "mid-epoch", True), (2, "mid-epoch", False)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not has_mpirun(), reason="no mpirun beside this Python (Open MPI is x86-64 Linux only)"),
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    draw = [sys.executable, os.path.join(ROOT, "scripts", "draw_shapes.py"), "--output", str(folder / "coco2017")]
+    subprocess.run([*draw, "--train", "8", "--val", "3", "--image_size", "128"], check=True, stdout=subprocess.PIPE)
+    return folder
+
+
+def start(work, ranks, evaluation, output, *more):
+    words = ["bash", os.path.join(ROOT, "scripts", "run_distribute_train.sh"), f"--device_num={ranks}"]
+    words += ["--device_target=CPU", f"--config_path={ROOT}/config/ssd_resnet50_fpn_config_quickstart.yaml"]
+    words += [f"--data_path={work}", "--coco_root=coco2017", "--epoch_size=2", "--batch_size=2"]
+    words += [f"--run_eval={evaluation}", "--eval_start_epoch=1", "--bn_recalibration_steps=0", "--min_score=0.001"]
+    words += [f"--output_path={output}", *more]
+    return Run(words, work, VENV=os.path.dirname(os.path.dirname(sys.executable)))
+
+
+def finish(run, status=0):
+    run.process.wait(timeout=400)
+    assert run.end() == status, run.output()[-3000:]
+    return run
+
+
+def last(ranks):
+    """8 images in batches of 2."""
+    return f"ssd-2_{4 // ranks}.ckpt"
+
+
+def outcome(output, ranks):
+    """Every entry of the final checkpoint of each rank, and the history without times."""
+    entries = {}
+    for rank in range(ranks):
+        for name, value in ms.load_checkpoint(str(output / f"ckpt_{rank}" / last(ranks))).items():
+            if name not in ("checksum", "run_state"):
+                entries[rank, name] = value.asnumpy()
+            elif name == "run_state":
+                state = json.loads(value.asnumpy().tobytes().decode())
+                entries[rank, name] = np.array(
+                    json.dumps({key: state[key] for key in sorted(state) if not key.endswith("random")})
+                )
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    return entries, [{key: value for key, value in row.items() if key != "seconds_a_step"} for row in history]
+
+
+WHOLE = {}
+
+
+def uninterrupted(work, ranks, evaluation):
+    if (ranks, evaluation) not in WHOLE:
+        output = work / f"whole_{ranks}_{evaluation}"
+        finish(start(work, ranks, evaluation, output))
+        WHOLE[ranks, evaluation] = outcome(output, ranks)
+    return WHOLE[ranks, evaluation]
+
+
+def same(got, want):
+    assert got[1] == want[1]
+    assert set(got[0]) == set(want[0])
+    differ = [key for key in want[0] if not np.array_equal(got[0][key], want[0][key])]
+    assert not differ, differ[:5]
+
+
+@pytest.mark.parametrize("ranks, where, evaluation", CASES)
+def test_resumed_equals_uninterrupted(work, ranks, where, evaluation):
+    if (ranks, where, evaluation) not in BY_DEFAULT and not os.environ.get("FULL"):
+        pytest.skip("FULL=1 runs every case")
+    want = uninterrupted(work, ranks, evaluation)
+    output = work / f"cut_{ranks}_{where.replace(' ', '_')}_{evaluation}"
+    if where == "epoch end":
+        # what a run leaves that is killed in the second epoch
+        shutil.copytree(work / f"whole_{ranks}_{evaluation}", output)
+        for rank in range(ranks):
+            os.remove(output / f"ckpt_{rank}" / last(ranks))
+    else:
+        run = start(work, ranks, evaluation, output, "--save_checkpoint_epochs=1")
+        run.wait_for_text("training ssd")
+        run.process.send_signal(signal.SIGTERM)
+        finish(run, 143)
+        assert os.listdir(output / "ckpt_0") == ["ssd-1_1.ckpt"]
+    run = finish(start(work, ranks, evaluation, output, "--resume"))
+    assert "resumed: epoch " + ("2, step 1," if where == "epoch end" else "1, step 2,") in run.output()
+    same(outcome(output, ranks), want)
+
+
+def test_evaluation_changes_nothing(work):
+    if not os.environ.get("FULL"):
+        pytest.skip("FULL=1 runs every case")
+    on, off = (uninterrupted(work, 1, evaluation)[0] for evaluation in (True, False))
+    assert not [key for key in on if key[1] != "run_state" and not np.array_equal(on[key], off[key])]
