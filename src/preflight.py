@@ -68,8 +68,8 @@ def check_training(cfg, resumes: bool) -> None:
     """
     if cfg.batch_size * (cfg.img_shape[0] // max(cfg.steps)) * (cfg.img_shape[1] // max(cfg.steps)) == 1:
         raise UserError(
-            f"batch_size: with img_shape {cfg.img_shape} the last level has one cell, and BN finds no variance in a batch "
-            f"of one; use --batch_size=2 or more"
+            f"batch_size: with img_shape {cfg.img_shape} the last level has one cell, and BN finds no variance in "
+            f"a batch of one; use --batch_size=2 or more"
         )
     if resumes:
         return
