@@ -108,9 +108,11 @@ def _type_name(value) -> str:
 
 def _convert(key: str, value, example, where: str):
     """`value` in the type of `example`, or a UserError."""
-    wrong = UserError(f"{where}: {key} must be {_type_name(example)}, got {value!r}")
     if key == "freeze_layer":
-        return None if value in (None, "", "None", "null", "none") else _convert(key, value, "text", where)
+        if value in (None, "", "None", "null", "none"):
+            return None
+        example = [""] if isinstance(value, (list, tuple)) else ""
+    wrong = UserError(f"{where}: {key} must be {_type_name(example)}, got {value!r}")
     if isinstance(example, bool):
         if isinstance(value, bool):
             return value
@@ -146,7 +148,7 @@ def _convert(key: str, value, example, where: str):
 
 def _parse_text(key: str, text: str, example):
     """A command line value: literals for anything but texts."""
-    if isinstance(example, str) or key == "freeze_layer":
+    if isinstance(example, str) or (key == "freeze_layer" and not text.strip().startswith("[")):
         return text
     if isinstance(example, bool):
         return {"true": True, "false": False}.get(text.strip().lower(), text)
@@ -270,7 +272,8 @@ def _finish(cfg: EasyDict, stated: set, choices: dict) -> None:
         return UserError(f"{where}: {text}")
 
     for key, allowed in choices.items():
-        if cfg[key] not in allowed:
+        # a list of freeze_layer holds beginnings of names, which the network knows
+        if cfg[key] not in allowed and not isinstance(cfg[key], list):
             near = difflib.get_close_matches(str(cfg[key]), [str(a) for a in allowed], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise bad(f"{key} must be one of {', '.join(str(a) for a in allowed)}, got '{cfg[key]}'{hint}")

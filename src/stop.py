@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import signal
 import sys
+import threading
 
 # mpirun ends its ranks a second after its own SIGTERM; USR1 and USR2 it only passes on: scripts/launch.py sends those
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, signal.SIGUSR2: 130}
@@ -19,7 +21,7 @@ class Stop:
         self._held = False
 
     def install(self) -> None:
-        """Set the handlers; again where a library has replaced them."""
+        """Set the handlers."""
         for number in STATUS:
             signal.signal(number, self._received)
 
@@ -32,8 +34,27 @@ class Stop:
     @contextlib.contextmanager
     def held(self):
         """Signals wait for the end of a step (or of a file)."""
+        over = threading.Event()
+        keeper = threading.Thread(target=_keep_handlers, args=(over,), daemon=True)
         self._held = True
+        keeper.start()
         try:
             yield
         finally:
+            over.set()
+            keeper.join()
             self._held = False
+
+
+def _keep_handlers(over: threading.Event) -> None:
+    """Set the handlers of now again and again: every graph that MindSpore 2.10 runs turns Ctrl-C into SIGTERM.
+
+    Python's own `signal.signal` works in the main thread only, and that is inside the graph.
+    """
+    libc = ctypes.CDLL(None)
+    actions = {int(number): ctypes.create_string_buffer(256) for number in STATUS}  # struct sigaction is smaller
+    for number, action in actions.items():
+        libc.sigaction(number, None, action)
+    while not over.wait(0.01):
+        for number, action in actions.items():
+            libc.sigaction(number, action, None)

@@ -148,3 +148,21 @@ def test_learning_rate_advice():
     # 0.05 * 1 / 128 = 0.00039
     assert "0.000391" in learning_rate_advice(load_config(["--batch_size=1"]))
     assert learning_rate_advice(load_config([]), 8) == ""
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("backbone", "backbone"),
+        ("None", None),
+        ("[multi_box, feature_extractor.fpn]", ["multi_box", "feature_extractor.fpn"]),
+        ("['multi_box']", ["multi_box"]),
+    ],
+)
+def test_freeze_layer(tmp_path, text, value):
+    assert load_config([f"--freeze_layer={text}"]).freeze_layer == value
+    (tmp_path / "own.yaml").write_text(f"_BASE_: {SCHEMA_FILE}\nfreeze_layer: {'null' if value is None else text}\n")
+    assert load_config([f"--config_path={tmp_path / 'own.yaml'}"]).freeze_layer == value
+    for wrong in ("backbne", "[1]", "[]"):
+        with pytest.raises(UserError, match="freeze_layer"):
+            load_config([f"--freeze_layer={wrong}"])

@@ -6,11 +6,13 @@ from mindspore import dtype as mstype
 from mindspore import nn
 
 from src.errors import UserError
+from src.log import LOGGER
 from src.models.fpn import FeatureExtractor
 from src.models.head import MultiBoxHead
 from src.models.layers import initialize
 from src.models.resnet import ResNet50
 from src.models.ssd import SSD
+from src.models.weights import BACKBONE, bare
 
 BACKBONES = {"ssd_resnet50_fpn": ResNet50}
 
@@ -44,7 +46,21 @@ def build_model(cfg) -> nn.Cell:
 
 
 def freeze(model: nn.Cell, layer) -> None:
-    """`freeze_layer backbone`: the ResNet50 is not trained; None trains everything."""
-    if layer == "backbone":
-        for parameter in model.feature_extractor.resnet.get_parameters():
+    """Parameters that are not trained: None, `backbone` (the ResNet50), or a list of beginnings of names.
+
+    Raises:
+        UserError: a beginning that no parameter has, or nothing is left to train.
+    """
+    if layer is None:
+        return
+    starts = [BACKBONE] if layer == "backbone" else list(layer)
+    parameters = {bare(parameter.name): parameter for parameter in model.get_parameters()}
+    for start in starts:
+        frozen = [parameter for name, parameter in parameters.items() if name.startswith(bare(start))]
+        if not frozen:
+            raise UserError(f"freeze_layer: no parameter's name begins with '{start}'; one is {next(iter(parameters))}")
+        for parameter in frozen:
             parameter.requires_grad = False
+        LOGGER.info("freeze_layer %s: %d parameters are not trained", start, len(frozen))
+    if not model.trainable_params():
+        raise UserError(f"freeze_layer: {layer} leaves nothing to train")

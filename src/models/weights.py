@@ -2,59 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from typing import Dict, Sequence
 
-import mindspore as ms
-import numpy as np
 from mindspore import Tensor, nn
 
 from src.errors import UserError
 from src.log import LOGGER
+from src.models.checkpoint_file import read_checkpoint
 
 BACKBONE = "feature_extractor.resnet."
 NETWORK = "network."
 MOMENTS = "moments."
-# entries of our own checkpoints beside the published names
-CHECKSUM, STATE = "checksum", "run_state"
 SHOWN = 5
 
 
-def checksum(entries: Dict[str, np.ndarray]) -> np.ndarray:
-    """SHA-256 of names, types and bytes: uint8 [32]."""
-    digest = hashlib.sha256()
-    for name in sorted(entries):
-        # not the shape: MindSpore gives scalars back as it likes
-        digest.update(f"{name} {entries[name].dtype.str} ".encode())
-        digest.update(np.ascontiguousarray(entries[name]).tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)
-
-
-def read_checkpoint(path: str, key: str) -> Dict[str, object]:
-    """All entries of a checkpoint file. One of ours is compared with its checksum, a published one has none.
-
-    Raises:
-        UserError: no such file, or one that is damaged; `key` is the option that named it.
-    """
-    if not os.path.isfile(path):
-        raise UserError(f"{key}: no such checkpoint: {path}")
-    if not path.endswith(".ckpt"):
-        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
-    try:
-        entries = ms.load_checkpoint(path)
-    except Exception as error:  # MindSpore raises many kinds for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{key}: {path} is damaged or no checkpoint: {reason}") from None
-    said = entries.pop(CHECKSUM, None)
-    if said is not None:
-        arrays = {name: value.asnumpy() for name, value in entries.items() if hasattr(value, "asnumpy")}
-        if not np.array_equal(said.asnumpy().ravel(), checksum(arrays)):
-            raise UserError(f"{key}: {path} is damaged: its content does not fit its checksum")
-    return entries
-
-
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
+    """A parameter's name without the prefix of the inference network."""
     return name[len(NETWORK) :] if name.startswith(NETWORK) else name
 
 
@@ -81,13 +44,13 @@ def load_network(model: nn.Cell, path: str, key: str, leave_out: Sequence[str] =
     Raises:
         UserError: nothing matches, a parameter has another shape, or is missing where all are needed.
     """
-    wanted = {_bare(parameter.name): parameter for parameter in model.get_parameters()}
-    found = {_bare(name): value for name, value in read_checkpoint(path, key).items()}
+    wanted = {bare(parameter.name): parameter for parameter in model.get_parameters()}
+    found = {bare(name): value for name, value in read_checkpoint(path, key).items()}
     found = _without_prefix(found, wanted, path)
-    left_out = {_bare(name) for name in leave_out}
+    left_out = {bare(name) for name in leave_out}
     skipped = {}
     for name, value in found.items():
-        short = _bare(name[len(MOMENTS) :]) if name.startswith(MOMENTS) else name
+        short = bare(name[len(MOMENTS) :]) if name.startswith(MOMENTS) else name
         if short in left_out:
             skipped[name] = _shapes(value, wanted.get(short))
     usable = {name: value for name, value in found.items() if name in wanted and name not in left_out}
@@ -102,7 +65,7 @@ def _shapes(value, parameter) -> str:
 def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_param") -> None:
     """Load a ResNet50 checkpoint, whose names may start at the backbone or anywhere above it."""
     found = read_checkpoint(path, key)
-    wanted = {_bare(p.name): p for p in model.get_parameters() if _bare(p.name).startswith(BACKBONE)}
+    wanted = {bare(p.name): p for p in model.get_parameters() if bare(p.name).startswith(BACKBONE)}
     usable, used = {}, set()
     for name in wanted:
         short = name[len(BACKBONE) :]

@@ -4,65 +4,29 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import time
 from typing import List
 
-import mindspore as ms
 from mindspore import Tensor, nn
 
 from src.errors import RunError, UserError
 from src.log import LOGGER
 from src.preflight import list_checkpoints
-from src.models.weights import CHECKSUM, STATE, checksum, read_checkpoint
+from src.models.checkpoint_file import PART, RUN_STATE, read_checkpoint, write_whole
 from src.ranks import Ranks
 from src.training.run_state import RunState, unpack
 
 BEST = "best_map.ckpt"
-_PART = ".part-"
 
 
 def save_whole(cell: nn.Cell, path: str, state: RunState) -> None:
-    """Write every parameter of a cell beside `path`, flush, rename: MindSpore's own saving removes the old file first.
-
-    State and checksum come first in the file, so that one cut anywhere is known as cut.
+    """Write every parameter of a cell and the run's state.
 
     Raises:
         RunError: it cannot be written (a full disk); what lay at `path` is still there, nothing is left beside it.
     """
     entries = {parameter.name: parameter.asnumpy() for parameter in cell.get_parameters()}
-    entries[STATE] = state.packed()
-    first = {CHECKSUM: checksum(entries), STATE: entries.pop(STATE)}
-    folder = os.path.dirname(path)
-    beside = os.path.join(folder, f"{_PART}{os.getpid()}.ckpt")
-    needed = sum(value.nbytes for value in entries.values())
-    try:
-        rows = [{"name": name, "data": Tensor(value)} for part in (first, entries) for name, value in part.items()]
-        ms.save_checkpoint(rows, beside)
-        _flush(beside)
-        if os.path.getsize(beside) < needed:
-            raise OSError("the file is shorter than what it holds")
-        os.chmod(beside, 0o644)  # MindSpore leaves it read-only for its owner
-        os.replace(beside, path)
-        _flush(folder)
-    except (OSError, RuntimeError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).strip().splitlines()[0]
-        raise RunError(
-            f"cannot save {path} ({reason}): {needed} bytes are needed, {shutil.disk_usage(folder).free} are free; the "
-            f"checkpoints saved before are whole: make room and go on with --resume"
-        ) from None
-    finally:
-        for left in glob.glob(glob.escape(beside) + "*"):
-            os.remove(left)
-
-
-def _flush(path: str) -> None:
-    """A file's or folder's content is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_whole(path, {RUN_STATE: state.packed(), **entries})
 
 
 class Checkpoints:
@@ -75,7 +39,7 @@ class Checkpoints:
         if os.path.isdir(self.folder) and os.listdir(self.folder) and not resumes:
             LOGGER.info("checkpoints of an earlier run moved to %s", _move_aside(self.folder))
         os.makedirs(self.folder, exist_ok=True)
-        for left in glob.glob(os.path.join(glob.escape(self.folder), _PART + "*")):
+        for left in glob.glob(os.path.join(glob.escape(self.folder), PART + "*")):
             os.remove(left)  # of a run that was killed while it saved
 
     def save(self, step: nn.Cell, state: RunState) -> str:
@@ -157,7 +121,7 @@ def _read(path: str, step: nn.Cell) -> tuple:
     wanted = {parameter.name: tuple(parameter.shape) for parameter in step.get_parameters()}
     # The rates are the run's own: they follow from the config, and their number may have changed
     missing = [name for name in wanted if name not in entries and name != "learning_rate"]
-    if STATE not in entries or missing:
+    if RUN_STATE not in entries or missing:
         what = (
             f"{len(missing)} entries are missing, first {missing[0]}" if missing else "it does not say where it stands"
         )
@@ -168,7 +132,7 @@ def _read(path: str, step: nn.Cell) -> tuple:
         if name != "learning_rate" and tuple(entries[name].shape) != shape:
             raise UserError(f"resume: {name} has shape {tuple(entries[name].shape)} in {path}, the run has {shape}")
     try:
-        state = unpack(entries[STATE].asnumpy())
+        state = unpack(entries[RUN_STATE].asnumpy())
     except ValueError as error:
         raise UserError(f"resume: {path}: {error}") from None
     return {name: entries[name] for name in wanted if name != "learning_rate"}, state

@@ -56,6 +56,7 @@ class Trainer:
             RunError: loss or gradient is not finite; nothing is saved after it.
             SystemExit: a signal asked for the end; a checkpoint of this very step is saved.
         """
+        self.stop.install()
         with self.stop.held():
             while state.epochs < self.cfg.epoch_size:
                 state = self._epoch(state)
@@ -67,7 +68,6 @@ class Trainer:
         started, first = time.time(), state.epoch_step
         reported = started
         for batch in self.data.epoch(state.epochs, state.epoch_step):
-            self.stop.install()  # MindSpore's data pipeline sets handlers of its own when it starts
             state = self._one_step(state, batch)
             if self.ranks.largest(self.stop.status):
                 self._leave(state)

@@ -13,7 +13,8 @@ from mindspore import Parameter, Tensor, nn
 
 from src.config import load_config
 from src.errors import RunError, UserError
-from src.models.weights import read_checkpoint
+from src.models import checkpoint_file
+from src.models.checkpoint_file import read_checkpoint
 from src.preflight import find_resume, list_checkpoints
 from src.ranks import Ranks
 from src.training import checkpoint
@@ -154,7 +155,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
             handle.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.ms, "save_checkpoint", full)
+    monkeypatch.setattr(checkpoint_file.ms, "save_checkpoint", full)
     with pytest.raises(RunError, match=r"No space left on device.*\d+ bytes are needed, \d+ are free.*--resume"):
         folder.save(Small(), RunState(epochs=2, steps_per_epoch=4))
     assert list_checkpoints(folder.folder) == [good] and os.listdir(folder.folder) == ["ssd-1_4.ckpt"]

@@ -1,0 +1,115 @@
+"""A checkpoint file that is whole or absent (SPEC section 10a).
+
+MindSpore's own format, so that every MindSpore program reads it, with one more entry, the first: the SHA-256 of the
+file (its own 32 bytes counted as zeros). MindSpore itself does not notice a changed byte in a tensor nor a file that
+was cut between two entries, and some changed bytes (in a shape) abort the process: so they are checked first.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import shutil
+from typing import Dict, Optional
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from src.errors import RunError, UserError
+
+CHECKSUM = "checksum"
+SIZE = 32
+HEAD = 200  # bytes that hold the first entry
+RUN_STATE = "run_state"  # stands in no file without a checksum
+PART = ".part-"
+
+
+def _place(head: bytes) -> Optional[int]:
+    """Where the 32 bytes lie in a file that begins so; None for a file without a checksum.
+
+    The first entry is one byte of kind, one of length, name, shape, type, and the value last.
+    """
+    return max(2 + head[1] - SIZE, 0) if CHECKSUM.encode() in head else None
+
+
+def _file_checksum(path: str, place: int) -> bytes:
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        digest.update(handle.read(place))
+        digest.update(bytes(len(handle.read(SIZE))))
+        for block in iter(lambda: handle.read(1 << 20), b""):
+            digest.update(block)
+    return digest.digest()
+
+
+def _seal(path: str) -> None:
+    """Put the checksum into a file that has zeros there, and flush it."""
+    os.chmod(path, 0o644)  # MindSpore leaves it read-only for its owner
+    with open(path, "r+b") as handle:
+        place = _place(handle.read(HEAD))
+        handle.seek(place)
+        handle.write(_file_checksum(path, place))
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _is_broken(path: str) -> bool:
+    """It has a checksum that is not its content's."""
+    with open(path, "rb") as handle:
+        head = handle.read(HEAD)
+    place = _place(head)
+    return place is not None and head[place : place + SIZE] != _file_checksum(path, place)
+
+
+def write_whole(path: str, entries: Dict[str, np.ndarray]) -> None:
+    """Write beside, flush, rename: MindSpore's own saving removes the old file first.
+
+    Raises:
+        RunError: it could not be written (no room, say); an older file at `path` is as it was.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    beside = os.path.join(folder, f"{PART}{os.getpid()}.ckpt")
+    rows = [{"name": CHECKSUM, "data": Tensor(np.zeros(SIZE, np.uint8))}]
+    rows += [{"name": name, "data": Tensor(value)} for name, value in entries.items()]
+    try:
+        ms.save_checkpoint(rows, beside)
+        _seal(beside)
+        os.replace(beside, path)
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)  # the new name
+        os.close(descriptor)
+    except Exception as error:  # MindSpore raises many kinds when a file cannot be written
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip().splitlines()[0]
+        needed = sum(value.nbytes for value in entries.values())
+        raise RunError(
+            f"cannot save {path} ({reason}): {needed} bytes are needed, {shutil.disk_usage(folder).free} are free; the "
+            f"checkpoints saved before are whole: make room and go on with --resume"
+        ) from None
+    finally:
+        for left_over in glob.glob(os.path.join(glob.escape(folder), f"{PART}{os.getpid()}.*")):
+            os.remove(left_over)
+
+
+def read_checkpoint(path: str, key: str) -> Dict[str, object]:
+    """All entries of a checkpoint file but its checksum, which is checked (published files have none).
+
+    Raises:
+        UserError: no such file, or one that is damaged; `key` is the option that named it.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{key}: no such checkpoint: {path}")
+    if not path.endswith(".ckpt"):
+        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
+    damaged = UserError(f"{key}: {path} is damaged: its content and its checksum differ")
+    if _is_broken(path):
+        raise damaged
+    try:
+        entries = ms.load_checkpoint(path)
+    except Exception as error:  # MindSpore raises many kinds for a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{key}: {path} is damaged or no checkpoint: {reason}") from None
+    if entries.pop(CHECKSUM, None) is None and RUN_STATE in entries:
+        raise damaged
+    return entries

@@ -1,0 +1,93 @@
+"""A checkpoint file is whole or refused; a failed save leaves the old one."""
+
+import errno
+import os
+import resource
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.errors import RunError, UserError
+from src.models.checkpoint_file import CHECKSUM, RUN_STATE, read_checkpoint, write_whole
+
+
+def entries():
+    rng = np.random.default_rng(0)
+    return {
+        RUN_STATE: np.frombuffer(b'{"epoch": 3}', np.uint8),
+        "network.conv.weight": rng.normal(size=(2, 1, 3, 3)).astype(np.float32),
+        "global_step": np.array([7], np.int32),
+        "momentum": np.array(0.9, np.float32),
+        "best_map": np.array(0.25, np.float64),
+    }
+
+
+@pytest.fixture
+def path(tmp_path):
+    name = str(tmp_path / "ssd-1_2.ckpt")
+    write_whole(name, entries())
+    return name
+
+
+def test_what_is_written_is_read(path):
+    got = read_checkpoint(path, "resume")
+    assert list(got) == list(entries())
+    for name, value in entries().items():
+        assert got[name].asnumpy().dtype == value.dtype
+        np.testing.assert_array_equal(got[name].asnumpy(), value)
+    # MindSpore reads it too, and sees one entry more
+    assert set(ms.load_checkpoint(path)) == {CHECKSUM, *entries()}
+    assert os.listdir(os.path.dirname(path)) == ["ssd-1_2.ckpt"]
+    assert os.stat(path).st_mode & 0o777 == 0o644
+
+
+def is_refused(path):
+    try:
+        got = read_checkpoint(path, "resume")
+    except UserError as error:
+        assert path in str(error) and "resume" in str(error)
+        return True
+    # what is let through must be what was written
+    return {name: value.asnumpy().tolist() for name, value in got.items()} == {
+        name: value.tolist() for name, value in entries().items()
+    }
+
+
+def test_every_cut_and_every_changed_byte_is_found(path):
+    with open(path, "rb") as handle:
+        whole = handle.read()
+    assert len(whole) < 1000
+    for size in range(len(whole)):
+        with open(path, "wb") as handle:
+            handle.write(whole[:size])
+        with pytest.raises(UserError, match="resume: .*damaged"):
+            read_checkpoint(path, "resume")
+    for place in range(len(whole)):
+        for flip in (1, 0x80):
+            with open(path, "wb") as handle:
+                handle.write(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+            assert is_refused(path), f"byte {place} ^ {flip}"
+
+
+def test_files_without_a_checksum_are_read(tmp_path):
+    path = str(tmp_path / "published.ckpt")
+    ms.save_checkpoint([{"name": "network.conv.weight", "data": Tensor(np.ones(3, np.float32))}], path)
+    assert list(read_checkpoint(path, "pre_trained")) == ["network.conv.weight"]
+
+
+def test_no_room_is_one_line_and_the_old_file_stays(path):
+    before = open(path, "rb").read()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    big = dict(entries(), big=np.zeros(1 << 20, np.uint8))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))  # a write beyond 64 KB fails
+    try:
+        with pytest.raises(RunError) as error:
+            write_whole(path, big)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.strerror(errno.EFBIG) in str(error.value) and path in str(error.value)
+    assert os.listdir(os.path.dirname(path)) == ["ssd-1_2.ckpt"] and open(path, "rb").read() == before
+    write_whole(path, big)
+    assert len(read_checkpoint(path, "resume")) == len(big)
