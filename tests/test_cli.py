@@ -51,7 +51,7 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(os.listdir(shapes / "out" / "ckpt_0")) == ["best_map.ckpt", "ssd-1_3.ckpt"]
     done = run("train.py", *config(shapes, "--epoch_size=2", "--lr=0.01", "--resume"), cwd=tmp_path)
-    assert done.returncode == 0 and "1 epochs done" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "resumed: epoch 2, step 1" in done.stdout, done.stdout + done.stderr
     history = [json.loads(line) for line in open(shapes / "out" / "history.jsonl", encoding="utf-8")]
     assert [row["epoch"] for row in history] == [1, 2] and all(np.isfinite(row["loss"]) for row in history)
     checkpoint = shapes / "out" / "ckpt_0" / "ssd-2_3.ckpt"

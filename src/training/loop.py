@@ -58,6 +58,8 @@ class Trainer:
         """
         self.stop.install()
         with self.stop.held():
+            self.ranks.wait()  # from here on a signal saves, on every rank
+            LOGGER.info("first step: compiling, seconds to minutes")
             while state.epochs < self.cfg.epoch_size:
                 state = self._epoch(state)
             if self.summary is not None:

@@ -100,7 +100,7 @@ def test_resumed_equals_uninterrupted(work, ranks, where, evaluation):
             os.remove(output / f"ckpt_{rank}" / last(ranks))
     else:
         run = start(work, ranks, evaluation, output, "--save_checkpoint_epochs=1")
-        run.wait_for_text("training ssd")
+        run.wait_for_text("first step")
         run.process.send_signal(signal.SIGTERM)
         finish(run, 143)
         assert os.listdir(output / "ckpt_0") == ["ssd-1_1.ckpt"]
