@@ -13,7 +13,7 @@ from src.config import learning_rate_advice, load_config
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.log import LOGGER, setup_logging
-from src.preflight import CHECKPOINT_ROOM, check_training, find_resume, writable_folder
+from src.preflight import check_training, find_resume, room_for_checkpoints, writable_folder
 from src.stop import Stop
 
 
@@ -25,7 +25,7 @@ def main(argv) -> int:
     if not cfg.only_create_dataset:
         resumes = bool(find_resume(cfg.resume, cfg.output_path))
         check_training(cfg, resumes)
-        writable_folder(cfg.output_path, "output_path", CHECKPOINT_ROOM)
+        writable_folder(cfg.output_path, "output_path", room_for_checkpoints(cfg))
     setup_logging()
     stop = Stop()
     stop.install()
@@ -88,20 +88,21 @@ def main(argv) -> int:
 
     # 6. where the run stands
     from src.training.checkpoint import Checkpoints, restore_run
-    from src.training.run_state import RunState, figures_config, start_history
+    from src.training.run_folder import cut_history, prepare_folder
+    from src.training.run_state import RunState, figures_config
 
-    state = RunState(steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
+    source, state = "", RunState(steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
     if resumes:
-        state = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
+        state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
         LOGGER.info(
             "resumed: epoch %d, step %d, learning rate %.6g",
             state.epochs + 1,
             state.epoch_step + 1,
             rates[min(state.steps, len(rates) - 1)],
         )
-    checkpoints = Checkpoints(cfg.output_path, rank, cfg.keep_checkpoint_max, resumes)
+    checkpoints = Checkpoints(prepare_folder(cfg.output_path, rank, source), cfg.keep_checkpoint_max)
     if rank == 0:
-        start_history(os.path.join(cfg.output_path, "history.jsonl"), state.epochs, resumes)
+        cut_history(cfg.output_path, state.epochs)
         with open(os.path.join(cfg.output_path, "config.yaml"), "w", encoding="utf-8") as handle:
             yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
 

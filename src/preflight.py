@@ -12,8 +12,26 @@ from typing import List
 from src.errors import UserError
 
 _NAME = re.compile(r"ssd-(\d+)_(\d+)\.ckpt$")
-# the training state of 81 classes takes 264 MB; two lie side by side while one replaces the other
-CHECKPOINT_ROOM = 2 * 340_000_000
+# a checkpoint holds every value and, of those trained, its moment (float32): what does not depend on the classes,
+# and for each class and default box a predictor of 256 x 3 x 3 weights and a bias
+_COMMON_BYTES = 258_000_000
+_CLASS_BYTES = 2 * 4 * (256 * 9 + 1)
+
+
+def checkpoint_bytes(cfg) -> int:
+    """Size of a checkpoint of a run, to within 2 % (the published head)."""
+    return _COMMON_BYTES + cfg.num_classes * cfg.num_default[0] * _CLASS_BYTES
+
+
+def room_for_checkpoints(cfg) -> int:
+    """Bytes that a run will still write at most: checkpoints kept, the best, the one being written, less what lies
+    there of the run that it resumes. Each machine has its own ranks' in `output_path`, or all share it."""
+    saved = -(-cfg.epoch_size // cfg.save_checkpoint_epochs)
+    files = min(saved, cfg.keep_checkpoint_max) * (cfg.device_num if cfg.run_distribute else 1)
+    files += int(cfg.run_eval and cfg.save_best_ckpt) + (cfg.device_num if cfg.run_distribute else 1)
+    held = glob.glob(os.path.join(glob.escape(cfg.output_path), "ckpt_*[0-9]", "*.ckpt")) if cfg.resume else []
+    held = [path for path in held if "." not in os.path.basename(os.path.dirname(path))]
+    return files * checkpoint_bytes(cfg) - sum(os.path.getsize(path) for path in held)
 
 
 def writable_folder(path: str, key: str, room: int = 0) -> None:
@@ -34,15 +52,16 @@ def writable_folder(path: str, key: str, room: int = 0) -> None:
         raise UserError(f"{key}: {path} has {free} bytes free, {room} are needed")
 
 
+def place_of(path: str) -> tuple:
+    """(epoch, step in it) of a file `ssd-{epoch}_{step}.ckpt`; (0, 0) for another name."""
+    match = _NAME.search(os.path.basename(path))
+    return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+
+
 def list_checkpoints(folder: str) -> List[str]:
     """`ssd-{epoch}_{step}.ckpt` files, oldest first."""
-    found = [
-        (int(match.group(1)), int(match.group(2)), path)
-        for path in glob.glob(os.path.join(glob.escape(folder), "ssd-*.ckpt"))
-        for match in [_NAME.search(os.path.basename(path))]
-        if match
-    ]
-    return [path for _, _, path in sorted(found)]
+    found = glob.glob(os.path.join(glob.escape(folder), "ssd-*.ckpt"))
+    return sorted((path for path in found if place_of(path) != (0, 0)), key=place_of)
 
 
 def find_resume(resume: str, output_path: str) -> List[str]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import time
-from typing import List
+from typing import List, Tuple
 
 from mindspore import Tensor, nn
 
-from src.errors import RunError, UserError
+from src.errors import UserError
 from src.log import LOGGER
+from src.models.checkpoint_file import RUN_STATE, read_checkpoint, write_whole
 from src.preflight import list_checkpoints
-from src.models.checkpoint_file import PART, RUN_STATE, read_checkpoint, write_whole
 from src.ranks import Ranks
+from src.training.run_folder import BEST
 from src.training.run_state import RunState, unpack
-
-BEST = "best_map.ckpt"
 
 
 def save_whole(cell: nn.Cell, path: str, state: RunState) -> None:
@@ -30,17 +27,10 @@ def save_whole(cell: nn.Cell, path: str, state: RunState) -> None:
 
 
 class Checkpoints:
-    """The checkpoint folder of a rank, `output_path/ckpt_{rank}`. What an earlier run left there is moved aside,
-    unless this run resumes it."""
+    """The checkpoint folder of a rank, from `prepare_folder`."""
 
-    def __init__(self, output_path: str, rank: int, keep: int, resumes: bool):
-        self.folder = os.path.join(output_path, f"ckpt_{rank}")
-        self.keep = keep
-        if os.path.isdir(self.folder) and os.listdir(self.folder) and not resumes:
-            LOGGER.info("checkpoints of an earlier run moved to %s", _move_aside(self.folder))
-        os.makedirs(self.folder, exist_ok=True)
-        for left in glob.glob(os.path.join(glob.escape(self.folder), PART + "*")):
-            os.remove(left)  # of a run that was killed while it saved
+    def __init__(self, folder: str, keep: int):
+        self.folder, self.keep = folder, keep
 
     def save(self, step: nn.Cell, state: RunState) -> str:
         """Save the training state as ssd-{epoch}_{step in it}.ckpt; the oldest beyond `keep` go last."""
@@ -60,17 +50,7 @@ class Checkpoints:
         return path
 
 
-def _move_aside(folder: str) -> str:
-    name = f"{folder}.{time.strftime('%Y%m%d-%H%M%S')}"
-    for number in range(1, 1000):
-        aside = name if number == 1 else f"{name}-{number}"
-        if not os.path.exists(aside):
-            os.rename(folder, aside)
-            return aside
-    raise RunError(f"{folder} cannot be moved aside: {name}* exist")
-
-
-def restore_run(step: nn.Cell, candidates: List[str], now: RunState, ranks: Ranks = Ranks()) -> RunState:
+def restore_run(step: nn.Cell, candidates: List[str], now: RunState, ranks: Ranks = Ranks()) -> Tuple[RunState, str]:
     """Load parameters, moments and step count of the newest file that is whole on every rank.
 
     Args:
@@ -79,7 +59,7 @@ def restore_run(step: nn.Cell, candidates: List[str], now: RunState, ranks: Rank
         now: what this run would start as: its config, images and ranks are compared with the saved ones.
 
     Returns:
-        The state to go on from; `now` where there are no candidates.
+        The state to go on from and rank 0's file; `now` and "" where there are no candidates.
 
     Raises:
         UserError: none is whole, or this run cannot go on from it.
@@ -89,6 +69,7 @@ def restore_run(step: nn.Cell, candidates: List[str], now: RunState, ranks: Rank
         reason, entries, state = "", None, None
         try:
             entries, state = _read(_of_rank(path, ranks.rank), step)
+            _check_rank(path, ranks.rank, state)
         except UserError as error:
             reason = str(error)
         reasons = [text for text in ranks.share(reason) if text]
@@ -99,12 +80,12 @@ def restore_run(step: nn.Cell, candidates: List[str], now: RunState, ranks: Rank
                     parameter.set_data(Tensor(entries[parameter.name].asnumpy(), parameter.dtype))
             state.config, state.images, state.size = now.config, now.images, now.size
             state.steps_per_epoch = now.steps_per_epoch
-            return state
+            return state, path
         for text in reasons:
             LOGGER.warning("%s", text)
     if reasons:
         raise UserError(reasons[0])
-    return now
+    return now, ""
 
 
 def _of_rank(path: str, rank: int) -> str:
@@ -113,6 +94,20 @@ def _of_rank(path: str, rank: int) -> str:
         own = os.path.join(os.path.dirname(folder), f"ckpt_{rank}", name)
         return own if os.path.isfile(own) else path
     return path
+
+
+def _check_rank(path: str, rank: int, saved: RunState) -> None:
+    """Another rank's file has other BN averages: it may be taken only where this rank is new.
+
+    Raises:
+        UserError: the saved run had this rank, and its file is not there.
+    """
+    own = os.path.join(os.path.dirname(os.path.dirname(path)), f"ckpt_{rank}", os.path.basename(path))
+    if os.path.basename(os.path.dirname(path)) == "ckpt_0" and rank < saved.size and not os.path.isfile(own):
+        raise UserError(
+            f"resume: no such checkpoint: {own}; to start every rank from rank 0's file, copy that out of ckpt_0 and name "
+            f"it with --resume"
+        )
 
 
 def _read(path: str, step: nn.Cell) -> tuple:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import time
 from dataclasses import asdict, dataclass, field
 from typing import List
 
@@ -99,18 +97,3 @@ def unpack(packed: np.ndarray) -> RunState:
 def figures_config(cfg) -> dict:
     """The keys of a config that the figures of its training follow from, as plain JSON."""
     return {key: value for key, value in json.loads(json.dumps(dict(cfg))).items() if key not in _FREE_KEYS}
-
-
-def start_history(path: str, epochs: int, resumes: bool) -> None:
-    """Make history.jsonl fit the run's start: lines of epochs that will be trained again go, an earlier run's file
-    is moved aside."""
-    if not os.path.exists(path):
-        return
-    if not resumes:
-        os.replace(path, f"{path}.{time.strftime('%Y%m%d-%H%M%S')}")
-        return
-    with open(path, encoding="utf-8") as handle:
-        lines = [line for line in handle if line.endswith("\n") and json.loads(line)["epoch"] <= epochs]
-    with open(path + ".tmp", "w", encoding="utf-8") as handle:
-        handle.writelines(lines)
-    os.replace(path + ".tmp", path)

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 import mindspore as ms
 import numpy as np
@@ -19,7 +20,8 @@ from src.preflight import find_resume, list_checkpoints
 from src.ranks import Ranks
 from src.training import checkpoint
 from src.training.checkpoint import Checkpoints, restore_run, save_whole
-from src.training.run_state import RunState, figures_config, start_history, unpack
+from src.training.run_folder import prepare_folder
+from src.training.run_state import RunState, figures_config, unpack
 from tests.conftest import ROOT
 
 
@@ -48,8 +50,8 @@ def test_everything_comes_back(tmp_path):
     os.makedirs(tmp_path / "ckpt_0")
     save_whole(Small(1.0), path, STATE)
     cell = Small(2.0)
-    state = restore_run(cell, [path], RunState(steps_per_epoch=8, images=64, config={"lr": 0.05}))
-    assert state == STATE and state.steps == 19
+    state, source = restore_run(cell, [path], RunState(steps_per_epoch=8, images=64, config={"lr": 0.05}))
+    assert state == STATE and source == path and state.steps == 19
     want = values(Small(1.0))
     want["learning_rate"] = values(Small(2.0))["learning_rate"]  # a run's rates follow from its own config
     assert values(cell) == want
@@ -111,7 +113,7 @@ def test_cut_on_the_edge_of_an_entry(tmp_path):
 
 
 def test_the_newest_whole_one_is_used(tmp_path, caplog):
-    folder = Checkpoints(str(tmp_path), 0, 5, False)
+    folder = Checkpoints(prepare_folder(str(tmp_path), 0), 5)
     paths = [
         folder.save(Small(1.0), RunState(epochs=1, steps_per_epoch=8)),
         folder.save(Small(2.0), RunState(epochs=1, epoch_step=5, steps_per_epoch=8)),
@@ -123,31 +125,25 @@ def test_the_newest_whole_one_is_used(tmp_path, caplog):
     os.truncate(paths[2], os.path.getsize(paths[2]) // 2)
     cell = Small()
     now = RunState(steps_per_epoch=8)
-    assert restore_run(cell, find_resume("auto", str(tmp_path)), now).epoch_step == 5
+    state, source = restore_run(cell, find_resume("auto", str(tmp_path)), now)
+    assert state.epoch_step == 5 and source == paths[1]
     assert values(cell)["moments.a"] == [2.0] * 7
     for path in paths[:2]:
         os.truncate(path, 100)
     with pytest.raises(UserError, match="ssd-11_8.ckpt is damaged|ssd-1_8.ckpt is damaged"):
         restore_run(Small(), find_resume("auto", str(tmp_path)), now)
-    assert restore_run(Small(), [], now) is now
+    assert restore_run(Small(), [], now) == (now, "")
 
 
-def test_keep_and_earlier_runs(tmp_path):
-    folder = Checkpoints(str(tmp_path), 0, 2, False)
-    (tmp_path / "ckpt_0" / ".part-1.ckpt").write_bytes(b"half")
+def test_the_oldest_go(tmp_path):
+    folder = Checkpoints(prepare_folder(str(tmp_path), 0), 2)
     for epoch in (1, 2, 3):
         folder.save(Small(), RunState(epochs=epoch, steps_per_epoch=4))
-    assert sorted(os.listdir(tmp_path / "ckpt_0")) == [".part-1.ckpt", "ssd-2_4.ckpt", "ssd-3_4.ckpt"]
-    Checkpoints(str(tmp_path), 0, 2, True)  # goes on: nothing is moved, halves are removed
     assert sorted(os.listdir(tmp_path / "ckpt_0")) == ["ssd-2_4.ckpt", "ssd-3_4.ckpt"]
-    for _ in range(3):  # within one second too
-        Checkpoints(str(tmp_path), 0, 2, False).save(Small(), RunState(epochs=1, steps_per_epoch=4))
-    aside = sorted(name for name in os.listdir(tmp_path) if name.startswith("ckpt_0."))
-    assert len(aside) == 3 and sorted(os.listdir(tmp_path / aside[0])) == ["ssd-2_4.ckpt", "ssd-3_4.ckpt"]
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
-    folder = Checkpoints(str(tmp_path), 0, 5, False)
+    folder = Checkpoints(prepare_folder(str(tmp_path), 0), 5)
     good = folder.save(Small(), RunState(epochs=1, steps_per_epoch=4))
 
     def full(rows, path):
@@ -166,18 +162,18 @@ def run_config(*more):
 
 
 def test_what_changed_is_told_or_refused(tmp_path, caplog):
-    folder = Checkpoints(str(tmp_path), 0, 5, False)
+    folder = Checkpoints(prepare_folder(str(tmp_path), 0), 5)
     end = folder.save(Small(), RunState(epochs=1, steps_per_epoch=8, images=64, config=run_config()))
     middle = folder.save(Small(), RunState(epochs=1, epoch_step=2, steps_per_epoch=8, images=64, config=run_config()))
     same = RunState(steps_per_epoch=8, images=64, config=run_config("--resume", "--output_path=/x", "--summary=True"))
-    assert restore_run(Small(), [middle], same).epoch_step == 2
+    assert restore_run(Small(), [middle], same)[0].epoch_step == 2
     other = RunState(steps_per_epoch=4, images=64, config=run_config("--batch_size=32", "--lr=0.1"))
     with pytest.raises(UserError, match="middle of epoch 2.*batch_size 16 -> 32"):
         restore_run(Small(), [middle], other)
     lines = []
     checkpoint.LOGGER.warning, kept = lambda *words: lines.append(words[0] % words[1:]), checkpoint.LOGGER.warning
     try:
-        assert restore_run(Small(), [end], other).epochs == 1
+        assert restore_run(Small(), [end], other)[0].epochs == 1
     finally:
         checkpoint.LOGGER.warning = kept
     assert len(lines) == 1 and "batch_size 16 -> 32" in lines[0] and "lr 0.05 -> 0.1" in lines[0]
@@ -187,7 +183,7 @@ def test_what_changed_is_told_or_refused(tmp_path, caplog):
 
 def test_another_rank_reads_its_own(tmp_path):
     for rank in (0, 1):
-        Checkpoints(str(tmp_path), rank, 5, False).save(Small(rank), RunState(epochs=1, steps_per_epoch=8))
+        Checkpoints(prepare_folder(str(tmp_path), rank), 5).save(Small(rank), RunState(epochs=1, steps_per_epoch=8))
 
     class Second(Ranks):
         rank, size = 1, 2
@@ -195,6 +191,13 @@ def test_another_rank_reads_its_own(tmp_path):
     cell = Small(9)
     restore_run(cell, find_resume("auto", str(tmp_path)), RunState(steps_per_epoch=8, size=1), Second())
     assert values(cell)["moments.a"] == [1.0] * 7
+    # a rank that is new takes rank 0's; one that lost its file does not
+    Second.rank = 2
+    restore_run(cell, find_resume("auto", str(tmp_path)), RunState(steps_per_epoch=8, size=3), Second())
+    assert values(cell)["moments.a"] == [0.0] * 7
+    Checkpoints(prepare_folder(str(tmp_path), 0), 5).save(Small(), RunState(epochs=1, steps_per_epoch=8, size=3))
+    with pytest.raises(UserError, match="no such checkpoint: .*ckpt_2/ssd-1_8.ckpt"):
+        restore_run(cell, find_resume("auto", str(tmp_path)), RunState(steps_per_epoch=8, size=3), Second())
 
 
 def test_weights_alone_are_no_run(tmp_path):
@@ -205,20 +208,10 @@ def test_weights_alone_are_no_run(tmp_path):
         find_resume(str(tmp_path / "nothing.ckpt"), str(tmp_path))
 
 
-def test_history_fits_the_start(tmp_path):
-    path = tmp_path / "history.jsonl"
-    path.write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 2, 3)) + '{"epoch"')
-    start_history(str(path), 2, True)
-    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2]
-    start_history(str(path), 0, False)
-    assert not path.exists() and len(list(tmp_path.glob("history.jsonl.*"))) == 1
-    start_history(str(path), 0, False)
-
-
 KILLED = """
 import src, sys, numpy as np
-from tests.training.test_checkpoint import Small, RunState, Checkpoints
-folder = Checkpoints(sys.argv[1], 0, 5, True)
+from tests.training.test_checkpoint import Small, RunState, Checkpoints, prepare_folder
+folder = Checkpoints(prepare_folder(sys.argv[1], 0, sys.argv[1] + "/ckpt_0/best_map.ckpt"), 5)
 cell = Small()
 print("saving", flush=True)
 number = 0
@@ -233,8 +226,6 @@ def test_best_map_is_whole_whenever_it_is_killed(tmp_path):
     kills, rng = int(os.environ.get("KILLS", "3")), random.Random(1)
     environment = dict(os.environ, PYTHONPATH=ROOT, GLOG_v="4")
     for _ in range(kills):
-        import time
-
         command = [sys.executable, "-c", KILLED, str(tmp_path)]
         run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert run.stdout.readline() == "saving\n"
@@ -244,5 +235,5 @@ def test_best_map_is_whole_whenever_it_is_killed(tmp_path):
         run.kill()
         run.wait()
         cell = Small()
-        state = restore_run(cell, [str(tmp_path / "ckpt_0" / "best_map.ckpt")], RunState(steps_per_epoch=1))
+        state, _ = restore_run(cell, [str(tmp_path / "ckpt_0" / "best_map.ckpt")], RunState(steps_per_epoch=1))
         assert values(cell)["moments.a"] == [state.epochs] * 7

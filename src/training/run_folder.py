@@ -1,0 +1,86 @@
+"""What lies in `output_path` from earlier runs: moved aside, never overwritten (SPEC section 10a)."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+import time
+
+from src.errors import RunError
+from src.log import LOGGER
+from src.models.checkpoint_file import PART
+from src.preflight import list_checkpoints, place_of
+
+BEST = "best_map.ckpt"
+HISTORY = "history.jsonl"
+# what tells of a run besides its checkpoints; the logs go on
+RECORDS = (HISTORY, "config.yaml", "run.json", "curves.png", "summary")
+
+
+def prepare_folder(output_path: str, rank: int, source: str = "") -> str:
+    """The checkpoint folder of a rank, `output_path/ckpt_{rank}`, without what is not this run's own.
+
+    Args:
+        source: rank 0's file that the run goes on from; "" for a fresh start.
+
+    An earlier run goes to `ckpt_{rank}.{time}`, rank 0's with its history and configuration. Of the run that is gone on
+    with only later files go there (damaged ones, or those of another continuation). Halves of killed runs are removed.
+    """
+    folder = os.path.join(os.path.abspath(output_path), f"ckpt_{rank}")
+    os.makedirs(folder, exist_ok=True)
+    for left_over in glob.glob(os.path.join(glob.escape(folder), PART + "*")):
+        os.remove(left_over)
+    records = [os.path.join(os.path.abspath(output_path), name) for name in RECORDS if rank == 0]
+    records = [path for path in records if os.path.exists(path)]
+    if source and os.path.dirname(os.path.abspath(source)) == os.path.join(os.path.dirname(folder), "ckpt_0"):
+        later = [path for path in list_checkpoints(folder) if place_of(path) > place_of(source)]
+        if later:
+            aside = _new_folder(folder)
+            for path in later:
+                os.rename(path, os.path.join(aside, os.path.basename(path)))
+            # the run that goes on may replace its best one, and its history forgets what is trained again
+            for path in (os.path.join(folder, BEST), *(p for p in records if os.path.basename(p) == HISTORY)):
+                if os.path.exists(path):
+                    shutil.copy2(path, aside)
+            LOGGER.warning("%d checkpoints later than the resumed one moved to %s", len(later), aside)
+    elif os.listdir(folder) or records:
+        aside = _new_folder(folder)
+        os.rename(folder, aside)  # onto the empty one
+        os.makedirs(folder)
+        for path in records:
+            os.rename(path, os.path.join(aside, os.path.basename(path)))
+        LOGGER.info("an earlier run was moved to %s", aside)
+    return folder
+
+
+def _new_folder(folder: str) -> str:
+    """An empty folder beside `folder`, named by the time; by a number too, where that one is taken."""
+    name = f"{folder}.{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in range(1, 1000):
+        aside = name if number == 1 else f"{name}-{number}"
+        try:
+            os.makedirs(aside)
+            return aside
+        except FileExistsError:
+            continue
+    raise RunError(f"{folder} cannot be moved aside: {name} to {name}-999 exist")
+
+
+def cut_history(output_path: str, epochs: int) -> None:
+    """Leave the lines of the first `epochs` epochs; the others will be trained again, or were cut by a kill."""
+    path = os.path.join(output_path, HISTORY)
+    if not os.path.exists(path):
+        return
+    kept = []
+    with open(path, encoding="utf-8") as handle:
+        for line in handle:
+            try:
+                if json.loads(line)["epoch"] <= epochs:
+                    kept.append(line.rstrip("\n") + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue
+    with open(path + ".tmp", "w", encoding="utf-8") as handle:
+        handle.writelines(kept)
+    os.replace(path + ".tmp", path)

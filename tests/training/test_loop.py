@@ -1,0 +1,147 @@
+"""The loop around a step that only counts: cut at any step it ends as uncut; bad figures reach no file."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from easydict import EasyDict
+from mindspore import Parameter, Tensor, nn
+
+from src.errors import RunError
+from src.preflight import find_resume
+from src.stop import Stop
+from src.training.checkpoint import Checkpoints, restore_run
+from src.training.loop import Trainer
+from src.training.run_folder import cut_history, prepare_folder
+from src.training.run_state import RunState
+
+STEPS, EPOCHS, RATES = 3, 3, np.linspace(1, 0, 9).astype(np.float32)
+
+
+class Data:
+    """Batches whose image id tells epoch and step."""
+
+    steps = STEPS
+
+    def epoch(self, epoch, first_step=0):
+        for number in range(first_step, STEPS):
+            yield (*[Tensor(np.zeros(1, np.float32))] * 4, Tensor(np.array([[10 * epoch + number]], np.int32)))
+
+
+class Step(nn.Cell):
+    """The loss is irregular in the number of the step; `bad` gives loss and norm of one step."""
+
+    def __init__(self, bad=None, after_step=None):
+        super().__init__()
+        self.weight = Parameter(Tensor(np.zeros(2, np.float32)), name="weight")
+        self.global_step = Parameter(Tensor(np.zeros(1, np.int32)), name="global_step")
+        self.bad, self.after_step, self.norm = bad or {}, after_step or {}, 0.0
+
+    def __call__(self, *batch):
+        done = int(self.global_step.asnumpy()[0]) + 1
+        self.global_step.set_data(Tensor(np.array([done], np.int32)))
+        self.weight.set_data(Tensor(self.weight.asnumpy() * 3 + np.float32(0.1 * done)))
+        loss, self.norm = self.bad.get(done, (1 / (done + 0.3), 2.0))
+        self.after_step.get(done, lambda: None)()
+        return Tensor(np.float32(loss))
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """A run's signal handlers do not outlive its test."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def config(folder, **more):
+    values = {"epoch_size": EPOCHS, "output_path": str(folder), "summary": False, "bn_recalibration_steps": 0}
+    values.update(eval_start_epoch=1, eval_interval=1, save_best_ckpt=True, save_checkpoint_epochs=1)
+    return EasyDict(dict(values, **more))
+
+
+def run(folder, step, stop=None, evaluate=None, **more):
+    """Start, or go on with what lies in the folder."""
+    state, source = RunState(steps_per_epoch=STEPS), ""
+    state, source = restore_run(step, find_resume("auto", str(folder)), state)
+    checkpoints = Checkpoints(prepare_folder(str(folder), 0, source), 9)
+    cut_history(str(folder), state.epochs)
+    trainer = Trainer(step, Data(), RATES, config(folder, **more), checkpoints, evaluate, stop=stop or Stop())
+    return trainer.run(state)
+
+
+def history(folder):
+    with open(folder / "history.jsonl", encoding="utf-8") as lines:
+        return [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in lines]
+
+
+def maps(*values):
+    """An evaluation that gives one figure after the other."""
+    left = iter(values)
+    return lambda should_stop: next(left)
+
+
+def test_what_a_run_leaves(tmp_path):
+    assert run(tmp_path, Step(), evaluate=maps(0.1, 0.3, 0.2)).best_map == 0.3
+    names = sorted(path.name for path in (tmp_path / "ckpt_0").iterdir())
+    assert names == ["best_map.ckpt", "ssd-1_3.ckpt", "ssd-2_3.ckpt", "ssd-3_3.ckpt"]
+    best = Step()
+    state, _ = restore_run(best, [str(tmp_path / "ckpt_0" / "best_map.ckpt")], RunState(steps_per_epoch=STEPS))
+    assert (state.epochs, state.best_map, int(best.global_step.asnumpy()[0])) == (2, 0.3, 6)
+    assert [line["mAP"] for line in history(tmp_path)] == [0.1, 0.3, 0.2]
+    assert [line["lr"] for line in history(tmp_path)] == [0.75, 0.375, 0.0]
+    np.testing.assert_allclose([line["loss"] for line in history(tmp_path)][0], np.mean([1 / 1.3, 1 / 2.3, 1 / 3.3]))
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+@pytest.mark.parametrize("saved_every", [1, 3])
+def test_stopped_at_any_step(tmp_path, at, saved_every):
+    for name in ("cut", "whole"):
+        (tmp_path / name).mkdir()
+    whole, stop = Step(), Stop()
+    run(tmp_path / "whole", whole, save_checkpoint_epochs=saved_every)
+    step = Step(after_step={at: lambda: signal.raise_signal(signal.SIGTERM)})
+    with pytest.raises(SystemExit) as left:
+        run(tmp_path / "cut", step, stop, save_checkpoint_epochs=saved_every)
+    assert left.value.code == 143
+    epoch, number = (at - 1) // STEPS + 1, (at - 1) % STEPS + 1
+    assert (tmp_path / "cut" / "ckpt_0" / f"ssd-{epoch}_{number}.ckpt").exists()
+    step = Step()
+    run(tmp_path / "cut", step, save_checkpoint_epochs=saved_every)
+    np.testing.assert_array_equal(step.weight.asnumpy(), whole.weight.asnumpy())
+    assert history(tmp_path / "cut") == history(tmp_path / "whole")
+    last = [(tmp_path / name / "ckpt_0" / "ssd-3_3.ckpt").read_bytes() for name in ("cut", "whole")]
+    assert last[0] == last[1]
+
+
+def test_stopped_in_an_evaluation(tmp_path):
+    values = maps(0.1, None)
+
+    def evaluate(should_stop):
+        value = values(should_stop)
+        if value is None:
+            signal.raise_signal(signal.SIGINT)
+            assert should_stop()
+        return value
+
+    with pytest.raises(SystemExit) as left:
+        run(tmp_path, Step(), evaluate=evaluate)
+    assert left.value.code == 130 and len(history(tmp_path)) == 1
+    step = Step()
+    run(tmp_path, step, evaluate=maps(0.3, 0.2))
+    assert int(step.global_step.asnumpy()[0]) == 9 and [line["mAP"] for line in history(tmp_path)] == [0.1, 0.3, 0.2]
+
+
+@pytest.mark.parametrize("figures", [(np.nan, 2.0), (np.inf, 2.0), (1.0, np.nan), (1.0, np.inf)])
+def test_not_finite_reaches_no_file(tmp_path, figures):
+    with pytest.raises(RunError) as error:
+        run(tmp_path, Step(bad={5: figures}))
+    for word in (f"loss is {figures[0]}", f"norm {figures[1]}", "epoch 2, step 2", "rate 0.5,", "images [11]", "ckpt_0"):
+        assert word in str(error.value)
+    assert [path.name for path in (tmp_path / "ckpt_0").iterdir()] == ["ssd-1_3.ckpt"] and len(history(tmp_path)) == 1
+    step = Step()
+    run(tmp_path, step)
+    assert np.isfinite(step.weight.asnumpy()).all() and len(history(tmp_path)) == 3
