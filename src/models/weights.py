@@ -13,6 +13,7 @@ from src.models.checkpoint_file import read_checkpoint
 BACKBONE = "feature_extractor.resnet."
 NETWORK = "network."
 MOMENTS = "moments."
+OF_A_TRAINING = ("global_step", "momentum", "learning_rate", "run_state")
 SHOWN = 5
 
 
@@ -48,12 +49,8 @@ def load_network(model: nn.Cell, path: str, key: str, leave_out: Sequence[str] =
     found = {bare(name): value for name, value in read_checkpoint(path, key).items()}
     found = _without_prefix(found, wanted, path)
     left_out = {bare(name) for name in leave_out}
-    skipped = {}
-    for name, value in found.items():
-        short = bare(name[len(MOMENTS) :]) if name.startswith(MOMENTS) else name
-        if short in left_out:
-            skipped[name] = _shapes(value, wanted.get(short))
     usable = {name: value for name, value in found.items() if name in wanted and name not in left_out}
+    skipped = {name: _shapes(value, wanted.get(name)) for name, value in found.items() if name not in usable}
     _load(usable, wanted, path, key, skipped, needs_all)
 
 
@@ -105,9 +102,15 @@ def _load(usable: dict, wanted: dict, path: str, key: str, skipped: dict, needs_
         len(skipped),
         len(missing),
     )
-    _tell(key, "left out", [f"{name} {shapes}" for name, shapes in skipped.items()])
+    _tell(key, "left out", [f"{name} {shapes}" for name, shapes in skipped.items() if not _is_usual(name)])
     _tell(key, "not in the file", missing)
+    LOGGER.debug("%s: a training's own entries, left out: %s", key, ", ".join(filter(_is_usual, skipped)))
     LOGGER.debug("%s: loaded: %s", key, ", ".join(usable))
+
+
+def _is_usual(name: str) -> bool:
+    """An entry of the optimiser or the run, which no network has."""
+    return name.startswith(MOMENTS) or name in OF_A_TRAINING
 
 
 def _tell(key: str, what: str, names: list) -> None:

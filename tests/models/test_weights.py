@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor
 
 from src.errors import UserError
-from src.models.build import build_model
+from src.models.build import build_model, freeze
 from src.models.weights import BACKBONE, load_backbone, load_network
 
 PREDICTORS = [f"network.multi_box.{kind}_layers.0.{part}" for kind in ("cls", "loc") for part in ("weight", "bias")]
@@ -61,6 +61,72 @@ def test_other_number_of_classes(model, tmp_path):
     for name, value in values(model).items():
         left_out = "network." + name in PREDICTORS
         np.testing.assert_array_equal(value, before[name] if left_out else before[name] + 1)
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ssd"), "propagate", True)
+    caplog.set_level(logging.DEBUG, "ssd")
+    return caplog
+
+
+def test_what_is_told(model, tmp_path, log):
+    """Counts and first names on the terminal, all names in the file (DEBUG)."""
+    entries = {"network." + name: value for name, value in values(model).items()}
+    entries["network.multi_box.cls_layers.0.weight"] = np.zeros((18, 256, 3, 3), np.float32)
+    entries["moments.network.multi_box.cls_layers.0.weight"] = np.zeros((18, 256, 3, 3), np.float32)
+    entries["global_step"] = np.zeros(1, np.int32)
+    entries["end_point.bias"] = np.zeros(10, np.float32)
+    missing = [name for name in entries if ".fpn." in name]
+    for name in missing:
+        entries.pop(name)
+    load_network(model, write(tmp_path / "three.ckpt", entries), "pre_trained", PREDICTORS)
+    everything = "\n".join(record.getMessage() for record in log.records)
+    terminal = "\n".join(record.getMessage() for record in log.records if record.levelno >= logging.INFO)
+    assert "multi_box.cls_layers.0.weight (18, 256, 3, 3) in the file, (486, 256, 3, 3) in the network" in terminal
+    assert "end_point.bias (10,) in the file" in terminal
+    for usual in ("moments.network.multi_box.cls_layers.0.weight", "global_step"):
+        assert usual in everything and usual not in terminal
+    count = len(values(model))
+    assert f"{count - 4 - len(missing)} of {count} parameters loaded" in terminal
+    assert f"7 left out, {4 + len(missing)} missing" in terminal
+    for name in missing:
+        assert name[len("network.") :] in everything
+    assert len(terminal) < 1500
+
+
+def test_any_prefix(model, tmp_path, log):
+    before = values(model)
+    entries = {"trainer.net." + name: value + 1 for name, value in before.items()}
+    load_network(model, write(tmp_path / "prefix.ckpt", entries), "pre_trained")
+    for name, value in values(model).items():
+        np.testing.assert_array_equal(value, before[name] + 1)
+    assert "below 'trainer.net.'" in log.text
+
+
+def test_all_are_needed(model, tmp_path):
+    entries, before = {name: value + 1 for name, value in values(model).items()}, values(model)
+    entries.pop("multi_box.cls_layers.0.bias")
+    path = write(tmp_path / "lacks.ckpt", entries)
+    with pytest.raises(UserError, match="lacks 1 of the network's .* first multi_box.cls_layers.0.bias"):
+        load_network(model, path, "checkpoint_file_path", needs_all=True)
+    for name, value in values(model).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_freeze(cfg256):
+    model = build_model(cfg256)
+    names = [p.name for p in model.trainable_params()]
+    freeze(model, None)
+    assert [p.name for p in model.trainable_params()] == names
+    freeze(model, ["multi_box.cls_layers", "feature_extractor.fpn."])
+    starts = ("multi_box.cls_layers", "feature_extractor.fpn.")
+    assert [p.name for p in model.trainable_params()] == [name for name in names if not name.startswith(starts)]
+    freeze(model, "backbone")
+    left = [p.name for p in model.trainable_params()]
+    assert left and not any(name.startswith((*starts, BACKBONE)) for name in left)
+    with pytest.raises(UserError, match="freeze_layer: .*multibox"):
+        freeze(model, ["multibox"])
 
 
 def test_a_foreign_checkpoint_is_refused(model, tmp_path):
