@@ -24,7 +24,7 @@ def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) 
         handler.close()
     prefix = "%(asctime)s " + (f"[{rank}] " if size > 1 else "")
     formatter = logging.Formatter(prefix + "%(levelname)s %(message)s", "%H:%M:%S")
-    console = logging.StreamHandler(sys.stdout)
+    console = _Console(sys.stdout)
     console.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     handlers = [console]
     if output_path:
@@ -68,14 +68,25 @@ class _LogLines:
         """Nothing is held back."""
 
 
-def progress(total: int, what: str, unit: str = "images", speaks: bool = True) -> tqdm:
+class _Console(logging.StreamHandler):
+    """Lines above the bar of a terminal, not through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=self.stream)
+        self.flush()
+
+
+def progress(total: int, what: str, unit: str = "images", speaks: bool = True, terminal_only: bool = False) -> tqdm:
     """A bar with rate and time left: drawn on a terminal, a line of the log every 20 seconds elsewhere.
 
     Args:
         speaks: False (ranks other than 0) shows nothing.
+        terminal_only: nothing elsewhere either (`disable` tells), for who writes lines of their own.
     """
     if sys.stderr.isatty():
-        return tqdm(total=total, desc=what, unit=f" {unit}", disable=not speaks, leave=False)
+        return tqdm(total=total, desc=what, unit=f" {unit}", disable=not speaks, leave=False, dynamic_ncols=True)
+    if terminal_only:
+        return tqdm(total=total, disable=True)
     return tqdm(
         total=total,
         desc=what,

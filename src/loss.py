@@ -26,7 +26,7 @@ class MultiBoxLoss(nn.Cell):
             ops.ReduceSum(),
             ops.Select(),
         )
-        self.less = ops.Less()
+        self.less, self.stack = ops.Less(), ops.Stack()
         self.zero, self.one = Tensor(0, mstype.int32), Tensor(1.0, mstype.float32)
 
     def focal(self, logits, labels):
@@ -49,10 +49,14 @@ class MultiBoxLoss(nn.Cell):
         size = self.abs(prediction - target)
         return self.select(self.less(size, self.one), 0.5 * size * size, size - 0.5)
 
-    def construct(self, pred_loc, pred_label, gt_loc, gt_label, num_match):
+    def parts(self, pred_loc, pred_label, gt_loc, gt_label, num_match):
+        """[2]: the classes' and the boxes' share of the loss."""
         labels = gt_label.astype(mstype.int32)
         classification = self.sum(self.focal(pred_label.astype(mstype.float32), labels))
         object_rows = self.expand(self.greater(labels, self.zero).astype(mstype.float32), -1)
         location = self.sum(self.smooth_l1(pred_loc.astype(mstype.float32), gt_loc) * object_rows)
         matches = self.maximum(self.sum(num_match.astype(mstype.float32)), self.one)
-        return (classification + location) / matches
+        return self.stack((classification, location)) / matches
+
+    def construct(self, pred_loc, pred_label, gt_loc, gt_label, num_match):
+        return self.sum(self.parts(pred_loc, pred_label, gt_loc, gt_label, num_match))

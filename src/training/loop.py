@@ -12,11 +12,12 @@ import numpy as np
 
 from src.data.pipeline import TrainingData
 from src.errors import RunError
-from src.log import LOGGER, append_json_line
+from src.log import LOGGER, append_json_line, progress
 from src.ranks import Ranks
 from src.stop import Stop
 from src.training.checkpoint import Checkpoints
 from src.training.recalibrate import recalibrate
+from src.training.run_folder import HISTORY
 from src.training.run_state import RunState
 
 REPORT_SECONDS = 20
@@ -67,22 +68,31 @@ class Trainer:
         return state
 
     def _epoch(self, state: RunState) -> RunState:
-        started, first = time.time(), state.epoch_step
-        reported = started
-        for batch in self.data.epoch(state.epochs, state.epoch_step):
-            state = self._one_step(state, batch)
-            if self.ranks.largest(self.stop.status):
-                self._leave(state)
-            if time.time() - reported > REPORT_SECONDS:
-                reported = time.time()
-                self._report(state, (reported - started) / (state.epoch_step - first))
-        seconds = (time.time() - started) / max(state.epoch_step - first, 1)
-        return self._close(state, seconds)
+        clock = _Clock(self.cfg.batch_size * self.ranks.size)
+        label = f"epoch {state.epochs + 1}/{self.cfg.epoch_size}"
+        batches = self.data.epoch(state.epochs, state.epoch_step)
+        with progress(self.data.steps, label, "steps", self.speaks, terminal_only=True) as bar:
+            bar.update(state.epoch_step)
+            while True:
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                clock.fetched()
+                state = self._one_step(state, batch)
+                clock.stepped()
+                if self.ranks.largest(self.stop.status):
+                    bar.close()
+                    self._leave(state)
+                bar.update()
+                bar.set_postfix_str(f"loss {sum(state.losses[-1]):.3f}, {clock.waiting:.1%} waiting", refresh=False)
+                if clock.since_report() > REPORT_SECONDS and bar.disable:
+                    self._report(state, clock)
+        return self._close(state, clock)
 
     def _one_step(self, state: RunState, batch: tuple) -> RunState:
         *arrays, ids = batch
         loss = float(self.step(*arrays).asnumpy())
-        norm = self.step.norm
+        norm, parts = self.step.norm, [float(part) for part in self.step.parts]
         rate = float(self.rates[state.steps])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise RunError(
@@ -90,9 +100,10 @@ class Trainer:
                 f"(learning rate {rate:.6g}, images {ids.asnumpy().ravel().tolist()}); the last good checkpoint is in "
                 f"{self.checkpoints.folder}; a smaller --lr usually helps"
             )
-        state = replace(state, epoch_step=state.epoch_step + 1, losses=[*state.losses, loss], norm=norm)
+        state = replace(state, epoch_step=state.epoch_step + 1, losses=[*state.losses, parts], norm=norm)
         if self.summary is not None:
-            for name, value in (("loss", loss), ("learning_rate", rate), ("gradient_norm", norm)):
+            figures = {"loss": loss, "loss_class": parts[0], "loss_box": parts[1], "learning_rate": rate}
+            for name, value in dict(figures, gradient_norm=norm).items():
                 self.summary.add_scalar(name, value, state.steps)
         return state
 
@@ -104,25 +115,19 @@ class Trainer:
         LOGGER.info("stopped by a signal after step %d: saved %s; --resume goes on from there", state.steps, path)
         raise SystemExit(status)
 
-    def _close(self, state: RunState, seconds: float) -> RunState:
+    def _close(self, state: RunState, clock: _Clock) -> RunState:
         """The end of an epoch: history, evaluation, checkpoints. A signal in here is heeded when it is over."""
         done, cfg = state.epochs + 1, self.cfg
         record = {
             "epoch": done,
             "steps": state.epoch_step,
-            "loss": float(np.mean(state.losses)),
+            **_mean_loss(state.losses),
             "lr": float(self.rates[state.steps - 1]),
             "gradient_norm": state.norm,
-            "seconds_a_step": round(seconds, 4),
+            "seconds_a_step": round(clock.seconds_a_step, 4),
+            "waiting_seconds_share": round(clock.waiting, 4),
         }
-        LOGGER.info(
-            "epoch %d/%d: loss %.4f, lr %.5f, %.3f s a step",
-            done,
-            cfg.epoch_size,
-            record["loss"],
-            record["lr"],
-            seconds,
-        )
+        LOGGER.info("epoch %d/%d: %s", done, cfg.epoch_size, self._figures(state, clock, state.losses))
         if done == cfg.epoch_size and cfg.bn_recalibration_steps:
             batches = recalibrate(
                 self.step.forward.network, (batch[0] for batch in self.data.epoch(done)), cfg.bn_recalibration_steps
@@ -140,7 +145,7 @@ class Trainer:
         if self.summary is not None and "mAP" in record:
             self.summary.add_scalar("mAP", record["mAP"], state.steps)
         if self.speaks:
-            append_json_line(os.path.join(cfg.output_path, "history.jsonl"), record)
+            append_json_line(os.path.join(cfg.output_path, HISTORY), record)
         if done < cfg.epoch_size and self.ranks.largest(self.stop.status):
             self._leave(finished)
         return finished
@@ -155,22 +160,90 @@ class Trainer:
             self._leave(state)
         return result
 
-    def _report(self, state: RunState, seconds: float) -> None:
+    def _report(self, state: RunState, clock: _Clock) -> None:
+        clock.reported()
         steps, epochs = self.data.steps, self.cfg.epoch_size
-        left = ((epochs - state.epochs) * steps - state.epoch_step) * seconds
+        left = ((epochs - state.epochs) * steps - state.epoch_step) * clock.seconds_a_step
         LOGGER.info(
-            "epoch %d/%d, step %d/%d: loss %.4f, lr %.5f, gradient norm %.2f, %.3f s a step, %d min %02d s left",
+            "epoch %d/%d, step %d/%d: %s, %d min %02d s left",
             state.epochs + 1,
             epochs,
             state.epoch_step,
             steps,
-            float(np.mean(state.losses[-20:])),
-            float(self.rates[state.steps - 1]),
-            state.norm,
-            seconds,
+            self._figures(state, clock, state.losses[-20:]),
             left // 60,
             left % 60,
         )
+
+    def _figures(self, state: RunState, clock: _Clock, losses: list) -> str:
+        mean = _mean_loss(losses)
+        return (
+            f"loss {mean['loss']:.4f} (classes {mean['loss_class']:.4f}, boxes {mean['loss_box']:.4f}), "
+            f"lr {float(self.rates[state.steps - 1]):.5f}, gradient norm {state.norm:.2f}, "
+            f"{clock.seconds_a_step:.3f} s a step, {clock.images_a_second:.1f} images/s, "
+            f"{clock.waiting:.1%} of it waiting for data"
+        )
+
+
+class _Clock:
+    """Where an epoch's time goes: steps, and waiting for their batches. Its first step, which compiles, counts only
+    until there is a second one."""
+
+    def __init__(self, images_a_step: int):
+        self._images = images_a_step
+        self._start = self._mark = self._report = time.time()
+        self._waited, self._steps = 0.0, 0
+
+    def fetched(self) -> None:
+        """A batch has come."""
+        now = time.time()
+        self._waited += now - self._mark
+        self._mark = now
+
+    def stepped(self) -> None:
+        """Its step is done."""
+        self._mark = time.time()
+        self._steps += 1
+        if self._steps == 1:
+            self._first = self._mark - self._start, self._waited
+
+    def reported(self) -> None:
+        """A line was logged now."""
+        self._report = time.time()
+
+    def since_report(self) -> float:
+        """Seconds since the last line."""
+        return time.time() - self._report
+
+    def _warm(self) -> tuple:
+        """(steps, seconds, seconds waited)."""
+        if self._steps < 2:
+            return max(self._steps, 1), max(self._mark - self._start, 1e-9), self._waited
+        seconds, waited = self._first
+        return self._steps - 1, max(self._mark - self._start - seconds, 1e-9), self._waited - waited
+
+    @property
+    def seconds_a_step(self) -> float:
+        """Waiting included."""
+        steps, seconds, _ = self._warm()
+        return seconds / steps
+
+    @property
+    def images_a_second(self) -> float:
+        """Of all ranks."""
+        return self._images / self.seconds_a_step
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time that went by until batches came."""
+        _, seconds, waited = self._warm()
+        return waited / seconds
+
+
+def _mean_loss(losses: list) -> dict:
+    """The loss and its parts over steps, each [classes, boxes]."""
+    classes, boxes = (float(part) for part in np.mean(losses, axis=0))
+    return {"loss": classes + boxes, "loss_class": classes, "loss_box": boxes}
 
 
 def _summary_writer(cfg):

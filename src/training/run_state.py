@@ -46,15 +46,15 @@ class RunState:
     """A place in a run.
 
     epochs: complete ones; epoch_step: steps done in the running epoch (all of them where only its evaluation is
-    missing); steps_per_epoch; losses: of the running epoch's steps; norm: of the last step's gradient; best_map: -1
-    before the first evaluation; images, size: rows of the records and number of ranks; config: the keys that the
-    figures follow from.
+    missing); steps_per_epoch; losses: of the running epoch's steps, each [the classes' part, the boxes' part]; norm: of
+    the last step's gradient; best_map: -1 before the first evaluation; images, size: rows of the records and number of
+    ranks; config: the keys that the figures follow from.
     """
 
     epochs: int = 0
     epoch_step: int = 0
     steps_per_epoch: int = 0
-    losses: List[float] = field(default_factory=list)
+    losses: List[List[float]] = field(default_factory=list)
     norm: float = 0.0
     best_map: float = -1.0
     images: int = 0

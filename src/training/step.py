@@ -27,7 +27,10 @@ def _scale_tensor(factor, gradient):
 
 
 class ModelWithLoss(nn.Cell):
-    """(images, gt_loc, gt_label, num_match) -> loss. `network` gives the names of published checkpoints."""
+    """(images, gt_loc, gt_label, num_match) -> the loss's two parts [2], see `MultiBoxLoss.parts`.
+
+    `network` gives the names of published checkpoints.
+    """
 
     def __init__(self, model: nn.Cell, loss: nn.Cell):
         super().__init__()
@@ -36,22 +39,22 @@ class ModelWithLoss(nn.Cell):
 
     def construct(self, images, gt_loc, gt_label, num_match):
         pred_loc, pred_label = self.network(images)
-        return self.loss(pred_loc, pred_label, gt_loc, gt_label, num_match)
+        return self.loss.parts(pred_loc, pred_label, gt_loc, gt_label, num_match)
 
 
 class Gradients(nn.Cell):
-    """(images, gt_loc, gt_label, num_match) -> (loss, gradients of loss * loss_scale)."""
+    """(images, gt_loc, gt_label, num_match) -> (parts of the loss [2], gradients of their sum * loss_scale)."""
 
     def __init__(self, forward: nn.Cell, weights, loss_scale: float):
         super().__init__(auto_prefix=False)
         self.forward = forward
         self.weights = weights
         self.gradient = ops.GradOperation(get_by_list=True, sens_param=True)
-        self.sens = Tensor(float(loss_scale), mstype.float32)
+        self.sens = Tensor(np.full(2, loss_scale, np.float32))
 
     def construct(self, images, gt_loc, gt_label, num_match):
-        loss = self.forward(images, gt_loc, gt_label, num_match)
-        return loss, self.gradient(self.forward, self.weights)(images, gt_loc, gt_label, num_match, self.sens)
+        parts = self.forward(images, gt_loc, gt_label, num_match)
+        return parts, self.gradient(self.forward, self.weights)(images, gt_loc, gt_label, num_match, self.sens)
 
 
 class Update(nn.Cell):
@@ -80,7 +83,9 @@ class Update(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """(images, gt_loc, gt_label, num_match) -> loss, and updates the model; `norm` is the last gradient's.
+    """(images, gt_loc, gt_label, num_match) -> loss, and updates the model.
+
+    Of the last step: `norm`, its gradient's, and `parts`, (classes, boxes), the loss's two parts.
 
     Args:
         forward: a `ModelWithLoss`.
@@ -97,7 +102,13 @@ class TrainStep(nn.Cell):
         self.reducer = reducer
         self.reduces = reducer is not None
         self.update = Update(optimizer, loss_scale, clip_global_norm)
-        self._norm = None
+        self.sum = ops.ReduceSum()
+        self._parts = self._norm = None
+
+    @property
+    def parts(self) -> tuple:
+        """(classes, boxes): the two parts of the last step's loss."""
+        return tuple(self._parts.asnumpy().tolist())
 
     @property
     def norm(self) -> float:
@@ -105,13 +116,13 @@ class TrainStep(nn.Cell):
         return float("nan") if self._norm is None else float(self._norm.asnumpy())
 
     def construct(self, images, gt_loc, gt_label, num_match):
-        loss, gradients = self.gradients(images, gt_loc, gt_label, num_match)
+        parts, gradients = self.gradients(images, gt_loc, gt_label, num_match)
         if self.reduces:
             gradients = self.reducer(gradients)
-        return loss, self.update(*gradients)
+        return self.sum(parts), parts, self.update(*gradients)
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
-        loss, self._norm = super().__call__(images, gt_loc, gt_label, num_match)
+        loss, self._parts, self._norm = super().__call__(images, gt_loc, gt_label, num_match)
         return loss
 
 
@@ -126,17 +137,18 @@ class RanksTrainStep(TrainStep):
         self._ranks = ranks
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
-        loss, gradients = self.gradients(images, gt_loc, gt_label, num_match)
+        parts, gradients = self.gradients(images, gt_loc, gt_label, num_match)
         # one flat array: a hundred small exchanges cost more than a large one
-        parts = [loss.asnumpy().reshape(1), *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
-        flat = np.concatenate(parts).astype(np.float32, copy=False)
+        pieces = [parts.asnumpy(), *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
+        flat = np.concatenate(pieces).astype(np.float32, copy=False)
         self._ranks.average(flat)
-        averaged, start = [], 1
+        averaged, start = [], 2
         for gradient in gradients:
             averaged.append(Tensor(flat[start : start + gradient.size].reshape(gradient.shape)))
             start += gradient.size
         self._norm = self.update(*averaged)
-        return Tensor(flat[0])
+        self._parts = Tensor(flat[:2])
+        return Tensor(flat[:2].sum())
 
 
 def parameter_groups(parameters, weight_decay: float) -> list:

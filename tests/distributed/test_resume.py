@@ -66,7 +66,7 @@ def outcome(output, ranks):
                     json.dumps({key: state[key] for key in sorted(state) if not key.endswith("random")})
                 )
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    return entries, [{key: value for key, value in row.items() if key != "seconds_a_step"} for row in history]
+    return entries, [{key: value for key, value in row.items() if "second" not in key} for row in history]
 
 
 WHOLE = {}

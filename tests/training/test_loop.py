@@ -36,13 +36,14 @@ class Step(nn.Cell):
         super().__init__()
         self.weight = Parameter(Tensor(np.zeros(2, np.float32)), name="weight")
         self.global_step = Parameter(Tensor(np.zeros(1, np.int32)), name="global_step")
-        self.bad, self.after_step, self.norm = bad or {}, after_step or {}, 0.0
+        self.bad, self.after_step, self.norm, self.parts = bad or {}, after_step or {}, 0.0, (0.0, 0.0)
 
     def __call__(self, *batch):
         done = int(self.global_step.asnumpy()[0]) + 1
         self.global_step.set_data(Tensor(np.array([done], np.int32)))
         self.weight.set_data(Tensor(self.weight.asnumpy() * 3 + np.float32(0.1 * done)))
         loss, self.norm = self.bad.get(done, (1 / (done + 0.3), 2.0))
+        self.parts = (0.75 * loss, 0.25 * loss)
         self.after_step.get(done, lambda: None)()
         return Tensor(np.float32(loss))
 
@@ -58,7 +59,8 @@ def handlers():
 
 
 def config(folder, **more):
-    values = {"epoch_size": EPOCHS, "output_path": str(folder), "summary": False, "bn_recalibration_steps": 0}
+    values = {"epoch_size": EPOCHS, "batch_size": 2, "output_path": str(folder), "summary": False}
+    values["bn_recalibration_steps"] = 0
     values.update(eval_start_epoch=1, eval_interval=1, save_best_ckpt=True, save_checkpoint_epochs=1)
     return EasyDict(dict(values, **more))
 
@@ -93,7 +95,9 @@ def test_what_a_run_leaves(tmp_path):
     assert (state.epochs, state.best_map, int(best.global_step.asnumpy()[0])) == (2, 0.3, 6)
     assert [line["mAP"] for line in history(tmp_path)] == [0.1, 0.3, 0.2]
     assert [line["lr"] for line in history(tmp_path)] == [0.75, 0.375, 0.0]
-    np.testing.assert_allclose([line["loss"] for line in history(tmp_path)][0], np.mean([1 / 1.3, 1 / 2.3, 1 / 3.3]))
+    first, loss = history(tmp_path)[0], np.mean([1 / 1.3, 1 / 2.3, 1 / 3.3])
+    figures = [first[name] for name in ("loss", "loss_class", "loss_box")]
+    np.testing.assert_allclose(figures, [loss, 0.75 * loss, 0.25 * loss], rtol=1e-6)
 
 
 @pytest.mark.parametrize("at", range(1, 10))
