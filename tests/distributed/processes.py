@@ -14,6 +14,8 @@ from tests.conftest import ROOT
 BIN = os.path.dirname(sys.executable)
 MARK = "SSD_TEST_RUN"
 GONE_SECONDS = 30
+# half of a short run is compilation, and half of that the head of four levels
+SMALL_HEAD = ["--num_addition_layers=1", "--extras_out_channels=[64, 64, 64, 64, 64]"]
 
 
 def has_mpirun() -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from tests.distributed.processes import Run, has_mpirun, mpirun
+from tests.distributed.processes import SMALL_HEAD, Run, has_mpirun, mpirun
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,6 +43,7 @@ def small(shapes, records="records"):
         "--batch_size=2",
         "--feature_extractor_base_param=",
         "--warmup_epochs=0",
+        *SMALL_HEAD,
     ]
 
 
