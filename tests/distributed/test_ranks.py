@@ -33,7 +33,7 @@ def expected():
     losses = []
     for number in range(worker.STEPS):
         parts = [step.gradients(*map(Tensor, worker.batch(rank, number))) for rank in range(2)]
-        losses.append(np.mean([float(loss.asnumpy()) for loss, _ in parts]))
+        losses.append(np.mean([float(loss.asnumpy().sum()) for loss, _ in parts]))
         mean = [(a.asnumpy().astype(np.float64) + b.asnumpy()) / 2 for a, b in zip(parts[0][1], parts[1][1])]
         norm = np.sqrt(sum((g**2).sum() for g in mean))
         for place, (weight, gradient) in enumerate(zip(weights, mean)):
