@@ -91,7 +91,10 @@ def main(argv) -> int:
     from src.training.run_folder import cut_history, prepare_folder
     from src.training.run_state import RunState, figures_config
 
-    source, state = "", RunState(steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
+    source, state = (
+        "",
+        RunState(steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg)),
+    )
     if resumes:
         state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
         LOGGER.info(

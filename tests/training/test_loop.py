@@ -143,7 +143,14 @@ def test_stopped_in_an_evaluation(tmp_path):
 def test_not_finite_reaches_no_file(tmp_path, figures):
     with pytest.raises(RunError) as error:
         run(tmp_path, Step(bad={5: figures}))
-    for word in (f"loss is {figures[0]}", f"norm {figures[1]}", "epoch 2, step 2", "rate 0.5,", "images [11]", "ckpt_0"):
+    for word in (
+        f"loss is {figures[0]}",
+        f"norm {figures[1]}",
+        "epoch 2, step 2",
+        "rate 0.5,",
+        "images [11]",
+        "ckpt_0",
+    ):
         assert word in str(error.value)
     assert [path.name for path in (tmp_path / "ckpt_0").iterdir()] == ["ssd-1_3.ckpt"] and len(history(tmp_path)) == 1
     step = Step()
