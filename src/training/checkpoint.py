@@ -105,8 +105,8 @@ def _check_rank(path: str, rank: int, saved: RunState) -> None:
     own = os.path.join(os.path.dirname(os.path.dirname(path)), f"ckpt_{rank}", os.path.basename(path))
     if os.path.basename(os.path.dirname(path)) == "ckpt_0" and rank < saved.size and not os.path.isfile(own):
         raise UserError(
-            f"resume: no such checkpoint: {own}; to start every rank from rank 0's file, copy that out of ckpt_0 and name "
-            f"it with --resume"
+            f"resume: no such checkpoint: {own}; to start every rank from rank 0's file, copy that out of ckpt_0 and "
+            f"name it with --resume"
         )
 
 

@@ -1,6 +1,5 @@
 """Checkpoints are whole or absent, damage is known, and a run's state comes back."""
 
-import json
 import os
 import random
 import subprocess
