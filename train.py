@@ -89,12 +89,11 @@ def main(argv) -> int:
     # 6. where the run stands
     from src.training.checkpoint import Checkpoints, restore_run
     from src.training.run_folder import cut_history, prepare_folder
+    from src.training.run_record import describe_start, record_start
     from src.training.run_state import RunState, figures_config
 
-    source, state = (
-        "",
-        RunState(steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg)),
-    )
+    source = ""
+    state = RunState(steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
     if resumes:
         state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
         LOGGER.info(
@@ -106,6 +105,7 @@ def main(argv) -> int:
     checkpoints = Checkpoints(prepare_folder(cfg.output_path, rank, source), cfg.keep_checkpoint_max)
     if rank == 0:
         cut_history(cfg.output_path, state.epochs)
+        record_start(cfg.output_path, describe_start(argv, cfg, ranks, source))
         with open(os.path.join(cfg.output_path, "config.yaml"), "w", encoding="utf-8") as handle:
             yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
 
