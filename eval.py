@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Measure a checkpoint: python3 eval.py --config_path ... --checkpoint_file_path output/ckpt_0/best_map.ckpt"""
+"""Measure a model: python3 eval.py --config_path ... --checkpoint_file_path output/ckpt_0/best_map.ckpt
+
+A MINDIR or ONNX file of export.py is measured alike: --checkpoint_file_path ssd.onnx
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,22 @@ def main(argv) -> int:
     cfg = load_config(argv)
     check_launch(cfg)
     checkpoint = checkpoint_file(cfg)
-    writable_folder(cfg.output_path, "output_path")
     setup_logging()
     prepare_environment()
     ranks = init_device(cfg)
     setup_logging(None, ranks.rank, ranks.size)
 
     from src.data.mindrecord import prepare_records
-    from src.evaluation.detector import build_evaluator, build_inference, detect
+    from src.evaluation.detector import build_evaluator, detect
     from src.evaluation.table import format_table
-    from src.models.build import build_model
-    from src.models.weights import load_network
+    from src.inference.detectors import open_model
 
+    detector = open_model(checkpoint, cfg)  # a wrong one is told before anything is written
+    writable_folder(cfg.output_path, "output_path")
     records = prepare_records(cfg, is_training=False, ranks=ranks)
-    model = build_model(cfg)
-    load_network(model, checkpoint, "checkpoint_file_path", needs_all=True)
-    inference, evaluator = build_inference(model, cfg), build_evaluator(records, cfg)
+    evaluator = build_evaluator(records, cfg)
     LOGGER.info("evaluating %s on %d images", checkpoint, records.count)
-    detect(inference, records, cfg, evaluator, ranks)
+    detect(detector, records, cfg, evaluator, ranks)
     if ranks.rank > 0:
         ranks.wait()
         return 0

@@ -1,39 +1,68 @@
 #!/usr/bin/env python3
-"""Ship a checkpoint: python3 export.py --checkpoint_file_path x.ckpt --file_name ssd --file_format MINDIR|AIR|ONNX"""
+"""Ship a checkpoint: python3 export.py --checkpoint_file_path x.ckpt --file_name ssd --file_format MINDIR|AIR|ONNX
+
+--export_uint8=True: the file takes pixels, uint8 RGB [B, H, W, 3], and normalises them itself.
+--export_nms=True (ONNX): the file does post-processing too and gives boxes in pixels.
+--export_images=DIR: pictures that the file is compared on, in place of the evaluation set's or drawn ones.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
-from src.config import checkpoint_file, load_config
+from src.config import checkpoint_file, data_file, load_config
 from src.device import init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.log import setup_logging
+
+COMPARED = 4
+
+
+def picture_folder(cfg) -> str:
+    """`export_images`, else the evaluation set's folder where it is on this machine, else ""."""
+    if cfg.export_images:
+        return cfg.export_images
+    folder = {
+        "coco": os.path.join(data_file(cfg, cfg.coco_root), cfg.val_data_type),
+        "voc": os.path.join(data_file(cfg, cfg.voc_root), "eval"),
+        "other": data_file(cfg, cfg.image_dir) if cfg.image_dir else "",
+    }[cfg.dataset]
+    return folder if os.path.isdir(folder) and any(os.scandir(folder)) else ""
 
 
 def main(argv) -> int:
     cfg = load_config(argv)
     checkpoint = checkpoint_file(cfg)
+    if not checkpoint.endswith(".ckpt"):
+        raise UserError(f"checkpoint_file_path: only a checkpoint (.ckpt) can be exported, got {checkpoint}")
     if cfg.file_format == "AIR" and cfg.device_target != "Ascend":
         raise UserError(
             f"file_format: AIR is written on Ascend only, device_target is {cfg.device_target}; use MINDIR or ONNX here"
         )
+    if cfg.export_nms and cfg.file_format != "ONNX":
+        raise UserError(f"export_nms: only an ONNX file can do NMS itself, file_format is {cfg.file_format}")
+
+    from src.inference.description import describe
+    from src.inference.exporter import export_network, target_path
+    from src.inference.pictures import comparison_pictures
+
+    path = target_path(cfg.file_name, cfg.file_format)
+    images, shapes, source = comparison_pictures(picture_folder(cfg), cfg.img_shape, max(COMPARED, cfg.batch_size))
     setup_logging()
     prepare_environment()
     init_device(cfg)
 
-    from src.evaluation.detector import build_inference
-    from src.evaluation.export import export_network
+    from src.inference.detectors import build_inference
     from src.models.build import build_model
     from src.models.weights import load_network
 
     model = build_model(cfg)
     load_network(model, checkpoint, "checkpoint_file_path", needs_all=True)
-    inference = build_inference(model, cfg)
-    inference.set_train(False)
-    path, report = export_network(inference, cfg.file_name, cfg.file_format, (cfg.batch_size, 3, *cfg.img_shape))
+    description = describe(cfg, cfg.export_uint8, cfg.export_nms)
+    report = export_network(build_inference(model, cfg), description, cfg.file_format, path, images, shapes)
     print(f"exported: {path}")
-    print(report)
+    print(f"{report} ({source})")
     return 0
 
 

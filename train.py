@@ -112,14 +112,16 @@ def main(argv) -> int:
     # 7. evaluation in training
     evaluate = None
     if cfg.run_eval:
-        from src.evaluation.detector import build_evaluator, build_inference, detect, first_averages
+        from src.evaluation.detector import build_evaluator, detect, first_averages
+        from src.inference.detectors import build_detector
 
-        inference, evaluator = build_inference(model, cfg), build_evaluator(eval_records, cfg)
+        detector, evaluator = build_detector(model, cfg), build_evaluator(eval_records, cfg)
 
         def evaluate(should_stop):
             evaluator.clear()
+            detector.cell.set_train(False)
             with first_averages(model, ranks):
-                if not detect(inference, eval_records, cfg, evaluator, ranks, should_stop):
+                if not detect(detector, eval_records, cfg, evaluator, ranks, should_stop):
                     return None
             result = ranks.broadcast(evaluator.summarize() if rank == 0 else None)
             LOGGER.info("mAP %.4f (all images), %.4f (published protocol)", result["mAP"], result["mAP_published"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import colorsys
-from typing import Sequence
+from typing import Optional, Sequence
 
 import cv2
 import numpy as np
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (110, 110, 110)
+SMALLEST = 480  # pixels of a picture's longer side that detections are drawn on
 
 
 def class_colour(label: int) -> tuple:
@@ -19,7 +20,7 @@ def class_colour(label: int) -> tuple:
 
 
 def draw_box(image: np.ndarray, box_px: Sequence[float], colour: tuple, thickness: int = 2) -> None:
-    """The outline of a box y1, x1, y2, x2 with a dark seam, so that it shows on its own colour too."""
+    """The outline of a box y1, x1, y2, x2, a thick one with a dark seam, so that it shows on its own colour too."""
     y1, x1, y2, x2 = (int(round(v)) for v in box_px)
     if thickness > 1:
         cv2.rectangle(image, (x1, y1), (x2, y2), BLACK, thickness + 2, cv2.LINE_AA)
@@ -37,16 +38,78 @@ def draw_corners(image: np.ndarray, box_px: Sequence[float], colour: tuple = WHI
             cv2.line(image, (x, y), (x, y + down * arm), paint, thickness)
 
 
-def draw_tag(image: np.ndarray, text: str, box_px: Sequence[float], colour: tuple, below: bool = False) -> None:
-    """A text on a filled plate at the upper (or lower) left of a box, kept inside the image."""
-    (width, height), _ = cv2.getTextSize(text, FONT, 0.45, 1)
-    y1, x1, y2, _ = (int(round(v)) for v in box_px)
-    base = y2 + height + 6 if below else y1 - 5
-    base = int(np.clip(base, height + 4, max(image.shape[0] - 4, height + 4)))
-    left = int(np.clip(x1, 0, max(image.shape[1] - width - 6, 0)))
-    cv2.rectangle(image, (left, base - height - 4), (left + width + 6, base + 4), colour, -1)
+def draw_tag(
+    image: np.ndarray,
+    text: str,
+    box_px: Sequence[float],
+    colour: tuple,
+    below: bool = False,
+    scale: float = 1.0,
+    taken: Optional[list] = None,
+) -> None:
+    """A text on a filled plate at the upper (or lower) left of a box, kept inside the image.
+
+    Args:
+        scale: size of the text; 1 suits a picture of some 600 pixels.
+        taken: plates drawn before: this one goes to the corner of its box where it covers them least, and is added.
+    """
+    font, pen, edge = 0.45 * scale, max(1, round(scale)), max(2, round(3 * scale))
+    (width, height), _ = cv2.getTextSize(text, FONT, font, pen)
+    width, height = width + 2 * edge, height + 3 * edge
+    y1, x1, y2, x2 = (int(round(v)) for v in box_px)
+    corners = [(y2 - edge // 2, x1)] if below else [(y1 - height, x1)]
+    if taken is not None:
+        corners += [(y1, x1), (y2, x1), (y1 - height, x2 - width), (y2, x2 - width), (y2 - height, x1)]
+    plates = []
+    for top, left in corners:
+        top = int(np.clip(top, 0, max(image.shape[0] - height, 0)))
+        left = int(np.clip(left, 0, max(image.shape[1] - width, 0)))
+        plates.append((top, left, top + height, left + width))
+    top, left, bottom, right = plates[0]
+    if taken is not None:
+        top, left, bottom, right = min(plates, key=lambda plate: sum(_shared(plate, other) for other in taken))
+        taken.append((top, left, bottom, right))
+    cv2.rectangle(image, (left, top), (right, bottom), colour, -1)
     bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140
-    cv2.putText(image, text, (left + 3, base), FONT, 0.45, BLACK if bright else WHITE, 1, cv2.LINE_AA)
+    base = (left + edge, bottom - round(1.5 * edge))
+    cv2.putText(image, text, base, FONT, font, BLACK if bright else WHITE, pen, cv2.LINE_AA)
+
+
+def _shared(first: tuple, second: tuple) -> int:
+    rows = min(first[2], second[2]) - max(first[0], second[0])
+    columns = min(first[3], second[3]) - max(first[1], second[1])
+    return max(rows, 0) * max(columns, 0)
+
+
+def draw_detections(
+    image: np.ndarray, boxes_px: np.ndarray, labels: Sequence[int], scores: Sequence[float], names: Sequence[str]
+) -> np.ndarray:
+    """A copy of the picture with every detection: the surest on top, each class in its colour, names beside the boxes.
+
+    Args:
+        image: BGR uint8 [H, W, 3]; one smaller than `SMALLEST` pixels comes back enlarged, so that names can be read.
+        boxes_px: [D, 4] y1, x1, y2, x2; labels, scores: [D]; names: of all classes.
+    """
+    longer = max(image.shape[:2])
+    image, factor = fitted(image, SMALLEST) if longer < SMALLEST else (image.copy(), 1.0)
+    image = np.ascontiguousarray(image)
+    scale = max(1.0, longer / 900)
+    order = np.argsort(scores, kind="stable")
+    for row in order:
+        box = np.asarray(boxes_px[row]) * factor
+        # a box of a few pixels would vanish under its own outline
+        thickness = max(1, min(round(2 * scale), int(min(box[2] - box[0], box[3] - box[1]) // 8)))
+        draw_box(image, box, class_colour(int(labels[row])), thickness)
+    taken = []
+    for row in order[::-1]:
+        text = f"{ascii_name(names[labels[row]], int(labels[row]))} {scores[row]:.2f}"
+        draw_tag(image, text, np.asarray(boxes_px[row]) * factor, class_colour(int(labels[row])), False, scale, taken)
+    return image
+
+
+def ascii_name(name: str, label: int) -> str:
+    """A class name as OpenCV's fonts can draw it: one in another script becomes its number."""
+    return name if name.isascii() else f"class {label}"
 
 
 def caption(lines: Sequence[str], width: int) -> np.ndarray:

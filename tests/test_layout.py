@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-ORDER = ["config", "boxes", "data", "models", "loss", "training", "evaluation"]
+ORDER = ["config", "boxes", "data", "models", "loss", "training", "inference", "evaluation"]
 FREE = {"errors", "log", "compat", "device", "preflight", "drawing", "ranks", "stop"}
 
 

@@ -11,7 +11,7 @@ from src.compat import map_columns
 from src.data.images import decode_rgb
 from src.data.mindrecord import Records
 from src.data.record_files import stored_boxes
-from src.data.transforms import TrainTransform, resize, to_network
+from src.data.transforms import TrainTransform, resize
 
 COLUMNS = ["img_id", "image", "annotation"]
 
@@ -51,7 +51,7 @@ class TrainingData:
         return shuffled[:used][self.rank :: self.size].tolist()
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
-        """(images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]) as Tensors.
+        """Tensors (images uint8 RGB [B, H, W, 3], gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]).
 
         Args:
             first_step: steps of the epoch that were done before (a resumed run); they are not read again.
@@ -78,7 +78,7 @@ class TrainingData:
 
 
 def evaluation_batches(records: Records, cfg, rank: int = 0, size: int = 1) -> Iterator[tuple]:
-    """(img_id int [n], images float32 [n, 3, H, W], shapes int [n, 2]) as arrays; the last batch may be short.
+    """(img_id int [n], images uint8 RGB [n, H, W, 3], shapes int [n, 2]) as arrays; the last batch may be short.
 
     Every image comes once, on one rank.
     """
@@ -90,7 +90,7 @@ def evaluation_batches(records: Records, cfg, rank: int = 0, size: int = 1) -> I
 
     def prepare(img_id, image):
         pixels = _decode(image, img_id)
-        return to_network(resize(pixels, cfg.img_shape)), np.array(pixels.shape[:2], np.int32), img_id
+        return resize(pixels, cfg.img_shape), np.array(pixels.shape[:2], np.int32), img_id
 
     rows = ds.MindDataset(records.files[0], ["img_id", "image"], sampler=ds.SubsetSampler(order))
     rows = map_columns(rows, prepare, ["img_id", "image"], ["image", "shape", "id"], cfg.num_parallel_workers)

@@ -126,7 +126,7 @@ def color_jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def to_network(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB [H, W, 3] -> normalised float32 [3, H, W]."""
+    """uint8 RGB [H, W, 3] -> normalised float32 [3, H, W]; in a run the network does it (`models.layers.Pixels`)."""
     return np.ascontiguousarray(((image.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1))
 
 
@@ -134,7 +134,7 @@ class TrainTransform:
     """The training pipeline of one sample. The stream comes from (seed, epoch, image id), never from the worker.
 
     Call: RGB image [H, W, 3], boxes [M, 5] in pixels, image id ->
-    image [3, h, w], loc [N, 4], label [N], num_match [1] (float32, int32).
+    image uint8 RGB [h, w, 3], loc float32 [N, 4], label int32 [N], num_match float32 [1].
     """
 
     def __init__(
@@ -174,4 +174,4 @@ class TrainTransform:
     def __call__(self, image: np.ndarray, boxes: np.ndarray, image_id: int) -> tuple:
         image, boxes_norm = self.augment(image, boxes, image_id)
         loc, label, num_match = encode_targets(boxes_norm, *self.defaults, self.match_threshold, self.prior_scaling)
-        return to_network(image), loc, label, np.array([num_match], np.float32)
+        return np.ascontiguousarray(image), loc, label, np.array([num_match], np.float32)

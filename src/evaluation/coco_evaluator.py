@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from src.data.coco import load_coco_json
 from src.errors import UserError
-from src.evaluation.postprocess import postprocess
+from src.boxes.postprocess import postprocess
 from src.log import LOGGER
 
 ALL_AREAS, MOST_DETECTIONS = 0, -1
@@ -76,12 +76,20 @@ class CocoEvaluator:
         Raises:
             UserError: the annotation file has no such image.
         """
-        position = self._position(image_id)
         if np.shape(scores)[-1] != len(self.classes):
             raise ValueError(f"scores have {np.shape(scores)[-1]} columns, but there are {len(self.classes)} classes")
-        boxes_px, scores, labels = postprocess(
-            boxes_norm, scores, image_shape, self.min_score, self.nms_threshold, self.max_boxes
+        self.add(
+            image_id,
+            *postprocess(boxes_norm, scores, image_shape, self.min_score, self.nms_threshold, self.max_boxes),
         )
+
+    def add(self, image_id, boxes_px: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
+        """Add one image's detections as post-processing gives them: boxes [D, 4] y1, x1, y2, x2 in pixels.
+
+        Raises:
+            UserError: the annotation file has no such image.
+        """
+        position = self._position(image_id)
         own = self._image_ids[position]
         categories = [self._categories.get(name) for name in self.classes]
         self._found[position] = [

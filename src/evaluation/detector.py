@@ -1,25 +1,18 @@
-"""Network + records -> the evaluator's detections."""
+"""Detector + records -> the evaluator's detections."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import Callable
 
-import numpy as np
 from mindspore import Tensor, nn
 
-from src.boxes.default_boxes import build_default_boxes
 from src.data.mindrecord import Records
 from src.data.pipeline import evaluation_batches
 from src.evaluation.coco_evaluator import CocoEvaluator
+from src.inference.detectors import Detector
 from src.log import progress
-from src.models.ssd import SSDInference
 from src.ranks import Ranks
-
-
-def build_inference(model: nn.Cell, cfg) -> SSDInference:
-    """The inference network of a config around a model."""
-    return SSDInference(model, build_default_boxes(cfg)[0], cfg.prior_scaling)
 
 
 def build_evaluator(records: Records, cfg) -> CocoEvaluator:
@@ -48,7 +41,7 @@ def _set(parameters: list, values: list) -> None:
 
 
 def detect(
-    inference: SSDInference,
+    detector: Detector,
     records: Records,
     cfg,
     evaluator: CocoEvaluator,
@@ -63,7 +56,6 @@ def detect(
     Returns:
         False where it was stopped.
     """
-    inference.set_train(False)
     total = len(range(ranks.rank, records.count, ranks.size))
     # the longest shard's number of batches: a rank that is done early still answers `should_stop`
     rounds = -(-(-(-records.count // ranks.size)) // cfg.batch_size)
@@ -74,21 +66,11 @@ def detect(
                 return False
             batch = next(batches, None)
             if batch is not None:
-                _detect_batch(inference, records, cfg, evaluator, batch)
-                bar.update(len(batch[0]))
+                ids, images, shapes = batch
+                for img_id, detections in zip(ids, detector(images, shapes)):
+                    evaluator.add(records.own_id(img_id), *detections)
+                bar.update(len(ids))
     if ranks.size > 1:
         for detections in ranks.gather(evaluator.detections) or []:
             evaluator.extend(detections)
     return True
-
-
-def _detect_batch(inference: SSDInference, records: Records, cfg, evaluator: CocoEvaluator, batch: tuple) -> None:
-    ids, images, shapes = batch
-    count = len(ids)
-    if count < cfg.batch_size:
-        # one shape for the graph: the last batch is filled up and the filling ignored
-        filling = np.zeros((cfg.batch_size - count, *images.shape[1:]), images.dtype)
-        images = np.concatenate([images, filling])
-    boxes, scores = (output.asnumpy() for output in inference(Tensor(images)))
-    for row in range(count):
-        evaluator.update(records.own_id(ids[row]), boxes[row], scores[row], shapes[row].tolist())

@@ -9,7 +9,7 @@ from src.errors import UserError
 from src.log import LOGGER
 from src.models.fpn import FeatureExtractor
 from src.models.head import MultiBoxHead
-from src.models.layers import initialize
+from src.models.layers import Pixels, initialize
 from src.models.resnet import ResNet50
 from src.models.ssd import SSD
 from src.models.weights import BACKBONE, bare
@@ -25,7 +25,9 @@ def build_model(cfg) -> nn.Cell:
     """
     if cfg.model_name not in BACKBONES:
         raise UserError(f"model_name: unknown model '{cfg.model_name}', known are {sorted(BACKBONES)}")
-    extractor = FeatureExtractor(BACKBONES[cfg.model_name](), cfg.extras_out_channels[0])
+    extractor = FeatureExtractor(
+        BACKBONES[cfg.model_name](cfg.backbone_padding == "symmetric"), cfg.extras_out_channels[0]
+    )
     if tuple(cfg.steps) != extractor.strides:
         raise UserError(
             f"steps: {cfg.model_name} has strides {list(extractor.strides)}, the config says {list(cfg.steps)}"
@@ -40,7 +42,7 @@ def build_model(cfg) -> nn.Cell:
     if cfg.use_float16:
         model.to_float(mstype.float16)
         for _, cell in model.cells_and_names():
-            if isinstance(cell, nn.BatchNorm2d):
+            if isinstance(cell, (nn.BatchNorm2d, Pixels)):
                 cell.to_float(mstype.float32)
     return model
 

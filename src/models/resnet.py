@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn
 
-from src.models.layers import conv
+from src.models.layers import SymmetricPad, conv
 
 
 def _bn(channels: int, gamma_init: str = "ones") -> nn.BatchNorm2d:
@@ -15,12 +15,12 @@ def _bn(channels: int, gamma_init: str = "ones") -> nn.BatchNorm2d:
 class Bottleneck(nn.Cell):
     """1x1, 3x3 (carries the stride), 1x1; a projection where the stride or the channels change."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
+    def __init__(self, channels_in: int, channels_out: int, stride: int, symmetric: bool = False):
         super().__init__()
         width = channels_out // 4
         self.conv1 = conv(channels_in, width, 1)
         self.bn1 = _bn(width)
-        self.conv2 = conv(width, width, 3, stride)
+        self.conv2 = conv(width, width, 3, stride, symmetric=symmetric)
         self.bn2 = _bn(width)
         self.conv3 = conv(width, channels_out, 1)
         self.bn3 = _bn(channels_out, "zeros")  # the block starts as the identity
@@ -39,25 +39,33 @@ class Bottleneck(nn.Cell):
 
 
 class ResNet50(nn.Cell):
-    """[B, 3, H, W] -> C3, C4, C5: [B, 512, H/8, W/8], [B, 1024, H/16, W/16], [B, 2048, H/32, W/32]."""
+    """[B, 3, H, W] -> C3, C4, C5: [B, 512, H/8, W/8], [B, 1024, H/16, W/16], [B, 2048, H/32, W/32].
+
+    Args:
+        symmetric: pad strided layers alike on both sides, as PyTorch's ResNet50 does. On even sizes MindSpore's "same"
+            pads below and to the right only, so that every output looks one pixel further (SPEC section 4).
+    """
 
     out_channels = (512, 1024, 2048)
     strides = (8, 16, 32)
 
-    def __init__(self):
+    def __init__(self, symmetric: bool = False):
         super().__init__()
-        self.conv1 = conv(3, 64, 7, 2)
+        self.conv1 = conv(3, 64, 7, 2, symmetric=symmetric)
         self.bn1 = _bn(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="same")
-        self.layer1 = self._layer(3, 64, 256, 1)
-        self.layer2 = self._layer(4, 256, 512, 2)
-        self.layer3 = self._layer(6, 512, 1024, 2)
-        self.layer4 = self._layer(3, 1024, 2048, 2)
+        if symmetric:  # after a ReLU zeros never win; 1.10 has no padding here
+            pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid")
+            self.maxpool = nn.SequentialCell([SymmetricPad(1), pool])
+        self.layer1 = self._layer(3, 64, 256, 1, symmetric)
+        self.layer2 = self._layer(4, 256, 512, 2, symmetric)
+        self.layer3 = self._layer(6, 512, 1024, 2, symmetric)
+        self.layer4 = self._layer(3, 1024, 2048, 2, symmetric)
 
     @staticmethod
-    def _layer(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.SequentialCell:
-        cells = [Bottleneck(channels_in, channels_out, stride)]
+    def _layer(blocks: int, channels_in: int, channels_out: int, stride: int, symmetric: bool) -> nn.SequentialCell:
+        cells = [Bottleneck(channels_in, channels_out, stride, symmetric)]
         cells += [Bottleneck(channels_out, channels_out, 1) for _ in range(blocks - 1)]
         return nn.SequentialCell(cells)
 

@@ -8,17 +8,23 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from src.models.layers import Pixels
+
 
 class SSD(nn.Cell):
-    """images [B, 3, H, W] -> pred_loc [B, N, 4], pred_label [B, N, C] (logits), float32 both."""
+    """images -> pred_loc [B, N, 4], pred_label [B, N, C] (logits), float32 both.
+
+    images are normalised float32 [B, 3, H, W], or pixels uint8 RGB [B, H, W, 3].
+    """
 
     def __init__(self, feature_extractor: nn.Cell, head: nn.Cell):
         super().__init__()
+        self.pixels = Pixels()
         self.multi_box = head
         self.feature_extractor = feature_extractor
 
     def construct(self, x):
-        return self.multi_box(self.feature_extractor(x))
+        return self.multi_box(self.feature_extractor(self.pixels(x)))
 
 
 class SSDInference(nn.Cell):

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from src.errors import UserError
 from src.evaluation.coco_evaluator import CocoEvaluator
-from src.evaluation.postprocess import postprocess
+from src.boxes.postprocess import postprocess
 from src.evaluation.table import format_table
 from tests import oracles
 

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Make a backbone checkpoint from ResNet50 weights of another program.
+
+    python3 scripts/convert_backbone.py --input resnet50.pth --output ckpt/resnet50.ckpt --fold_eps
+
+--input: torchvision's state dict as .pth or .pt (needs torch), .safetensors (needs safetensors) or .npz, or a
+MindSpore resnet50.ckpt. --output is what the key feature_extractor_base_param reads. BN averages come along; the
+classifier is left out; every entry of the input is accounted for.
+
+torchvision's network differs from the published one in two ways. BN's eps is 1e-5 there and 1e-3 here: --fold_eps
+scales gamma so that both compute the same. Strided layers pad both sides there, below and right only here:
+--backbone_padding=symmetric in training, evaluation and export makes them equal (and the checkpoint's names stay).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src.errors import UserError, run_main  # noqa: E402
+from src.models.resnet_names import convert  # noqa: E402
+
+
+def read_torch(path: str) -> dict:
+    """A state dict, bare or under the key of a training checkpoint."""
+    import torch
+
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    return {name: value.float().numpy() for name, value in content.items()}
+
+
+def read_safetensors(path: str) -> dict:
+    """Every tensor of the file (half precisions too, but bfloat16, which NumPy lacks)."""
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def read_npz(path: str) -> dict:
+    """Every array of the file."""
+    with np.load(path, allow_pickle=False) as content:
+        return {name: content[name] for name in content.files}
+
+
+def read_mindspore(path: str) -> dict:
+    """Every entry of a MindSpore checkpoint."""
+    from src.models.checkpoint_file import read_checkpoint
+
+    return {name: entry.asnumpy() for name, entry in read_checkpoint(path, "input").items()}
+
+
+READERS = {
+    ".pth": read_torch,
+    ".pt": read_torch,
+    ".safetensors": read_safetensors,
+    ".npz": read_npz,
+    ".ckpt": read_mindspore,
+}
+
+
+def read(path: str) -> dict:
+    """Name -> array of a file, by its ending.
+
+    Raises:
+        UserError: no such file, another ending, a package that is missing, a damaged file.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if not os.path.isfile(path):
+        raise UserError(f"--input: no such file: {os.path.abspath(path)}")
+    if ending not in READERS:
+        raise UserError(f"--input: a name that ends in {', '.join(READERS)} is wanted, got {path}")
+    try:
+        return READERS[ending](path)
+    except ImportError as error:
+        raise UserError(
+            f"--input: reading {ending} needs the package {error.name}: pip install {error.name}, or save the state "
+            f"dict as .npz where it is installed: numpy.savez('x.npz', **{{k: v.numpy() for k, v in state.items()}})"
+        ) from None
+    except UserError:
+        raise
+    except Exception as error:  # each library has its own kinds for a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"--input: {path} is damaged or no {ending} file: {reason}") from None
+
+
+def main(argv) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", required=True, metavar="FILE")
+    parser.add_argument("--output", required=True, metavar="FILE.ckpt")
+    parser.add_argument(
+        "--fold_eps", action="store_true", help="for weights of PyTorch: BN computes what it does there"
+    )
+    options = parser.parse_args(argv)
+    folder = os.path.dirname(os.path.abspath(options.output))
+    if not options.output.endswith(".ckpt"):
+        raise UserError(f"--output: a name that ends in .ckpt is wanted, got {options.output}")
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise UserError(f"--output: cannot write to {folder}")
+    found = read(options.input)
+    converted, unused = convert(found, options.input, options.fold_eps)
+
+    from src.models.checkpoint_file import write_whole
+
+    write_whole(options.output, converted)
+    print(f"{options.output}: {len(converted)} parameters of the backbone, all of ResNet50's")
+    print(f"of {len(found)} entries {len(unused)} have no place in it: {', '.join(unused) or 'none'}")
+    print("BN: gamma scaled for eps 1e-3" if options.fold_eps else "BN: as it was (eps is 1e-3 here; see --fold_eps)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

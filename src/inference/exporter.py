@@ -1,0 +1,131 @@
+"""Export of the inference network, proven by loading the file back (SPEC section 9)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from typing import Sequence, Tuple
+
+import numpy as np
+
+from src.errors import RunError, UserError
+from src.inference.description import ModelDescription, description_file, write_description
+from src.inference.detectors import Detector, NetworkDetector, OnnxDetector, load_mindir
+
+ENDINGS = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
+# float32 rounding of two implementations of the same network; boxes and scores lie in [0, 1]
+TOLERANCE = 1e-3
+# NMS in float32 may decide otherwise than in float64 where an overlap lies on the threshold, or two scores are equal
+NMS_TOLERANCE = 0.02
+
+
+def target_path(file_name: str, file_format: str) -> str:
+    """Absolute path of the file to write: `file_name` with or without the format's ending.
+
+    Raises:
+        UserError: its folder is not there or cannot be written.
+    """
+    ending = ENDINGS[file_format]
+    stem = file_name[: -len(ending)] if file_name.lower().endswith(ending) else file_name
+    path = os.path.abspath(stem + ending)
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise UserError(f"file_name: cannot write to {folder}; make the folder or name another with --file_name")
+    if not os.path.basename(stem) or os.path.isdir(path):
+        raise UserError(f"file_name: {file_name!r} names no file")
+    return path
+
+
+def export_network(
+    inference, description: ModelDescription, file_format: str, path: str, images: np.ndarray, shapes: np.ndarray
+) -> str:
+    """Write the network with a fixed input, load the file and compare its output with the network's.
+
+    Args:
+        inference: a `src.models.ssd.SSDInference` in evaluation mode.
+        description: the input that is wanted, with its batch size, and for ONNX whether NMS goes in.
+        path: from `target_path`. The description travels in an ONNX file, and as a json beside the others.
+        images, shapes: uint8 RGB [n, H, W, 3] and (height, width) [n, 2] of the originals, to compare with.
+
+    Returns:
+        One line about the comparison.
+
+    Raises:
+        RunError: the file computes something else, or could not be made; nothing is left of it.
+    """
+    import mindspore as ms
+    from mindspore import Tensor
+
+    raw = replace(description, nms=False)
+    own = NetworkDetector(inference, raw)
+    example = own._input(np.zeros((description.batch_size, *description.img_shape, 3), np.uint8))
+    folder = tempfile.mkdtemp(prefix=".part-", dir=os.path.dirname(path))
+    beside = os.path.join(folder, "model" + ENDINGS[file_format])
+    try:
+        ms.export(inference, Tensor(example), file_name=os.path.splitext(beside)[0], file_format=file_format)
+        os.chmod(beside, 0o644)
+        if file_format == "ONNX":
+            report = _finish_onnx(beside, description, own, images, shapes)
+        else:
+            report = "not loaded back: nothing here can run this format"
+            if file_format == "MINDIR":
+                report = _compare_raw(own, NetworkDetector(load_mindir(beside), raw), images, shapes)
+            write_description(raw, beside, description_file(beside))
+            os.replace(description_file(beside), description_file(path))
+        os.replace(beside, path)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path}: {file_format} could not be written: {reason}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
+
+
+def _finish_onnx(path: str, description: ModelDescription, own: Detector, images, shapes) -> str:
+    from src.inference.onnx_graph import add_nms, finish
+
+    finish(path, replace(description, nms=False))
+    raw = OnnxDetector(path)
+    report = _compare_raw(own, raw, images, shapes)
+    if not description.nms:
+        return report
+    add_nms(path, description)
+    missed, count, furthest = compare_detections(raw(images, shapes), OnnxDetector(path)(images, shapes))
+    if missed > NMS_TOLERANCE * max(count, 50):
+        raise RunError(f"{path}: NMS inside differs in {missed} of {count} detections; the file was not kept")
+    return f"{report}; NMS inside: {count} detections, {missed} differ, boxes by at most {furthest:.2g} pixels"
+
+
+def _compare_raw(own: Detector, loaded: Detector, images: np.ndarray, shapes: np.ndarray) -> str:
+    largest, size = 0.0, own.description.batch_size
+    for start in range(0, len(images), size):
+        batch = np.resize(images[start : start + size], (size, *images.shape[1:]))
+        outputs = [detector.run(detector._input(batch), shapes) for detector in (own, loaded)]
+        # NaN is a difference too
+        largest = max(largest, *(float(np.nan_to_num(np.abs(a - b), nan=np.inf).max()) for a, b in zip(*outputs)))
+    if not largest < TOLERANCE:
+        raise RunError(f"the exported file differs from the network by {largest:.3g}; it was not kept")
+    return f"loaded back and compared with the network: largest difference {largest:.3g}"
+
+
+def compare_detections(first: Sequence[tuple], second: Sequence[tuple], pixels: float = 0.1) -> Tuple[int, int, float]:
+    """Detections of the same images by two detectors: (without a partner, all of the first, furthest partner).
+
+    Partners have the same class, each box side within `pixels`, and scores within `TOLERANCE`.
+    """
+    missed, count, furthest = 0, 0, 0.0
+    for (boxes, scores, labels), (others, other_scores, other_labels) in zip(first, second):
+        free = np.ones(len(others), bool)
+        count += len(boxes)
+        for box, score, label in zip(boxes, scores, labels):
+            far = np.abs(others - box).max(axis=1) if len(others) else np.empty(0)
+            near = free & (other_labels == label) & (far < pixels) & (np.abs(other_scores - score) < TOLERANCE)
+            if not near.any():
+                missed += 1
+                continue
+            best = np.flatnonzero(near)[np.argmin(far[near])]
+            free[best], furthest = False, max(furthest, float(far[best]))
+        missed += int(free.sum())
+    return missed, count, furthest

@@ -1,0 +1,100 @@
+"""Pictures named on a command line, and those that an export is compared on."""
+
+from __future__ import annotations
+
+import glob
+import os
+from typing import Iterator, List, Sequence, Tuple
+
+import cv2
+import numpy as np
+
+from src.data.images import decode_rgb
+from src.data.transforms import resize
+from src.errors import UserError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+
+
+def is_video(path: str) -> bool:
+    """By the ending of its name."""
+    return path.lower().endswith(VIDEOS)
+
+
+def find_files(places: Sequence[str]) -> List[str]:
+    """Picture and video files: a file is itself, a folder all below it, anything else a pattern (`*`, `**`).
+
+    Raises:
+        UserError: a place that holds none.
+    """
+    files = []
+    for place in places:
+        if os.path.isfile(place):
+            files.append(place)
+            continue
+        found = sorted(_below(place) if os.path.isdir(place) else glob.glob(place, recursive=True))
+        found = [path for path in found if path.lower().endswith(PICTURES + VIDEOS) and os.path.isfile(path)]
+        if not found:
+            what = "no picture or video in the folder" if os.path.isdir(place) else "no such file, folder or pattern:"
+            raise UserError(f"{what} {place} (read are {', '.join(PICTURES + VIDEOS)})")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def _below(folder: str) -> Iterator[str]:
+    for top, _, names in os.walk(folder):
+        for name in names:
+            yield os.path.join(top, name)
+
+
+def read_picture(path: str) -> np.ndarray:
+    """uint8 RGB [H, W, 3].
+
+    Raises:
+        UserError: it cannot be opened or decoded, with the reason.
+    """
+    try:
+        with open(path, "rb") as handle:
+            return decode_rgb(handle.read())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def comparison_pictures(folder: str, img_shape: Sequence[int], count: int) -> Tuple[np.ndarray, np.ndarray, str]:
+    """Pictures to compare a network and its export on: the first of a folder, or drawn ones where it is "".
+
+    Returns:
+        uint8 RGB [n, H, W, 3] of the network's size, (height, width) int [n, 2] of the originals, and where they are
+        from, in words.
+
+    Raises:
+        UserError: the folder holds none that can be read.
+    """
+    if folder:
+        files = [path for path in find_files([folder]) if not is_video(path)][:count]
+        pictures, source = [read_picture(path) for path in files], f"pictures of {folder}"
+    else:
+        pictures, source = [_drawn(seed) for seed in range(count)], "drawn pictures"
+    if not pictures:
+        raise UserError(f"export_images: no picture in {folder}")
+    images = np.stack([resize(picture, img_shape) for picture in pictures])
+    return images, np.array([picture.shape[:2] for picture in pictures]), f"{len(pictures)} {source}"
+
+
+def _drawn(seed: int, height: int = 480, width: int = 640) -> np.ndarray:
+    """Coloured shapes on a soft background, photo-like in brightness and edges."""
+    rng = np.random.default_rng(seed)
+    image = cv2.resize(
+        rng.uniform(40, 200, (4, 5, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    for _ in range(12):
+        colour = rng.uniform(0, 255, 3).tolist()
+        x, y, size = int(rng.integers(width)), int(rng.integers(height)), int(rng.integers(10, 150))
+        if rng.random() < 0.5:
+            cv2.circle(image, (x, y), size, colour, -1, cv2.LINE_AA)
+        else:
+            cv2.rectangle(image, (x, y), (x + size, y + size // 2), colour, -1)
+    return np.clip(cv2.GaussianBlur(image, (0, 0), 1) + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
