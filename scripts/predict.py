@@ -154,9 +154,10 @@ def main(argv) -> int:
     found.save(result)
     seconds = time.time() - start
     by_class = np.bincount([row["category_id"] for row in found.annotations], minlength=len(predictor.classes))
+    kinds = ", ".join(f"{number} {predictor.classes[k]}" for k, number in enumerate(by_class) if number)
     print(
         f"{len(files) - len(failed)} of {len(files)} files, {len(found.images)} pictures in {seconds:.1f} s: "
-        f"{count} detections ({', '.join(f'{n} {predictor.classes[k]}' for k, n in enumerate(by_class) if n) or 'none'})"
+        f"{count} detections{f' ({kinds})' if kinds else ''}"
     )
     print(f"drawings and detections.json: {os.path.abspath(options.output)}")
     if failed:

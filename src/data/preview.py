@@ -18,7 +18,7 @@ from src.errors import UserError
 class Preview:
     """A training sample as the network sees it; boxes are y1, x1, y2, x2 in pixels of the network's input.
 
-    image: uint8 RGB [H, W, 3], denormalised; truth: float64 [M, 5] boxes and labels after augmentation;
+    image: uint8 RGB [H, W, 3]; truth: float64 [M, 5] boxes and labels after augmentation;
     targets: float64 [K, 5], what the targets decode to, one row a matched default box; defaults: float64 [K, 4], those
     default boxes; levels: int [K], their level; window: crop in the file's pixels; flipped; distance: pixels between
     a target and the nearest ground truth of its class, the largest (0 without a match).
@@ -53,16 +53,15 @@ def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes:
     network_input, loc, label, _ = transform(pixels, boxes, img_id)
     _, truth = transform.augment(pixels, boxes, img_id)
     window, flipped = transform.window(*pixels.shape[:2], boxes, img_id)
-    height, width = network_input.shape[1:]
+    height, width = network_input.shape[:2]
     scale = np.array([height, width, height, width], np.float64)
     rows = np.flatnonzero(label > 0)
     cyxhw, yxyx = transform.defaults
     decoded = BoxCoder(transform.prior_scaling).decode(loc[rows], cyxhw[rows]).astype(np.float64)
     targets = np.column_stack([decoded * scale, label[rows]])
     truth = np.column_stack([truth[:, :4].astype(np.float64) * scale, truth[:, 4]])
-    image = network_input.transpose(1, 2, 0) * STD + MEAN
     return Preview(
-        np.clip(image + 0.5, 0, 255).astype(np.uint8),
+        network_input,
         truth,
         targets,
         yxyx[rows].astype(np.float64) * scale,

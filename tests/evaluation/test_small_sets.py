@@ -10,8 +10,10 @@ import pytest
 from src.config import load_config
 from src.data.mindrecord import prepare_records
 from src.device import init_device, prepare_environment
-from src.evaluation.detector import build_evaluator, build_inference, detect
+from src.evaluation.detector import build_evaluator, detect
 from src.evaluation.table import format_table
+from src.inference.description import describe
+from src.inference.detectors import NetworkDetector, build_inference
 from src.models.build import build_model
 from src.ranks import Ranks
 from tests.data.test_readers import thing
@@ -76,7 +78,7 @@ def network(tmp_path_factory):
 def run(network, cfg):
     records = prepare_records(cfg, False)
     evaluator = build_evaluator(records, cfg)
-    detect(network, records, cfg, evaluator)
+    detect(NetworkDetector(network, describe(cfg)), records, cfg, evaluator)
     return evaluator, evaluator.summarize()
 
 
@@ -111,7 +113,7 @@ def test_figures_for_any_number_of_ranks(network, tmp_path, count):
         kept = []
         for rank in range(size):
             evaluator = build_evaluator(records, cfg)
-            detect(network, records, cfg, evaluator, Simulated(rank, size, kept))
+            detect(NetworkDetector(network, describe(cfg)), records, cfg, evaluator, Simulated(rank, size, kept))
         result = evaluator.summarize()
         seen.append((result["stats"], result["stats_published"], result["detections"], evaluator.detections))
     assert seen[0][2] > 0 and all(one == seen[0] for one in seen)

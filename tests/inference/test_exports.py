@@ -1,0 +1,218 @@
+"""One network as checkpoint, MINDIR and ONNX file: the same detections, and files that say what they are."""
+
+import json
+import os
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from src.boxes.postprocess import postprocess
+from src.config import load_config
+from src.errors import RunError, UserError
+from src.inference import exporter
+from src.inference.description import describe, description_file
+from src.inference.detectors import NetworkDetector, build_inference, open_model
+from src.inference.exporter import compare_detections, export_network, target_path
+from src.inference.predictor import Predictor
+from src.models.build import build_model
+from tests.conftest import ROOT
+from tests.test_cli import run
+
+IMAGES = 50
+
+
+@pytest.fixture(scope="module")
+def cfg(cfg256):
+    path = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
+    return load_config([f"--config_path={path}", "--batch_size=4", "--min_score=0.6"])
+
+
+@pytest.fixture(scope="module")
+def inference(cfg, load_reference_weights):
+    cell = build_inference(build_model(cfg), cfg)
+    load_reference_weights(cell)
+    bias = cell.network.multi_box.cls_layers[0].bias
+    bias.set_data(bias + 3)  # sure of some boxes, as trained weights are
+    return cell
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """50 drawn pictures: files, network inputs, original sizes."""
+    from src.data.transforms import resize
+    from src.inference.pictures import read_picture
+
+    folder = tmp_path_factory.mktemp("pictures")
+    done = run(
+        "scripts/draw_shapes.py", "--output", folder / "shapes", "--train", 1, "--val", IMAGES, "--image_size", 192
+    )
+    assert done.returncode == 0, done.stderr
+    files = sorted(str(path) for path in (folder / "shapes" / "val2017").iterdir())
+    images = [read_picture(path) for path in files]
+    return files, np.stack([resize(i, (128, 128)) for i in images]), np.array([i.shape[:2] for i in images])
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, cfg, inference, pictures):
+    """kind -> path of an export."""
+    folder, paths = tmp_path_factory.mktemp("exports"), {}
+    for kind, file_format, uint8, nms in (
+        ("mindir", "MINDIR", False, False),
+        ("mindir-uint8", "MINDIR", True, False),
+        ("onnx", "ONNX", False, False),
+        ("onnx-nms", "ONNX", True, True),
+    ):
+        path = target_path(str(folder / kind), file_format)
+        report = export_network(
+            inference, describe(cfg, uint8, nms), file_format, path, pictures[1][:5], pictures[2][:5]
+        )
+        assert "largest difference" in report
+        paths[kind] = path
+    assert len(os.listdir(folder)) == 6  # two MINDIR with their json, two ONNX: nothing half-written stays
+    return paths
+
+
+@pytest.fixture(scope="module")
+def expected(cfg, inference, pictures):
+    found = NetworkDetector(inference, describe(cfg))(pictures[1], pictures[2])
+    assert 500 < sum(len(boxes) for boxes, _, _ in found) < 20000
+    return found
+
+
+@pytest.mark.parametrize("kind", ["mindir", "mindir-uint8", "onnx", "onnx-nms"])
+def test_detections_agree(cfg, exported, pictures, expected, kind):
+    found = open_model(exported[kind], cfg)(pictures[1], pictures[2])
+    missed, count, furthest = compare_detections(expected, found)
+    assert missed == 0 and count > 500 and furthest < 0.1
+    for (boxes, scores, labels), (others, _, _) in zip(expected, found):
+        assert len(boxes) == len(others)
+        assert (np.diff(labels) >= 0).all() and set(labels) <= {1, 2, 3}
+
+
+def test_detections_are_those_of_the_evaluation(cfg, inference, pictures, expected):
+    """`Detector` against the network called by hand on normalised input, image by image."""
+    from mindspore import Tensor
+
+    from src.data.transforms import to_network
+
+    for row in (0, 17):
+        batch = np.repeat(to_network(pictures[1][row])[None], 4, 0)
+        boxes, scores = (output.asnumpy()[0] for output in inference(Tensor(batch)))
+        want = postprocess(boxes, scores, pictures[2][row], cfg.min_score, cfg.nms_threshold, cfg.max_boxes)
+        assert compare_detections([want], [expected[row]])[0] == 0
+
+
+def test_an_onnx_file_says_what_it_is(exported, cfg):
+    session = onnxruntime.InferenceSession(exported["onnx-nms"], providers=["CPUExecutionProvider"])
+    texts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(texts["classes"]) == cfg.classes and json.loads(texts["img_shape"]) == [128, 128]
+    assert [json.loads(texts[key]) for key in ("min_score", "nms_threshold", "max_boxes")] == [0.6, 0.6, 100]
+    np.testing.assert_allclose(json.loads(texts["mean"]), [123.675, 116.28, 103.53], rtol=1e-6)
+    np.testing.assert_allclose(json.loads(texts["std"]), [58.395, 57.12, 57.375], rtol=1e-6)
+    assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
+        ("images", "tensor(uint8)", [4, 128, 128, 3]),
+        ("image_shape", "tensor(float)", [4, 2]),
+    ]
+    assert [o.name for o in session.get_outputs()] == ["boxes", "scores", "labels", "image"]
+    with open(description_file(exported["mindir"]), encoding="utf-8") as handle:
+        beside = json.load(handle)
+    assert beside["classes"] == cfg.classes and beside["uint8_input"] is False and beside["batch_size"] == 4
+
+
+def test_predictor_without_mindspore(exported, pictures, expected):
+    """In a process of its own, which must not import MindSpore."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, json; from src.inference.predictor import Predictor; from src.inference.pictures import read_picture; "
+        "p = Predictor(sys.argv[1]); out = p(read_picture(sys.argv[2])); assert 'mindspore' not in sys.modules; "
+        "print(json.dumps([a.tolist() for a in out]))"
+    )
+    for kind in ("onnx", "onnx-nms"):
+        words = [sys.executable, "-c", code, exported[kind], pictures[0][3]]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        boxes, labels, scores = (np.array(part) for part in json.loads(done.stdout))
+        assert compare_detections([expected[3]], [(boxes, scores, labels)])[0] == 0
+
+
+def test_predictor_and_thresholds(exported, pictures, expected):
+    from src.inference.pictures import read_picture
+
+    boxes, labels, scores = Predictor(exported["mindir"], min_score=0.8)(read_picture(pictures[0][0]))
+    keep = expected[0][1] > 0.8
+    assert compare_detections([tuple(part[keep] for part in expected[0])], [(boxes, scores, labels)])[0] == 0
+    with pytest.raises(UserError, match="with NMS inside, with min_score 0.6, not 0.5"):
+        Predictor(exported["onnx-nms"], min_score=0.5)
+    with pytest.raises(ValueError, match="uint8"):
+        Predictor(exported["onnx"])(np.zeros((4, 4)))
+
+
+def test_another_configuration_is_refused(exported, cfg):
+    path = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
+    for option, words in (
+        ("--classes=[background, kite, sports ball, stop sign]", "'stop sign' there and 'kite' here"),
+        ("--img_shape=[256, 256]", "img_shape [128, 128], here it is [256, 256]"),
+        ("--nms_threshold=0.5", "nms_threshold 0.6, not 0.5"),
+    ):
+        with pytest.raises(UserError) as error:
+            open_model(exported["onnx-nms"], load_config([f"--config_path={path}", option, "--min_score=0.7"]))
+        assert words in str(error.value)
+
+
+def test_damaged_files_are_told(exported, tmp_path, cfg):
+    for kind, change in (("mindir", "flip"), ("mindir", "no json"), ("onnx", "cut"), ("onnx", "text")):
+        with open(exported[kind], "rb") as handle:
+            data = bytearray(handle.read())
+        path = tmp_path / f"{change.replace(' ', '')}.{kind}"
+        if change == "flip":
+            data[len(data) // 2] ^= 0xFF
+        path.write_bytes(b"no model" if change == "text" else data[: len(data) // 2] if change == "cut" else data)
+        if change != "no json" and kind == "mindir":
+            with open(description_file(exported[kind]), "rb") as handle:
+                (tmp_path / (path.name + ".json")).write_bytes(handle.read())
+        with pytest.raises(UserError, match="damaged|missing"):
+            open_model(str(path), cfg)
+
+
+def test_an_onnx_file_of_another_program(tmp_path, cfg):
+    from onnx import TensorProto, helper, save
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), str(tmp_path / "a.onnx"))
+    with pytest.raises(UserError, match="does not say which classes"):
+        open_model(str(tmp_path / "a.onnx"), cfg)
+
+
+def test_a_mismatch_leaves_no_file(tmp_path, cfg, inference, pictures, monkeypatch):
+    """The file's outputs are changed on their way back, as another operator would."""
+    true_run = NetworkDetector.run
+    loaded = exporter.load_mindir
+
+    def other(path):
+        cell = loaded(path)
+        return lambda batch: [output + 0.01 for output in cell(batch)]
+
+    monkeypatch.setattr(exporter, "load_mindir", other)
+    (tmp_path / "ssd.mindir").write_bytes(b"the export before")
+    with pytest.raises(RunError, match="differs from the network by 0.01"):
+        export_network(inference, describe(cfg, False), "MINDIR", str(tmp_path / "ssd.mindir"), *pictures[1:])
+    assert os.listdir(tmp_path) == ["ssd.mindir"] and NetworkDetector.run is true_run
+    assert (tmp_path / "ssd.mindir").read_bytes() == b"the export before"
+
+
+def test_compare_detections_by_hand():
+    box = np.array([[1.0, 2, 30, 40]])
+    one = (box, np.array([0.9]), np.array([1]))
+    assert compare_detections([one], [one]) == (0, 1, 0.0)
+    for other in (
+        (box + 0.2, one[1], one[2]),
+        (box, np.array([0.8]), one[2]),
+        (box, one[1], np.array([2])),
+    ):
+        assert compare_detections([one], [other])[:2] == (2, 1)
+    assert compare_detections([one], [(box[:0], one[1][:0], one[2][:0])])[:2] == (1, 1)
+    assert compare_detections([one], [(np.repeat(box + 0.05, 2, 0), np.array([0.9, 0.9]), np.array([1, 1]))])[0] == 1
