@@ -10,7 +10,7 @@ import numpy as np
 from src.boxes.coder import BoxCoder
 from src.data.images import decode_rgb
 from src.data.sample import Faults, Sample, fit_to_file
-from src.data.transforms import MEAN, STD, TrainTransform
+from src.data.transforms import TrainTransform
 from src.errors import UserError
 
 

@@ -137,7 +137,7 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_alone(folder):
         return [[part.asnumpy() for part in batch] for batch in data.epoch(epoch)]
 
     one, again = run(1, "--num_parallel_workers=1"), run(1, "--num_parallel_workers=2")
-    assert len(one) == 2 and one[0][0].shape == (2, 3, 128, 128) and one[0][1].shape == (2, 2046, 4)
+    assert len(one) == 2 and one[0][0].shape == (2, 128, 128, 3) and one[0][1].shape == (2, 2046, 4)
     for first, second in zip(one, again):
         for a, b in zip(first, second):
             np.testing.assert_array_equal(a, b)
