@@ -110,7 +110,10 @@ def main(argv) -> int:
 
     write_whole(options.output, converted)
     print(f"{options.output}: {len(converted)} parameters of the backbone, all of ResNet50's")
-    print(f"of {len(found)} entries {len(unused)} have no place in it: {', '.join(unused) or 'none'}")
+    counters = [name for name in unused if name.endswith("num_batches_tracked")]
+    others = [name for name in unused if name not in counters]
+    rest = ", ".join([f"{len(counters)} num_batches_tracked"] * bool(counters) + others) or "none"
+    print(f"of {len(found)} entries {len(unused)} have no place in it: {rest}")
     print("BN: gamma scaled for eps 1e-3" if options.fold_eps else "BN: as it was (eps is 1e-3 here; see --fold_eps)")
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from typing import Optional, Sequence
+from typing import Sequence
 
 import cv2
 import numpy as np
@@ -38,44 +38,36 @@ def draw_corners(image: np.ndarray, box_px: Sequence[float], colour: tuple = WHI
             cv2.line(image, (x, y), (x, y + down * arm), paint, thickness)
 
 
-def draw_tag(
-    image: np.ndarray,
-    text: str,
-    box_px: Sequence[float],
-    colour: tuple,
-    below: bool = False,
-    scale: float = 1.0,
-    taken: Optional[list] = None,
-) -> None:
-    """A text on a filled plate at the upper (or lower) left of a box, kept inside the image.
+def draw_tag(image: np.ndarray, text: str, box_px: Sequence[float], colour: tuple, below: bool = False) -> None:
+    """A text on a filled plate at the upper (or lower) left of a box, kept inside the image."""
+    _paint(image, text, _plates(image, text, box_px, 1.0)[3 if below else 0], colour, 1.0)
 
-    Args:
-        scale: size of the text; 1 suits a picture of some 600 pixels.
-        taken: plates drawn before: this one goes to the corner of its box where it covers them least, and is added.
-    """
-    font, pen, edge = 0.45 * scale, max(1, round(scale)), max(2, round(3 * scale))
-    (width, height), _ = cv2.getTextSize(text, FONT, font, pen)
+
+def _plates(image: np.ndarray, text: str, box_px: Sequence[float], scale: float) -> list:
+    """Places for a text beside a box, the best first: (top, left, bottom, right) inside the image."""
+    edge = max(2, round(3 * scale))
+    (width, height), _ = cv2.getTextSize(text, FONT, 0.45 * scale, max(1, round(scale)))
     width, height = width + 2 * edge, height + 3 * edge
     y1, x1, y2, x2 = (int(round(v)) for v in box_px)
-    corners = [(y2 - edge // 2, x1)] if below else [(y1 - height, x1)]
-    if taken is not None:
-        corners += [(y1, x1), (y2, x1), (y1 - height, x2 - width), (y2, x2 - width), (y2 - height, x1)]
+    corners = ((y1 - height, x1), (y1, x1), (y2, x1), (y2 - edge // 2, x1), (y1 - height, x2 - width), (y2, x2 - width))
     plates = []
     for top, left in corners:
         top = int(np.clip(top, 0, max(image.shape[0] - height, 0)))
         left = int(np.clip(left, 0, max(image.shape[1] - width, 0)))
         plates.append((top, left, top + height, left + width))
-    top, left, bottom, right = plates[0]
-    if taken is not None:
-        top, left, bottom, right = min(plates, key=lambda plate: sum(_shared(plate, other) for other in taken))
-        taken.append((top, left, bottom, right))
+    return plates
+
+
+def _paint(image: np.ndarray, text: str, plate: tuple, colour: tuple, scale: float) -> None:
+    top, left, bottom, right = plate
+    edge = max(2, round(3 * scale))
     cv2.rectangle(image, (left, top), (right, bottom), colour, -1)
     bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140
-    base = (left + edge, bottom - round(1.5 * edge))
-    cv2.putText(image, text, base, FONT, font, BLACK if bright else WHITE, pen, cv2.LINE_AA)
+    place, pen = (left + edge, bottom - round(1.5 * edge)), max(1, round(scale))
+    cv2.putText(image, text, place, FONT, 0.45 * scale, BLACK if bright else WHITE, pen, cv2.LINE_AA)
 
 
-def _shared(first: tuple, second: tuple) -> int:
+def _shared(first: Sequence[float], second: Sequence[float]) -> float:
     rows = min(first[2], second[2]) - max(first[0], second[0])
     columns = min(first[3], second[3]) - max(first[1], second[1])
     return max(rows, 0) * max(columns, 0)
@@ -90,20 +82,26 @@ def draw_detections(
         image: BGR uint8 [H, W, 3]; one smaller than `SMALLEST` pixels comes back enlarged, so that names can be read.
         boxes_px: [D, 4] y1, x1, y2, x2; labels, scores: [D]; names: of all classes.
     """
-    longer = max(image.shape[:2])
+    boxes_px, longer = np.asarray(boxes_px, np.float64).reshape(-1, 4), max(image.shape[:2])
     image, factor = fitted(image, SMALLEST) if longer < SMALLEST else (image.copy(), 1.0)
     image = np.ascontiguousarray(image)
     scale = max(1.0, longer / 900)
     order = np.argsort(scores, kind="stable")
     for row in order:
-        box = np.asarray(boxes_px[row]) * factor
+        box = boxes_px[row] * factor
         # a box of a few pixels would vanish under its own outline
         thickness = max(1, min(round(2 * scale), int(min(box[2] - box[0], box[3] - box[1]) // 8)))
-        draw_box(image, box, class_colour(int(labels[row])), thickness)
-    taken = []
-    for row in order[::-1]:
+        # along the image's edge the whole outline shows
+        inside = np.array(image.shape[:2] * 2) - 1 - thickness
+        draw_box(image, np.clip(box, thickness, inside), class_colour(int(labels[row])), thickness)
+    tags, small = [], [box for box in boxes_px * factor if _shared(box, box) < 4000 * scale**2]
+    for row in order[::-1]:  # the surest choose their place first; none covers a small box where it can be helped
         text = f"{ascii_name(names[labels[row]], int(labels[row]))} {scores[row]:.2f}"
-        draw_tag(image, text, np.asarray(boxes_px[row]) * factor, class_colour(int(labels[row])), False, scale, taken)
+        taken = [plate for _, _, plate in tags] + small
+        plates = _plates(image, text, boxes_px[row] * factor, scale)
+        tags.append((text, row, min(plates, key=lambda plate: sum(_shared(plate, other) for other in taken))))
+    for text, row, plate in tags[::-1]:
+        _paint(image, text, plate, class_colour(int(labels[row])), scale)
     return image
 
 
