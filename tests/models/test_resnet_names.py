@@ -146,7 +146,7 @@ def test_features_equal_torchvisions(converted, size, symmetric, equal):
     got = [feature.asnumpy() for feature in network.feature_extractor["resnet"](Tensor(image))]
     for feature, want in zip(got, torchvision_features(state, image)):
         assert feature.shape == want.shape
-        assert 0.01 < want.std() < 1e4
+        assert 0.01 < want.std() < 1e5
         far = np.abs(feature - want).max() / want.std()
         # float32 sums in another order over 50 layers: 1e-4; the other padding: as large as the features
         assert far < 2e-3 if equal else far > 0.3
