@@ -45,6 +45,15 @@ def config(folder, *more):
     ]
 
 
+def done_figures(shapes, model, cwd):
+    """The 24 figures that eval.py prints for a model."""
+    done = run("eval.py", *config(shapes, f"--checkpoint_file_path={model}", "--min_score=0.01"), cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("AP"))
+    return [-1.0 if word == "-" else float(word) for line in lines[start : start + 12] for word in line.split()[-2:]]
+
+
 @pytest.mark.slow
 def test_train_evaluate_resume_export(shapes, tmp_path):
     done = run("train.py", *config(shapes, "--epoch_size=1", "--lr=0.01", "--run_eval=True"), cwd=tmp_path)
@@ -78,6 +87,10 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
         )
         assert done.returncode == 0 and "compared with the network" in done.stdout, done.stdout + done.stderr
         assert os.path.getsize(shapes / f"ssd.{ending}") > 1e8
+    # every form of the model gives the same figures
+    printed = done_figures(shapes, checkpoint, tmp_path)
+    for ending in ("mindir", "onnx"):
+        np.testing.assert_allclose(done_figures(shapes, shapes / f"ssd.{ending}", tmp_path), printed, atol=1e-3)
     done = run("export.py", *config(shapes, f"--checkpoint_file_path={checkpoint}", "--file_format=AIR"))
     assert done.returncode == 2 and "Ascend" in done.stderr
     assert os.listdir(tmp_path) == []

@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from src.errors import UserError
+from src.models.fpn import FeatureExtractor
 from src.models.resnet import ResNet50
 from src.models.resnet_names import backbone_shapes, convert
 from src.models.weights import load_backbone
@@ -120,18 +121,12 @@ def converted(tmp_path_factory, cfg256):
     return folder / "resnet50.ckpt", state
 
 
-class Whole:
+class Whole(nn.Cell):
     """The backbone under the name that it has in a network."""
 
-    def __new__(cls, symmetric):
-        from mindspore import nn
-
-        class Extractor(nn.Cell):
-            def __init__(self):
-                super().__init__()
-                self.feature_extractor = nn.CellDict([["resnet", ResNet50(symmetric)]])
-
-        return Extractor()
+    def __init__(self, symmetric):
+        super().__init__()
+        self.feature_extractor = FeatureExtractor(ResNet50(symmetric))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +138,7 @@ def test_features_equal_torchvisions(converted, size, symmetric, equal):
     network = Whole(symmetric).set_train(False)
     load_backbone(network, str(path))
     image = np.random.default_rng(1).normal(size=(1, 3, size, size)).astype(np.float32)
-    got = [feature.asnumpy() for feature in network.feature_extractor["resnet"](Tensor(image))]
+    got = [feature.asnumpy() for feature in network.feature_extractor.resnet(Tensor(image))]
     for feature, want in zip(got, torchvision_features(state, image)):
         assert feature.shape == want.shape
         assert 0.01 < want.std() < 1e5
