@@ -21,10 +21,14 @@ class BoxCoder:
     def encode(self, gt_cyxhw: np.ndarray, default_cyxhw: np.ndarray) -> np.ndarray:
         """[N, 4] and [N, 4], both cyxhw in the same unit, to offsets [N, 4]."""
         gt, default = np.asarray(gt_cyxhw), np.asarray(default_cyxhw)
-        centre = (gt[..., :2] - default[..., :2]) / (default[..., 2:] * self.centre)
+        if gt.shape != default.shape:
+            gt, default = np.broadcast_arrays(gt, default)
+        # column by column: NumPy is slow where the last axis is short
+        gt, default = gt.T.copy(), default.T.copy()
+        centre = (gt[:2] - default[:2]) / (default[2:] * self.centre)
         # SPEC floors the ratio: log of a box without area would be -inf
-        size = np.log(np.maximum(gt[..., 2:] / default[..., 2:], 1e-6)) / self.size
-        return np.concatenate([centre, size], axis=-1)
+        size = np.log(np.maximum(gt[2:] / default[2:], 1e-6)) / self.size
+        return np.concatenate([centre, size]).T
 
     def decode(self, loc: np.ndarray, default_cyxhw: np.ndarray) -> np.ndarray:
         """Offsets [N, 4] to corners yxyx [N, 4], not clipped."""

@@ -1,32 +1,107 @@
-"""Which ground truth each default box is trained on, SPEC section 3."""
+"""Which ground truth each default box is trained on, SPEC section 3.
+
+A ground truth is compared with the default boxes near it (`src.boxes.grids`), not with all 51150; the IoU of those is
+computed as it would be over all of them, to the last bit.
+"""
 
 from __future__ import annotations
 
+from typing import Optional, Tuple
+
 import numpy as np
 
-from src.boxes.ops import area, iou
+from src.boxes.grids import Windows, find_grids
+from src.boxes.ops import area
 
-UNMATCHED = -1
-_FORCED = 2.0  # above every IoU, so that a forced match is never taken away
+_ZERO = np.zeros(1, np.int64)
 
 
-def match(gt_yxyx: np.ndarray, default_yxyx: np.ndarray, threshold: float) -> np.ndarray:
-    """Match ground truths [M, 4] to default boxes [N, 4], both yxyx in the same unit.
+class Matcher:
+    """Match ground truths to the default boxes [N, 4] of a network, given as cyxhw and as yxyx, normalised.
 
-    Ground truths are taken in order. Each forces its best default box; besides, it takes every box whose
-    IoU is above `threshold` and above the score that the box holds already. Of two ground truths forced
-    onto one box the first keeps it.
-
-    Returns:
-        int64 [N]: row of the ground truth, or `UNMATCHED`.
+    threshold: IoU above which a default box takes a ground truth.
     """
-    matched = np.full(len(default_yxyx), UNMATCHED, np.int64)
-    held = np.zeros(len(default_yxyx), np.float32)
-    areas = area(default_yxyx)
-    for row, box in enumerate(gt_yxyx):
-        score = iou(default_yxyx, box, areas)
-        score[np.argmax(score)] = _FORCED
-        taken = (score > threshold) & (score > held)
-        matched[taken] = row
-        held = np.maximum(held, score)
-    return matched
+
+    def __init__(self, default_cyxhw: np.ndarray, default_yxyx: np.ndarray, threshold: float):
+        self._table, self._threshold = _with_areas(np.asarray(default_yxyx, np.float32)), threshold
+        grids = find_grids(np.asarray(default_cyxhw))
+        self._windows = None if grids is None else Windows(grids, threshold)
+
+    def __call__(self, gt_yxyx: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Ground truths float32 [M, 4] yxyx are taken in order. Each forces its best default box (the first of equal
+        ones); besides, it takes every box whose IoU is above the threshold and above that of the ground truths before
+        it. Of two ground truths forced onto one box the first keeps it.
+
+        Returns:
+            int64 [K] each: the default boxes that are matched, rising, and the ground truth of each.
+        """
+        gt = np.asarray(gt_yxyx, np.float32).reshape(-1, 4)
+        if len(gt) == 0:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        rows, boxes = self._near(gt)
+        scores = self._iou(gt, rows, boxes)
+        best = self._best(len(gt), rows, boxes, scores)
+        # from the strongest claim to the weakest: forced, then by falling score, equal ones in the order of rows
+        taken = np.flatnonzero(scores > self._threshold)
+        taken = taken.take(np.argsort(-scores.take(taken), kind="stable"))
+        claimed = np.concatenate([best, boxes.take(taken)])
+        order = np.argsort(claimed, kind="stable")
+        claimed = claimed.take(order)
+        owners = np.concatenate([np.arange(len(gt)), rows.take(taken)]).take(order)
+        first = np.flatnonzero(claimed[1:] != claimed[:-1]) + 1
+        first = np.concatenate([_ZERO, first])
+        return claimed.take(first), owners.take(first)
+
+    def _iou(self, gt: np.ndarray, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """`src.boxes.ops.iou` of pairs, operation by operation the same."""
+        # `take` of whole rows is far faster than an index, and than columns one by one
+        y1, x1, y2, x2, ours = self._table.take(boxes, axis=0).T
+        v1, u1, v2, u2, theirs = _with_areas(gt).take(rows, axis=0).T
+        height = np.minimum(y2, v2) - np.maximum(y1, v1)
+        width = np.minimum(x2, u2) - np.maximum(x1, u1)
+        inter = np.maximum(height, 0) * np.maximum(width, 0)
+        union = ours + theirs - inter
+        return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+    @staticmethod
+    def _best(count: int, rows: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """The best default box of each ground truth; of equal ones the first. `rows` rise and leave none out."""
+        starts = np.searchsorted(rows, np.arange(count))
+        highest = np.maximum.reduceat(scores, starts).take(rows)
+        return np.minimum.reduceat(np.where(scores == highest, boxes, np.iinfo(np.int64).max), starts)
+
+    def _near(self, gt: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Pairs (row of the ground truth, rising; default box) that hold every one with an IoU above the threshold,
+        and the best of each ground truth."""
+        if self._windows is None:
+            return self._all(np.arange(len(gt)))
+        if self._windows.take_all(gt):
+            return self._windows.cells(gt, np.arange(len(gt)))
+        usable = self._windows.take(gt)
+        parts = (self._windows.cells(gt, np.flatnonzero(usable)), self._all(np.flatnonzero(~usable)))
+        rows, boxes = (np.concatenate(part) for part in zip(*parts))
+        order = np.argsort(rows, kind="stable")
+        return rows[order], boxes[order]
+
+    def _all(self, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        count = len(self._table)
+        return np.repeat(rows, count), np.tile(np.arange(count), len(rows))
+
+
+def _with_areas(yxyx: np.ndarray) -> np.ndarray:
+    """[K, 4] -> [K, 5], the area beside the corners."""
+    return np.column_stack([yxyx, area(yxyx)])
+
+
+_LAST: Optional[tuple] = None
+_SAMPLED = 997
+
+
+def matcher_of(default_cyxhw: np.ndarray, default_yxyx: np.ndarray, threshold: float) -> Matcher:
+    """The `Matcher` of these; the last one is kept, as long as the arrays are the same and unchanged."""
+    global _LAST
+    last, sample = _LAST, default_cyxhw[::_SAMPLED].tobytes() + default_yxyx[::_SAMPLED].tobytes()
+    if last is None or last[0] is not default_cyxhw or last[1] is not default_yxyx or last[2] != (threshold, sample):
+        matcher = Matcher(default_cyxhw, default_yxyx, threshold)
+        last = _LAST = (default_cyxhw, default_yxyx, (threshold, sample), matcher)
+    return last[3]

@@ -11,14 +11,16 @@ import numpy as np
 
 def yxyx_to_cyxhw(boxes: np.ndarray) -> np.ndarray:
     """Corners [..., 4] to centre and size [..., 4], same dtype and unit."""
-    y1, x1, y2, x2 = np.moveaxis(np.asarray(boxes), -1, 0)
-    return np.stack([(y1 + y2) / 2, (x1 + x2) / 2, y2 - y1, x2 - x1], axis=-1)
+    boxes = np.asarray(boxes)
+    first, last = boxes[..., :2], boxes[..., 2:]
+    return np.concatenate([(first + last) / 2, last - first], axis=-1)
 
 
 def cyxhw_to_yxyx(boxes: np.ndarray) -> np.ndarray:
     """Centre and size [..., 4] to corners [..., 4], same dtype and unit."""
-    cy, cx, h, w = np.moveaxis(np.asarray(boxes), -1, 0)
-    return np.stack([cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2], axis=-1)
+    boxes = np.asarray(boxes)
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return np.concatenate([centre - half, centre + half], axis=-1)
 
 
 def area(boxes_yxyx: np.ndarray) -> np.ndarray:

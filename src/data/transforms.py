@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from src.boxes.coder import BoxCoder
-from src.boxes.matcher import UNMATCHED, match
+from src.boxes.matcher import matcher_of
 from src.boxes.ops import yxyx_to_cyxhw
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
@@ -43,14 +43,14 @@ def encode_targets(
     gt = np.asarray(gt, np.float32).reshape(-1, 5)
     loc = np.zeros((len(default_cyxhw), 4), np.float32)
     label = np.zeros(len(default_cyxhw), np.int32)
-    matched = match(gt[:, :4], default_yxyx, match_threshold)
-    rows = np.flatnonzero(matched != UNMATCHED)
-    label[rows] = gt[matched[rows], 4].astype(np.int32)
-    # A ground truth of label 0 holds its default boxes against others but is trained as background
-    rows = rows[label[rows] > 0]
-    gt_cyxhw = yxyx_to_cyxhw(gt[matched[rows], :4])
-    loc[rows] = BoxCoder(prior_scaling).encode(gt_cyxhw, default_cyxhw[rows])
-    return loc, label, int(len(rows))
+    boxes, rows = matcher_of(default_cyxhw, default_yxyx, match_threshold)(gt[:, :4])
+    # a ground truth of label 0 holds its default boxes against others but is trained as background
+    positive = np.flatnonzero(gt[:, 4].take(rows) >= 1)
+    boxes, rows = boxes.take(positive), rows.take(positive)
+    label[boxes] = gt[:, 4].take(rows)
+    gt_cyxhw = yxyx_to_cyxhw(gt[:, :4]).take(rows, axis=0)
+    loc[boxes] = BoxCoder(prior_scaling).encode(gt_cyxhw, default_cyxhw.take(boxes, axis=0))
+    return loc, label, len(boxes)
 
 
 def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,134 @@
+"""The matcher looks at few boxes; it must choose what a comparison with all of them chooses."""
+
+import numpy as np
+import pytest
+
+from src.boxes.default_boxes import default_boxes, ssd300_default_boxes
+from src.boxes.grids import find_grids
+from src.boxes.matcher import Matcher, matcher_of
+from src.boxes.ops import iou
+
+
+def match_all(gt, defaults, threshold):
+    """SPEC 3 word by word, over all default boxes: {default box: ground truth}."""
+    held, owner = np.zeros(len(defaults), np.float32), {}
+    for row, box in enumerate(gt):
+        score = iou(defaults, box)
+        score[np.argmax(score)] = 2.0
+        for index in np.flatnonzero((score > threshold) & (score > held)):
+            owner[int(index)] = row
+        held = np.maximum(held, score)
+    return owner
+
+
+def random_boxes(rng, count, shape, kind):
+    """[M, 4]: of any size; in whole pixels; of few pixels; long and thin; beyond the image; the same again."""
+    low = {"tiny": 0.002, "thin": 0.004}.get(kind, 0.01)
+    size = np.exp(rng.uniform(np.log(low), np.log(0.02 if kind == "tiny" else 0.95), (count, 2)))
+    if kind == "thin":
+        size[:, 0] = 0.006
+    centre = rng.uniform(-0.2, 1.2, (count, 2)) if kind == "beyond" else rng.uniform(0, 1, (count, 2))
+    boxes = np.concatenate([centre - size / 2, centre + size / 2], 1)
+    if kind != "beyond":
+        boxes = np.clip(boxes, 0, 1)
+    if kind == "pixels":
+        sides = np.array([*shape, *shape])
+        boxes = np.round(boxes * sides) / sides
+    if kind == "again":
+        boxes = boxes[rng.integers(0, count, count)]
+    return boxes.astype(np.float32)
+
+
+KINDS = ("any", "pixels", "tiny", "thin", "beyond", "again")
+LAYOUTS = {
+    "640": lambda: default_boxes((640, 640)),
+    "128": lambda: default_boxes((128, 128)),
+    "384x256": lambda: default_boxes((384, 256)),
+    "strides": lambda: default_boxes((240, 480), (4, 10, 24), base_scale=3.0, aspect_ratios=(1.0, 3.0, 0.3)),
+    "320": lambda: default_boxes((320, 320)),
+    "ssd300": lambda: ssd300_default_boxes(
+        (300, 300),
+        [38, 19, 10, 5, 3, 1],
+        [8, 16, 32, 64, 100, 300],
+        [3, 6, 6, 6, 4, 4],
+        [[], [2, 3], [2, 3], [2, 3], [2], [2]],
+        0.2,
+        0.95,
+    ),
+}
+SHAPES = {"640": (640, 640), "384x256": (384, 256)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_chooses_as_a_comparison_with_all(layout, kind):
+    cyxhw, yxyx = LAYOUTS[layout]()
+    rng = np.random.default_rng([KINDS.index(kind), sorted(LAYOUTS).index(layout)])
+    for threshold in (0.5, 0.35, 0.7):
+        matcher = Matcher(cyxhw, yxyx, threshold)
+        for _ in range(12 if layout == "640" else 40):
+            gt = random_boxes(rng, int(rng.integers(1, 20)), SHAPES.get(layout, (300, 300)), kind)
+            boxes, rows = matcher(gt)
+            assert (np.diff(boxes) > 0).all()
+            assert dict(zip(boxes.tolist(), rows.tolist())) == match_all(gt, yxyx, threshold)
+
+
+def test_few_boxes_are_looked_at():
+    """That it is the short way which is tested: of 51150 boxes fewer than 1 % for each ground truth."""
+    cyxhw, yxyx = default_boxes((640, 640))
+    grids = find_grids(cyxhw)
+    assert len(grids) == 30 and sum(grid.cells[0] * grid.cells[1] for grid in grids) == 51150
+    matcher = Matcher(cyxhw, yxyx, 0.5)
+    gt = random_boxes(np.random.default_rng(0), 200, (640, 640), "pixels")
+    gt = gt[(gt[:, 2:] > gt[:, :2]).all(axis=1)]
+    rows, boxes = matcher._near(gt)
+    assert len(np.unique(rows)) == len(gt) and len(boxes) < 0.01 * 51150 * len(gt)
+
+
+def test_boxes_that_cannot_be_looked_up():
+    """Without area, reversed, no numbers, far too large or far away: compared with every box, as SPEC says."""
+    cyxhw, yxyx = default_boxes((128, 128))
+    odd = np.array(
+        [
+            [0.5, 0.5, 0.5, 0.5],
+            [0.5, 0.2, 0.5, 0.9],
+            [0.6, 0.6, 0.4, 0.4],
+            [0.3, 0.3, 0.3001, 0.3001],
+            [-3, -3, 4, 4],
+            [5, 5, 6, 6],
+            [0.1, 0.1, 0.6, 0.5],
+        ],
+        np.float32,
+    )
+    boxes, rows = Matcher(cyxhw, yxyx, 0.5)(odd)
+    assert dict(zip(boxes.tolist(), rows.tolist())) == match_all(odd, yxyx, 0.5)
+
+
+def test_boxes_on_no_grid():
+    rng = np.random.default_rng(2)
+    centre, size = rng.uniform(0, 1, (300, 2)), rng.uniform(0.1, 0.4, (300, 2))
+    cyxhw = np.concatenate([centre, size], 1).astype(np.float32)
+    cyxhw[:4, 2:] = 0.25  # of one size, anywhere
+    yxyx = np.concatenate([cyxhw[:, :2] - cyxhw[:, 2:] / 2, cyxhw[:, :2] + cyxhw[:, 2:] / 2], 1)
+    assert find_grids(cyxhw) is None
+    gt = random_boxes(rng, 12, (300, 300), "any")
+    boxes, rows = Matcher(cyxhw, yxyx, 0.5)(gt)
+    assert dict(zip(boxes.tolist(), rows.tolist())) == match_all(gt, yxyx, 0.5)
+
+
+def test_the_kept_matcher_sees_other_boxes():
+    """`matcher_of` keeps the last one, and notices another threshold, other arrays and changed ones."""
+    cyxhw, yxyx = default_boxes((128, 128))
+    gt = np.array([[0.1, 0.1, 0.6, 0.5]], np.float32)
+    first = matcher_of(cyxhw, yxyx, 0.5)
+    assert matcher_of(cyxhw, yxyx, 0.5) is first
+    assert len(matcher_of(cyxhw, yxyx, 0.3)(gt)[0]) > len(first(gt)[0])
+    cyxhw[:, :2] += 0.01
+    yxyx += 0.01
+    boxes, rows = matcher_of(cyxhw, yxyx, 0.5)(gt)
+    assert dict(zip(boxes.tolist(), rows.tolist())) == match_all(gt, yxyx, 0.5)
+
+
+def test_nothing_to_match():
+    cyxhw, yxyx = default_boxes((128, 128))
+    assert [len(part) for part in Matcher(cyxhw, yxyx, 0.5)(np.zeros((0, 4), np.float32))] == [0, 0]
