@@ -6,13 +6,9 @@ Asked by `hasattr` once, never by version. Each function says what the two world
 
 from __future__ import annotations
 
-import inspect
-from typing import Callable, Sequence
+from typing import Callable
 
 import mindspore as ms
-import mindspore.dataset as ds
-
-_MAP_ORDERS_COLUMNS = "column_order" in inspect.signature(ds.MindDataset.map).parameters
 
 
 def set_device_target(target: str, device_id: int | None = None) -> None:
@@ -26,15 +22,6 @@ def set_device_target(target: str, device_id: int | None = None) -> None:
         ms.set_context(device_target=target)
         if device_id is not None and target != "CPU":
             ms.set_context(device_id=device_id)
-
-
-def map_columns(dataset, function: Callable, inputs: Sequence[str], outputs: Sequence[str], workers: int):
-    """`map` that changes the number of columns: 1.10 wants `column_order`, 2.10 dropped it for `project`."""
-    inputs, outputs = list(inputs), list(outputs)
-    options = dict(num_parallel_workers=workers, python_multiprocessing=False)
-    if _MAP_ORDERS_COLUMNS:
-        return dataset.map(function, inputs, outputs, column_order=outputs, **options)
-    return dataset.map(function, inputs, outputs, **options).project(outputs)
 
 
 def start_profiler(folder: str) -> Callable[[], None]:

@@ -41,7 +41,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
     image = _imdecode(data)
     if image is None:
         raise ValueError(f"the {kind} data is damaged or incomplete")
-    return image[..., ::-1]
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
 def _completed_jpeg(data: bytes) -> bytes:

@@ -1,27 +1,27 @@
-"""MindRecord -> batches, by MindSpore's data pipeline (SPEC section 7)."""
+"""MindRecord -> batches (SPEC section 7).
+
+MindSpore reads the rows; a pool of threads decodes, augments and writes each image to its place in the batch, some
+batches ahead of the training. OpenCV and NumPy leave the interpreter to the other threads while they work.
+"""
 
 from __future__ import annotations
 
-from typing import Iterator, List
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Callable, Iterable, Iterator, List
 
 import numpy as np
 
 from src.boxes.default_boxes import build_default_boxes
-from src.compat import map_columns
 from src.data.images import decode_rgb
 from src.data.mindrecord import Records
 from src.data.record_files import stored_boxes
 from src.data.transforms import TrainTransform, resize
+from src.errors import UserError
 
 COLUMNS = ["img_id", "image", "annotation"]
-
-
-def _decode(image, img_id) -> np.ndarray:
-    # MindSpore 1.10 hands the bytes over as uint8 [n], 2.10 as a byte string
-    try:
-        return decode_rgb(image.tobytes())
-    except ValueError as error:
-        raise ValueError(f"image {int(np.ravel(img_id)[0])} in the records: {error}") from None
+AHEAD = 2  # batches that are made while one is used
 
 
 def row_ids(records: Records) -> np.ndarray:
@@ -32,6 +32,56 @@ def row_ids(records: Records) -> np.ndarray:
     return np.concatenate([batch[0].ravel() for batch in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)])
 
 
+def _rows(records: Records, columns: List[str], order: List[int]) -> Iterator[list]:
+    """Rows of the files by their number, in this order, as arrays."""
+    import mindspore.dataset as ds
+
+    rows = ds.MindDataset(records.files[0], columns, sampler=ds.SubsetSampler(order))
+    return rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
+
+
+def _decode(image, img_id) -> np.ndarray:
+    # MindSpore 1.10 hands the bytes over as uint8 [n], 2.10 as a byte string
+    try:
+        return decode_rgb(image.tobytes())
+    except ValueError as error:
+        raise UserError(
+            f"mindrecord_dir: image {int(np.ravel(img_id)[0])} in the records: {error}; remove the records to have "
+            f"them made anew"
+        ) from None
+
+
+def _batches(rows: Iterable[list], prepare: Callable, shape: List[int], size: int, workers: int) -> Iterator[tuple]:
+    """(images uint8 [n, *shape, 3], [what `prepare(place, *row)` gives for each]), n = `size` but in the last batch.
+
+    prepare: fills `place`, the image's rows of the batch; runs in one of `workers` threads.
+    """
+    rows, waiting = iter(rows), deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
+    try:
+        while True:
+            while len(waiting) <= AHEAD:
+                group = list(islice(rows, size))
+                if not group:
+                    break
+                images = np.empty((len(group), *shape, 3), np.uint8)
+                waiting.append((images, [pool.submit(prepare, *pair) for pair in _pairs(images, group)]))
+            if not waiting:
+                return
+            images, results = waiting.popleft()
+            yield images, [result.result() for result in results]
+    finally:
+        for _, results in waiting:
+            for result in results:
+                result.cancel()
+        pool.shutdown()
+
+
+def _pairs(images: np.ndarray, group: list) -> Iterator[tuple]:
+    for place, row in zip(images, group):
+        yield (place, *row)
+
+
 class TrainingData:
     """Batches of an epoch: the order and every random number come from (seed, epoch, image id) alone.
 
@@ -39,8 +89,11 @@ class TrainingData:
     """
 
     def __init__(self, records: Records, cfg, rank: int = 0, size: int = 1):
+        from src.data.targets import DenseTargets
+
         self.records, self.cfg, self.rank, self.size = records, cfg, rank, size
         self.defaults = build_default_boxes(cfg)
+        self.dense = DenseTargets(len(self.defaults[0]))
         self.order = np.argsort(row_ids(records), kind="stable")
         self.steps = len(self.order) // (cfg.batch_size * size)
 
@@ -50,49 +103,59 @@ class TrainingData:
         used = self.steps * self.cfg.batch_size * self.size
         return shuffled[:used][self.rank :: self.size].tolist()
 
+    def host_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
+        """(images uint8 RGB [B, H, W, 3], matches of each image as `TrainTransform` gives them, img_id [B, 1])."""
+        cfg = self.cfg
+        rows_left = self.indices(epoch)[first_step * cfg.batch_size :]
+        if not rows_left:
+            return
+        transform = TrainTransform(
+            cfg.img_shape, self.defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch
+        )
+
+        def prepare(place, img_id, image, annotation):
+            own = int(img_id.ravel()[0])
+            place[:], *matches = transform(_decode(image, img_id), stored_boxes(annotation), own)
+            return matches, own
+
+        rows = _rows(self.records, COLUMNS, rows_left)
+        for images, results in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
+            matches, ids = zip(*results)
+            yield images, list(matches), np.array(ids, np.int32)[:, None]
+
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
         """Tensors (images uint8 RGB [B, H, W, 3], gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]).
 
         Args:
             first_step: steps of the epoch that were done before (a resumed run); they are not read again.
+
+        Raises:
+            UserError: an image in the records that cannot be decoded.
         """
-        import mindspore.dataset as ds
+        from src.data.targets import to_device
 
-        cfg = self.cfg
-        rows_left = self.indices(epoch)[first_step * cfg.batch_size :]
-        if not rows_left:
-            return iter(())
-        transform = TrainTransform(
-            cfg.img_shape, self.defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch
-        )
-
-        def prepare(img_id, image, annotation):
-            sample = transform(_decode(image, img_id), stored_boxes(annotation), int(img_id.ravel()[0]))
-            return (*sample, img_id)
-
-        rows = ds.MindDataset(self.records.files[0], COLUMNS, sampler=ds.SubsetSampler(rows_left))
-        rows = map_columns(
-            rows, prepare, COLUMNS, ["image", "loc", "label", "num_match", "id"], cfg.num_parallel_workers
-        )
-        return rows.batch(cfg.batch_size, drop_remainder=True).create_tuple_iterator(num_epochs=1)
+        for batch in self.host_batches(epoch, first_step):
+            yield to_device(self.dense, *batch)
 
 
 def evaluation_batches(records: Records, cfg, rank: int = 0, size: int = 1) -> Iterator[tuple]:
     """(img_id int [n], images uint8 RGB [n, H, W, 3], shapes int [n, 2]) as arrays; the last batch may be short.
 
     Every image comes once, on one rank.
-    """
-    import mindspore.dataset as ds
 
+    Raises:
+        UserError: an image in the records that cannot be decoded.
+    """
     order = np.argsort(row_ids(records), kind="stable")[rank::size].tolist()
     if not order:
         return
 
-    def prepare(img_id, image):
+    def prepare(place, img_id, image):
         pixels = _decode(image, img_id)
-        return resize(pixels, cfg.img_shape), np.array(pixels.shape[:2], np.int32), img_id
+        place[:] = resize(pixels, cfg.img_shape)
+        return pixels.shape[:2], int(img_id.ravel()[0])
 
-    rows = ds.MindDataset(records.files[0], ["img_id", "image"], sampler=ds.SubsetSampler(order))
-    rows = map_columns(rows, prepare, ["img_id", "image"], ["image", "shape", "id"], cfg.num_parallel_workers)
-    for images, shapes, ids in rows.batch(cfg.batch_size).create_tuple_iterator(num_epochs=1, output_numpy=True):
-        yield ids.ravel(), images, shapes
+    rows = _rows(records, ["img_id", "image"], order)
+    for images, results in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
+        shapes, ids = zip(*results)
+        yield np.array(ids), images, np.array(shapes, np.int32)

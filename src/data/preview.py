@@ -50,15 +50,14 @@ def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes:
     except (OSError, ValueError) as error:
         raise UserError(f"image {sample.path}: {getattr(error, 'strerror', None) or error}") from None
     boxes = fit_to_file(sample, pixels.shape[:2], 1, Faults())
-    network_input, loc, label, _ = transform(pixels, boxes, img_id)
+    network_input, rows, loc, labels = transform(pixels, boxes, img_id)
     _, truth = transform.augment(pixels, boxes, img_id)
     window, flipped = transform.window(*pixels.shape[:2], boxes, img_id)
     height, width = network_input.shape[:2]
     scale = np.array([height, width, height, width], np.float64)
-    rows = np.flatnonzero(label > 0)
     cyxhw, yxyx = transform.defaults
-    decoded = BoxCoder(transform.prior_scaling).decode(loc[rows], cyxhw[rows]).astype(np.float64)
-    targets = np.column_stack([decoded * scale, label[rows]])
+    decoded = BoxCoder(transform.prior_scaling).decode(loc, cyxhw[rows]).astype(np.float64)
+    targets = np.column_stack([decoded * scale, labels])
     truth = np.column_stack([truth[:, :4].astype(np.float64) * scale, truth[:, 4]])
     return Preview(
         network_input,

