@@ -37,7 +37,8 @@ def _rows(records: Records, columns: List[str], order: List[int]) -> Iterator[li
     import mindspore.dataset as ds
 
     rows = ds.MindDataset(records.files[0], columns, sampler=ds.SubsetSampler(order))
-    return rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    # a generator: MindSpore's own iterator must not be asked again after its end
+    yield from rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
 def _decode(image, img_id) -> np.ndarray:
