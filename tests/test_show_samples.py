@@ -64,13 +64,13 @@ def test_the_window_is_what_was_cut(sample, epoch):
 
 def test_a_wrong_encoding_shows(sample, monkeypatch):
     cfg, _, transform = build()
-    right = transforms.encode_targets
+    right = transforms.encode_matches
 
     def wrong(*arguments):
-        loc, label, count = right(*arguments)
-        return loc[:, [1, 0, 2, 3]], label, count  # y and x swapped
+        boxes, loc, label = right(*arguments)
+        return boxes, loc[:, [1, 0, 2, 3]], label  # y and x swapped
 
-    monkeypatch.setattr(transforms, "encode_targets", wrong)
+    monkeypatch.setattr(transforms, "encode_matches", wrong)
     distances = []
     for epoch in range(3):
         _, _, transform = build(epoch)

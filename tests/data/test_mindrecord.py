@@ -130,7 +130,7 @@ def test_evaluation_sees_every_image_once(folder, batch, size):
     assert seen[500][1] == [42, 60]
 
 
-def test_order_and_augmentation_depend_on_seed_and_epoch_alone(folder):
+def test_order_and_augmentation_depend_on_seed_and_epoch_alone(folder, cfg256):
     def run(epoch, *more):
         cfg = config(folder, *more)
         data = TrainingData(prepare_records(cfg, True), cfg)
