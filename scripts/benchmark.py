@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""How fast the parts are, each as a ratio to the straightforward way in the same run.
+
+    python3 scripts/benchmark.py [matching postprocessing pipeline conversion growth step start] [--json FILE]
+
+Without names: all but growth. Nothing else should run beside it. `step` compares with PyTorch where --torch names a
+Python that has it. --work is a folder for data that is drawn (600 MB for all).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+from src.boxes.default_boxes import default_boxes  # noqa: E402
+from src.boxes.postprocess import postprocess  # noqa: E402
+from src.config import load_config  # noqa: E402
+from src.data.transforms import encode_targets  # noqa: E402
+from src.device import prepare_environment  # noqa: E402
+from src.errors import run_main  # noqa: E402
+from src.log import setup_logging  # noqa: E402
+
+from scripts import plain  # noqa: E402
+from scripts.benchmark_data import (  # noqa: E402
+    coco_folder,
+    ground_truth,
+    network_output,
+    processes_peak,
+    run_growth,
+    run_start,
+    run_step,
+)
+
+SCALING = (0.1, 0.2)
+
+
+class Table:
+    """Rows of what was measured; printed as they come."""
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, part: str, unit: str, ours: float, plain_way=None, note: str = "") -> None:
+        """plain_way: the other side's figure in the same unit; of a rate more is better, of a time less."""
+        ratio = None
+        if plain_way:
+            ratio = ours / plain_way if unit.endswith("/s") else plain_way / ours
+        self.rows.append({"part": part, "unit": unit, "ours": ours, "plain": plain_way, "times": ratio, "note": note})
+        figures = (
+            f"{ours:>10.3f} {plain_way:>10.2f} {ratio:>9.1f}x" if plain_way else f"{ours:>10.3f} {'':>10} {'':>10}"
+        )
+        print(f"{part:44}{unit:>10}{figures}  {note}", flush=True)
+
+
+def best_time(function, cases: list, repeats: int = 5) -> float:
+    """Milliseconds a case: the quickest of some passes, since other programs only ever slow one down."""
+    passes = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for case in cases:
+            function(*case)
+        passes.append(time.perf_counter() - start)
+    return 1000 * min(passes) / len(cases)
+
+
+def measure_matching(table: Table, options) -> None:
+    """Targets of an image at 640 x 640."""
+    defaults, rng = default_boxes((640, 640)), np.random.default_rng(0)
+    for count in (1, 7, 30, 90):
+        cases = [(ground_truth(rng, count), *defaults, 0.5, SCALING) for _ in range(40)]
+        for case in cases[:5]:
+            for ours, theirs in zip(encode_targets(*case), plain.encode(*case)):
+                assert np.array_equal(ours, theirs), "the targets differ"
+        ours, theirs = best_time(encode_targets, cases), best_time(plain.encode, cases[:5], 3)
+        table.add(f"matching and encoding, {count} boxes", "ms", ours, theirs)
+
+
+def measure_postprocessing(table: Table, options) -> None:
+    """Detections of an image from 51150 boxes and 81 scores each."""
+    for stage, plain_images in (("trained", 5), ("early in training", 3), ("untrained", 1)):
+        cases = [
+            (*network_output(seed, stage), (480, 640), 0.1, 0.6, 100) for seed in range(5 if plain_images > 1 else 2)
+        ]
+        boxes, scores, labels = postprocess(*cases[0])
+        theirs = plain.postprocess(*cases[0])
+        assert len(boxes) == len(theirs)
+        assert np.array_equal(np.column_stack([boxes, scores, labels]), np.array(theirs)), "the detections differ"
+        ours = best_time(postprocess, cases, 3)
+        table.add(
+            f"post-processing, {stage}",
+            "ms",
+            ours,
+            best_time(plain.postprocess, cases[:plain_images], 1),
+            f"{len(boxes)} detections",
+        )
+
+
+def consumed(batches, warm_up: int, most: int, bytes_of=None) -> tuple:
+    """(images a second at the consumer after some batches of warm-up, bytes an image that reach it)."""
+    count = size = 0
+    start = time.perf_counter()
+    for number, batch in enumerate(batches):
+        if number == warm_up:
+            start, count = time.perf_counter(), 0
+        count += batch[0].shape[0]
+        size = sum(part.nbytes for part in (bytes_of(batch) if bytes_of else batch)) / batch[0].shape[0]
+        if number == warm_up + most:
+            break
+    return count / (time.perf_counter() - start), size
+
+
+def measure_pipeline(table: Table, options) -> None:
+    """Training batches of 16 at 640 x 640 from photos of 126 KB with 8 boxes, measured at the consumer."""
+    from src.data.mindrecord import prepare_records
+    from src.data.pipeline import TrainingData
+    from src.data.targets import packed
+    from src.device import init_device
+
+    cfg = coco_config(options.work, 640)
+    init_device(cfg)
+    records = prepare_records(cfg, is_training=True)
+    data = TrainingData(records, cfg)
+    ours = theirs = 0.0
+    for epoch in range(3):  # turn by turn, the best of each
+        ours = max(ours, consumed(data.epoch(epoch), 4, 30)[0])
+        batches = plain.training_batches(records.files[0], cfg, data.defaults)
+        rate, their_bytes = consumed(([b.asnumpy() for b in batch] for batch in batches), 4, 30)
+        theirs = max(theirs, rate)
+    _, our_bytes = consumed(data.host_batches(0), 0, 2, lambda b: [b[0], *packed(b[1], len(data.defaults[0])), b[2]])
+    cores = os.cpu_count() or 1
+    note = f"{ours / cores:.0f} a core; 8 devices with 2 cores each: {8 * 2 * ours / cores:.0f}"
+    table.add("pipeline to the device, batch 16", "images/s", ours, theirs, note)
+    table.add("handed to the device, an image", "MB", our_bytes / 1e6, their_bytes / 1e6)
+
+
+def measure_conversion(table: Table, options) -> None:
+    """Images -> MindRecord, every image decoded; files come from the page cache."""
+    from src.data.annotations import read_dataset
+    from src.data.mindrecord import prepare_records
+
+    cfg = coco_config(options.work, 640)
+    data = read_dataset(cfg, True)
+    for sample in data.samples:
+        with open(sample.path, "rb") as handle:
+            handle.read()
+    rates, before = [], processes_peak()
+    for _ in range(2):
+        with tempfile.TemporaryDirectory(dir=options.work) as folder:
+            cfg.mindrecord_dir = folder + "/records"
+            start = time.perf_counter()
+            prepare_records(cfg, is_training=True)
+            rates.append(len(data.samples) / (time.perf_counter() - start))
+    grown = processes_peak() - before
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        start = time.perf_counter()
+        plain.convert(data.samples[:200], folder + "/ssd.mindrecord")
+        theirs = 200 / (time.perf_counter() - start)
+    table.add("conversion, decoding checked", "images/s", max(rates), theirs, f"peak memory +{grown >> 20} MB")
+
+
+def coco_config(work: str, size: int):
+    """The GPU configuration on the drawn photos."""
+    coco_folder(work)
+    return load_config(
+        [
+            f"--data_path={work}",
+            "--coco_root=photos",
+            f"--img_shape=[{size}, {size}]",
+            "--device_target=CPU",
+            "--batch_size=16",
+        ]
+    )
+
+
+PARTS = {
+    "matching": measure_matching,
+    "postprocessing": measure_postprocessing,
+    "pipeline": measure_pipeline,
+    "conversion": measure_conversion,
+    "growth": run_growth,
+    "step": run_step,
+    "start": run_start,
+}
+
+
+def main(argv) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--work", default=os.path.join(tempfile.gettempdir(), "ssd_benchmark"), metavar="DIR")
+    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, for `step`")
+    options = parser.parse_args(argv)
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"unknown part '{unknown[0]}'; there are {', '.join(PARTS)}")
+    os.makedirs(options.work, exist_ok=True)
+    setup_logging()
+    prepare_environment()
+    table = Table()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"{'':44}{'':>10}{'ours':>10} {'plain':>10} {'':>10}")
+    for part in options.parts or [name for name in PARTS if name != "growth"]:
+        PARTS[part](table, options)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as handle:
+            json.dump(
+                {"cores": os.cpu_count(), "python": platform.python_version(), "rows": table.rows}, handle, indent=1
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
