@@ -29,6 +29,9 @@ def prepare_environment() -> None:
     kernel a hundred times slower; limited to AVX2 it is fast. A user's own value wins.
     """
     _share_cores()
+    import cv2
+
+    cv2.setNumThreads(1)  # images are worked on by as many threads as there are cores already
     if "ONEDNN_MAX_CPU_ISA" in os.environ or "DNNL_MAX_CPU_ISA" in os.environ:
         return
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"

@@ -16,14 +16,14 @@ import numpy as np
 
 from src.data.coco import coco_json
 from src.data.fingerprint import write_json, write_note, write_unfinished
-from src.data.images import decode_rgb, exif_orientation
+from src.data.images import check_image, exif_orientation
 from src.data.record_files import FILES, all_files
 from src.data.sample import DataSet, Faults, Sample, fit_to_file
 from src.errors import UserError
 from src.log import LOGGER, progress, warn_once
 
 # a write takes what comes first; one row at a time is half as fast, and memory must not grow with the images
-GROUP_ROWS, GROUP_BYTES = 64, 32 << 20
+GROUP_ROWS, GROUP_BYTES = 128, 32 << 20
 SCHEMA = {
     "img_id": {"type": "int32", "shape": [1]},
     "image": {"type": "bytes"},
@@ -86,7 +86,7 @@ def _load(sample: Sample) -> tuple:
     try:
         with open(sample.path, "rb") as handle:
             data = handle.read()
-        return data, decode_rgb(data).shape[:2], exif_orientation(data), ""
+        return data, check_image(data), exif_orientation(data), ""
     except OSError as error:
         return b"", (0, 0), 1, error.strerror or str(error)
     except ValueError as error:
@@ -94,21 +94,23 @@ def _load(sample: Sample) -> tuple:
 
 
 def _loaded(ids: List[int], samples: List[Sample], workers: int) -> Iterator[tuple]:
-    """(id, sample, what `_load` gives) in order; threads read and decode a few images ahead."""
+    """(id, sample, what `_load` gives) in order; threads read and decode ahead, enough to be busy while a group is
+    written, but never many bytes."""
     with ThreadPoolExecutor(workers) as pool, progress(len(samples), "converting") as bar:
-        ahead = deque()
+        ahead, held, left = deque(), 0, zip(ids, samples)
+        pair = next(left, None)
         try:
-            for img_id, sample in zip(ids, samples):
-                ahead.append((img_id, sample, pool.submit(_load, sample)))
-                if len(ahead) > 2 * workers:
-                    first, own, result = ahead.popleft()
-                    yield first, own, result.result()
-                    bar.update()
-            for first, own, result in ahead:
-                yield first, own, result.result()
+            while pair is not None or ahead:
+                while pair is not None and len(ahead) < 2 * workers + GROUP_ROWS and held <= GROUP_BYTES:
+                    size = os.path.getsize(pair[1].path) if os.path.exists(pair[1].path) else 0
+                    ahead.append((*pair, size, pool.submit(_load, pair[1])))
+                    held, pair = held + size, next(left, None)
+                img_id, sample, size, result = ahead.popleft()
+                held -= size
+                yield img_id, sample, result.result()
                 bar.update()
         finally:
-            for _, _, result in ahead:
+            for *_, result in ahead:
                 result.cancel()
 
 

@@ -7,6 +7,8 @@ PNG, BMP and TIFF are read, other formats refused. A JPEG that lacks only its en
 
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -22,6 +24,22 @@ _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _JPEG_END = b"\xff\xd9"
 # Without 0xff, which would begin a marker
 _FILLING = bytes((37 * k + 11) % 251 for k in range(4096))
+
+
+def check_image(data: bytes) -> tuple:
+    """(height, width) of an image that `decode_rgb` can decode.
+
+    A JPEG is read whole but painted at an eighth of its size, which takes half the time.
+
+    Raises:
+        ValueError: as `decode_rgb`, for the same images.
+    """
+    if not data.startswith(b"\xff\xd8") or _JPEG_END not in data[-64:]:
+        return decode_rgb(data).shape[:2]
+    if _imdecode(data, _FLAGS | cv2.IMREAD_REDUCED_COLOR_8) is None:
+        raise ValueError("the JPEG data is damaged or incomplete")
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size[::-1]
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
@@ -60,10 +78,10 @@ def _completed_jpeg(data: bytes) -> bytes:
     return completed
 
 
-def _imdecode(data: bytes):
+def _imdecode(data: bytes, flags: int = _FLAGS):
     """BGR uint8 [H, W, 3], None where OpenCV cannot."""
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # more pixels than OpenCV allows
         return None
 

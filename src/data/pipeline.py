@@ -36,7 +36,8 @@ def _rows(records: Records, columns: List[str], order: List[int]) -> Iterator[li
     """Rows of the files by their number, in this order, as arrays."""
     import mindspore.dataset as ds
 
-    rows = ds.MindDataset(records.files[0], columns, sampler=ds.SubsetSampler(order))
+    # one reader: it is far quicker than what follows, and more of them only wait for each other
+    rows = ds.MindDataset(records.files[0], columns, sampler=ds.SubsetSampler(order), num_parallel_workers=1)
     # a generator: MindSpore's own iterator must not be asked again after its end
     yield from rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
@@ -116,7 +117,7 @@ class TrainingData:
 
         def prepare(place, img_id, image, annotation):
             own = int(img_id.ravel()[0])
-            place[:], *matches = transform(_decode(image, img_id), stored_boxes(annotation), own)
+            _, *matches = transform(_decode(image, img_id), stored_boxes(annotation), own, place)
             return matches, own
 
         rows = _rows(self.records, COLUMNS, rows_left)

@@ -16,7 +16,8 @@ LEAST_ROWS = 512
 class DenseTargets(nn.Cell):
     """place int32 [B, P, 2], loc float32 [B, P, 4], label int32 [B, P] -> gt_loc [B, N, 4], gt_label [B, N].
 
-    P is any number. place: (image, default box) of each row; rows of an image beyond its matches have the box N.
+    P is any number. place: (image, default box) of each row. Rows of an image beyond its matches add zeros to its first
+    box.
     """
 
     def __init__(self, count: int):
@@ -26,13 +27,10 @@ class DenseTargets(nn.Cell):
 
     def construct(self, place, loc, label):
         batch = place.shape[0]
-        # one row more for what has no place
-        gt_loc = self.scatter(place, loc, (batch, self.count + 1, 4))
-        gt_label = self.scatter(place, label, (batch, self.count + 1))
-        return gt_loc[:, : self.count], gt_label[:, : self.count]
+        return self.scatter(place, loc, (batch, self.count, 4)), self.scatter(place, label, (batch, self.count))
 
 
-def packed(matches: List[Tuple[np.ndarray, np.ndarray, np.ndarray]], count: int) -> Tuple[np.ndarray, ...]:
+def packed(matches: List[Tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Tuple[np.ndarray, ...]:
     """The matches (default boxes [K], loc [K, 4], label [K]) of a batch as `DenseTargets` takes them.
 
     P is a power of two, so that few shapes have to be compiled, whatever an image holds.
@@ -40,7 +38,7 @@ def packed(matches: List[Tuple[np.ndarray, np.ndarray, np.ndarray]], count: int)
     rows = LEAST_ROWS
     while rows < max(len(boxes) for boxes, _, _ in matches):
         rows *= 2
-    place = np.full((len(matches), rows, 2), count, np.int32)
+    place = np.zeros((len(matches), rows, 2), np.int32)
     place[:, :, 0] = np.arange(len(matches))[:, None]
     loc = np.zeros((len(matches), rows, 4), np.float32)
     label = np.zeros((len(matches), rows), np.int32)
@@ -52,6 +50,6 @@ def packed(matches: List[Tuple[np.ndarray, np.ndarray, np.ndarray]], count: int)
 
 def to_device(dense: DenseTargets, images: np.ndarray, matches: list, ids: np.ndarray) -> Tuple[Tensor, ...]:
     """(images, gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]) on the device."""
-    gt_loc, gt_label = dense(*map(Tensor, packed(matches, dense.count)))
+    gt_loc, gt_label = dense(*map(Tensor, packed(matches)))
     num_match = np.array([[len(boxes)] for boxes, _, _ in matches], np.float32)
     return Tensor.from_numpy(images), gt_loc, gt_label, Tensor(num_match), Tensor(ids)
