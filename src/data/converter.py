@@ -62,6 +62,11 @@ def _lock(descriptor: int, folder: str) -> None:
         LOGGER.info("%s: this file system has no locks; start no second conversion there", folder)
 
 
+def _aside(folder: str) -> str:
+    """Where this process writes; what a killed one left there is removed by `_remove_left_overs`."""
+    return os.path.join(folder, f".writing-{socket.gethostname()}-{os.getpid()}")
+
+
 def _remove_left_overs(folder: str) -> None:
     """Folders of conversions that were killed on this machine."""
     for path in glob.glob(os.path.join(glob.escape(folder), f".writing-{socket.gethostname()}-*")):
@@ -70,9 +75,8 @@ def _remove_left_overs(folder: str) -> None:
 
 def _check_room(folder: str, samples: List[Sample]) -> None:
     try:
-        probe = os.path.join(folder, f".probe-{os.getpid()}")
-        os.makedirs(probe)
-        os.rmdir(probe)
+        os.makedirs(_aside(folder))
+        os.rmdir(_aside(folder))
     except OSError as error:
         raise UserError(f"mindrecord_dir: cannot write to {folder}: {error.strerror}") from None
     needed = int(sum(os.path.getsize(sample.path) for sample in samples) * 1.02) + 1024 * len(samples) + (1 << 20)
@@ -164,7 +168,7 @@ def convert(cfg, data: DataSet, prefix: str, wanted: dict, annotation_file: str)
     folder, name = os.path.split(prefix)
     _remove_left_overs(folder)
     _check_room(folder, data.samples)
-    aside = os.path.join(folder, f".writing-{socket.gethostname()}-{os.getpid()}")
+    aside = _aside(folder)
     checked = _Checked(cfg.max_bad_images, is_training=not annotation_file)
     ids, table = record_ids(data.samples)
     try:
