@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mindspore
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
-from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.data.transforms import MEAN, STD
+
+SIGMA = np.float32(0.02)
 
 
 class Pixels(nn.Cell):
@@ -52,7 +55,7 @@ def conv(
         pad_mode="pad" if symmetric else "same",
         padding=kernel // 2 if symmetric else 0,
         has_bias=has_bias,
-        weight_init="normal",
+        weight_init="zeros",  # `initialize` draws them: MindSpore's own drawing takes seconds for 32 million
         bias_init="zeros",
     )
 
@@ -69,7 +72,11 @@ def conv_bn_relu6(channels_in: int, channels_out: int, kernel: int, stride: int 
 
 
 def initialize(model: nn.Cell) -> None:
-    """Truncated normal, sigma 0.02, for every trainable parameter that is no beta, gamma or bias."""
+    """A normal of sigma 0.02 for every trainable parameter that is no beta, gamma or bias; SPEC section 4.
+
+    The published `TruncatedNormal(0.02)` is cut at -2 and 2, a hundred sigma: a normal. Seeded by `mindspore.set_seed`.
+    """
+    rng = np.random.default_rng(mindspore.get_seed() or 0)
     for parameter in model.trainable_params():
         if not any(part in parameter.name for part in ("beta", "gamma", "bias")):
-            parameter.set_data(initializer(TruncatedNormal(0.02), parameter.shape, parameter.dtype))
+            parameter.set_data(Tensor(SIGMA * rng.standard_normal(parameter.shape, np.float32), parameter.dtype))
