@@ -85,6 +85,11 @@ def main(argv) -> int:
     )
     rates = rates[int(cfg.pre_trained_epoch_size * data.steps) :]
     step = build_train_step(model, cfg, rates, ranks)
+    if cfg.compile_cache and cfg.device_target == "CPU" and not ranks.outside_graph:
+        from src.compile_cache import compile_cache
+
+        everything = {key: value for key, value in cfg.items() if key not in ("output_path", "resume", "seed")}
+        step.compile_within(compile_cache({"config": everything, "steps": len(rates), "ranks": size}))
 
     # 6. where the run stands
     from src.training.checkpoint import Checkpoints, restore_run

@@ -13,6 +13,7 @@ import numpy as np
 _FREE_KEYS = {
     "checkpoint_file_path",
     "checkpoint_path",
+    "compile_cache",
     "config_path",
     "data_path",
     "device_id",
