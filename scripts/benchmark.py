@@ -35,10 +35,8 @@ from scripts.benchmark_data import (  # noqa: E402
     ground_truth,
     network_output,
     processes_peak,
-    run_growth,
-    run_start,
-    run_step,
 )
+from scripts.benchmark_runs import measure_growth, measure_start, measure_step  # noqa: E402
 
 SCALING = (0.1, 0.2)
 
@@ -188,9 +186,9 @@ PARTS = {
     "postprocessing": measure_postprocessing,
     "pipeline": measure_pipeline,
     "conversion": measure_conversion,
-    "growth": run_growth,
-    "step": run_step,
-    "start": run_start,
+    "growth": measure_growth,
+    "step": measure_step,
+    "start": measure_start,
 }
 
 

@@ -61,36 +61,31 @@ def photo(seed: int) -> bytes:
     return best
 
 
-def coco_folder(work: str, count: int = PHOTOS) -> None:
-    """`work/photos` in COCO's form: `count` photos with 8 boxes each; made once."""
-    root = os.path.join(work, "photos")
+def small_picture(seed: int, side: int) -> bytes:
+    """A JPEG of `side` x `side`."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+    return cv2.imencode(".jpg", cv2.resize(pixels, (side, side)))[1].tobytes()
+
+
+def coco_folder(work: str, count: int = PHOTOS, name: str = "photos", side: int = 0, boxes: int = BOXES) -> None:
+    """`work/name` in COCO's form: `count` photos (or pictures of `side` pixels) with some boxes each; made once."""
+    root = os.path.join(work, name)
     if os.path.exists(os.path.join(root, "annotations", "instances_train2017.json")):
         return
     os.makedirs(os.path.join(root, "train2017"), exist_ok=True)
     os.makedirs(os.path.join(root, "annotations"), exist_ok=True)
     rng, annotations = np.random.default_rng(1), []
-    photos = [photo(seed) for seed in range(32)]
+    photos = [photo(seed) if not side else small_picture(seed, side) for seed in range(32)]
+    width, height = (side, side) if side else (640, 480)
     for number in range(1, count + 1):
         with open(os.path.join(root, "train2017", f"{number:012}.jpg"), "wb") as handle:
             handle.write(photos[number % len(photos)])
-        for y1, x1, y2, x2, label in ground_truth(rng, BOXES).tolist():
-            box = [640 * x1, 480 * y1, 640 * (x2 - x1), max(480 * (y2 - y1), 2)]
+        for y1, x1, y2, x2, label in ground_truth(rng, boxes).tolist():
+            box = [width * x1, height * y1, max(width * (x2 - x1), 2), max(height * (y2 - y1), 2)]
             annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "category_id": 1 + int(label) % 3, "bbox": box}
+                {"id": len(annotations) + 1, "image_id": number, "category_id": 1 + int(label) % 3, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
             )
-    images = [{"id": k, "file_name": f"{k:012}.jpg", "height": 480, "width": 640} for k in range(1, count + 1)]
+    images = [{"id": k, "file_name": f"{k:012}.jpg", "height": height, "width": width} for k in range(1, count + 1)]
     categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "kite"}]
     with open(os.path.join(root, "annotations", "instances_train2017.json"), "w", encoding="utf-8") as handle:
         json.dump({"images": images, "annotations": annotations, "categories": categories}, handle)
-
-
-def run_growth(t, o):
-    pass
-
-
-def run_step(t, o):
-    pass
-
-
-def run_start(t, o):
-    pass

@@ -1,0 +1,121 @@
+"""The parts of `scripts/benchmark.py` that start processes of their own: step, start-up, growth."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from scripts.benchmark_data import coco_folder, processes_peak
+from src.config import load_config
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+BATCH, SIZE, STEPS = 2, 640, 4
+
+
+def _figures(python: str, script: str) -> dict:
+    words = [python, os.path.join(HERE, script), str(BATCH), str(SIZE), str(STEPS)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{script} ended with {done.returncode}: {done.stderr[-500:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def measure_step(table, options) -> None:
+    """A training step and a forward pass at 640 x 640; PyTorch's equal network beside it where --torch is given."""
+    ours = _figures(sys.executable, "own_step.py")
+    theirs = _figures(options.torch, "torch_step.py") if options.torch else {}
+    note = "plain = PyTorch" if options.torch else ""
+    table.add(f"training step, batch {BATCH}", "s", ours["step"], theirs.get("step"), note)
+    table.add("forward, batch 1", "s", ours["forward"], theirs.get("forward"), note)
+    table.add("peak memory of training", "GiB", ours["peak"], theirs.get("peak"), note)
+
+
+def _seconds_to_first_step(folder: str, environment: dict) -> float:
+    shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
+    options = {
+        "config_path": os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml"),
+        "data_path": folder,
+        "coco_root": "shapes",
+        "output_path": os.path.join(folder, "out"),
+        "epoch_size": 1,
+        "bn_recalibration_steps": 0,
+    }
+    words = [sys.executable, os.path.join(ROOT, "train.py"), *(f"--{key}={value}" for key, value in options.items())]
+    start = time.perf_counter()
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
+        for line in run.stdout:
+            if "epoch 1/1" in line:  # one step an epoch
+                seconds = time.perf_counter() - start
+                run.communicate()
+                return seconds
+    raise RuntimeError("the training run ended before its first step")
+
+
+def measure_start(table, options) -> None:
+    """Start of train.py to its first step at 128 x 128, batch 4: without and with the compiled step of the run before."""
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        draw = [sys.executable, os.path.join(HERE, "draw_shapes.py"), "--output", f"{folder}/shapes", "--train", "4"]
+        subprocess.run([*draw, "--val", "1", "--image_size", "128"], check=True, stdout=subprocess.DEVNULL)
+        environment = dict(os.environ, XDG_CACHE_HOME=os.path.join(folder, "cache"))
+        first = _seconds_to_first_step(folder, environment)
+        second = min(_seconds_to_first_step(folder, environment) for _ in range(2))
+    table.add("start to first step, second start", "s", second, first, "plain = first start, which compiles")
+
+
+def _seconds_an_epoch(work: str, count: int, boxes: int) -> tuple:
+    """(start-up s, epoch s, peak bytes) of the input pipeline on `count` small pictures with `boxes` boxes."""
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from scripts.benchmark_runs import growth_process\n"
+        "growth_process(*sys.argv[2:])"
+    )
+    words = [sys.executable, "-c", code, ROOT, work, str(count), str(boxes)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-800:])
+    return tuple(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def growth_process(work: str, count: str, boxes: str) -> None:
+    """A process that opens records and reads an epoch of them; prints what it took."""
+    cfg = _growth_config(work, int(count), int(boxes))
+    from src.data.mindrecord import prepare_records
+    from src.data.pipeline import TrainingData
+
+    prepare_records(cfg, is_training=True)
+    start = time.perf_counter()
+    data = TrainingData(prepare_records(cfg, is_training=True), cfg)
+    started = time.perf_counter() - start
+    start = time.perf_counter()
+    for _ in data.host_batches(0):
+        pass
+    print(json.dumps([started, time.perf_counter() - start, processes_peak()]))
+
+
+def _growth_config(work: str, count: int, boxes: int):
+    name = f"growth_{count}_{boxes}"
+    coco_folder(work, count, name, side=64, boxes=boxes)
+    options = [f"--data_path={work}", f"--coco_root={name}", f"--mindrecord_dir={name}/records", "--batch_size=16"]
+    return load_config([*options, "--img_shape=[128, 128]", "--device_target=CPU"])
+
+
+def measure_growth(table, options) -> None:
+    """Start-up, time an epoch and memory against the number of images (64 x 64) and of boxes."""
+    base = None
+    for count, boxes in ((1000, 8), (10_000, 8), (100_000, 8), (10_000, 64)):
+        started, epoch, peak = _seconds_an_epoch(options.work, count, boxes)
+        base = base or (started, epoch, peak)
+        table.add(
+            f"epoch of {count} images, {boxes} boxes each", "s", epoch, None, f"{1e6 * epoch / count:.0f} us an image"
+        )
+        table.add("    start-up without conversion", "s", started, None, f"{1e6 * started / count:.1f} us an image")
+        table.add("    peak memory", "MB", peak / 1e6, None, f"{(peak - base[2]) / 1e6:+.0f} MB")
+        np.testing.assert_array_less(epoch / count, 3 * base[1] / 1000)

@@ -1,0 +1,120 @@
+"""The same network in PyTorch, for `scripts/benchmark.py step`: prints one JSON line. Runs in a Python that has torch.
+
+Same layers, sizes, loss and update; timing needs no equal weights, so they are not carried over.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def conv_bn(into: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU6(True))
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, into: int, out: int, stride: int):
+        super().__init__()
+        width = out // 4
+        self.body = nn.Sequential(
+            *(nn.Conv2d(into, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)),
+            *(nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)),
+            *(nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out)),
+        )
+        self.side = nn.Identity()
+        if stride != 1 or into != out:
+            self.side = nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x):
+        return F.relu(self.body(x) + self.side(x), True)
+
+
+class SSD(nn.Module):
+    def __init__(self, classes: int = 81, boxes: int = 6, width: int = 256):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(True), nn.MaxPool2d(3, 2, 1)
+        )
+        layers, into = [], 64
+        for count, out, stride in ((3, 256, 1), (4, 512, 2), (6, 1024, 2), (3, 2048, 2)):
+            blocks = [Bottleneck(into, out, stride), *(Bottleneck(out, out, 1) for _ in range(count - 1))]
+            layers.append(nn.Sequential(*blocks))
+            into = out
+        self.layers = nn.ModuleList(layers)
+        self.lateral = nn.ModuleList(nn.Conv2d(count, width, 1) for count in (512, 1024, 2048))
+        self.smooth = nn.ModuleList(conv_bn(width, width, 3) for _ in range(3))
+        self.down = nn.ModuleList(conv_bn(width, width, 3, 2) for _ in range(2))
+        self.towers = nn.ModuleList(
+            nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(4)) for _ in "lc"
+        )
+        self.norms = nn.ModuleList(nn.ModuleList(nn.BatchNorm2d(width) for _ in range(20)) for _ in "lc")
+        self.last = nn.ModuleList(nn.Conv2d(width, boxes * count, 3, padding=1) for count in (4, classes))
+
+    def forward(self, x):
+        features = []
+        x = self.stem(x)
+        for layer in self.layers:
+            x = layer(x)
+            features.append(x)
+        top = self.lateral[2](features[3])
+        middle = self.lateral[1](features[2]) + F.interpolate(top, scale_factor=2, mode="bilinear")
+        bottom = self.lateral[0](features[1]) + F.interpolate(middle, scale_factor=2, mode="bilinear")
+        maps = [smooth(level) for smooth, level in zip(self.smooth, (bottom, middle, top))]
+        for block in self.down:
+            maps.append(block(maps[-1]))
+        outputs = []
+        for tower, norms, last, size in zip(self.towers, self.norms, self.last, (4, 81)):
+            levels = []
+            for number, level in enumerate(maps):
+                for step, conv in enumerate(tower):
+                    level = F.relu6(norms[5 * step + number](conv(level)), True)
+                levels.append(last(level).permute(0, 2, 3, 1).reshape(len(level), -1, size))
+            outputs.append(torch.cat(levels, 1))
+        return outputs
+
+
+def loss_of(loc, logits, gt_loc, gt_label, matches):
+    target = F.one_hot(gt_label, 81).float()
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    probability = logits.sigmoid()
+    wrong = target + probability - 2 * target * probability
+    focal = ((0.75 - 0.5 * target) * wrong * wrong * entropy).sum()
+    rows = gt_label > 0
+    return (focal + F.smooth_l1_loss(loc[rows], gt_loc[rows], reduction="sum")) / matches
+
+
+def main(batch: int, size: int, steps: int) -> None:
+    torch.manual_seed(1)
+    model = SSD()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
+    images = torch.randn(batch, 3, size, size)
+    label = (torch.rand(batch, 51150 * size * size // 640**2) < 0.003).long()
+    gt_loc = torch.randn(*label.shape, 4)
+    step_times, forward_times = [], []
+    for _ in range(steps):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        loss_of(*model(images), gt_loc, label, float(label.sum())).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step_times.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    model.eval()
+    with torch.no_grad():
+        for _ in range(steps):
+            start = time.perf_counter()
+            model(images[:1])
+            forward_times.append(time.perf_counter() - start)
+    print(json.dumps({"step": min(step_times[1:]), "forward": min(forward_times[1:]), "peak": peak}))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
