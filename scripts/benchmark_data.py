@@ -83,7 +83,14 @@ def coco_folder(work: str, count: int = PHOTOS, name: str = "photos", side: int 
         for y1, x1, y2, x2, label in ground_truth(rng, boxes).tolist():
             box = [width * x1, height * y1, max(width * (x2 - x1), 2), max(height * (y2 - y1), 2)]
             annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "category_id": 1 + int(label) % 3, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": 1 + int(label) % 3,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
             )
     images = [{"id": k, "file_name": f"{k:012}.jpg", "height": height, "width": width} for k in range(1, count + 1)]
     categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "kite"}]

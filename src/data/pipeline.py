@@ -42,6 +42,17 @@ def _rows(records: Records, columns: List[str], order: List[int]) -> Iterator[li
     yield from rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
+def image_reader(records: Records) -> Callable[[object], np.ndarray]:
+    """The data set's own image id -> its image, uint8 RGB [H, W, 3]."""
+    place = {records.own_id(img_id): row for row, img_id in enumerate(row_ids(records).tolist())}
+
+    def read(image_id) -> np.ndarray:
+        ((img_id, image),) = _rows(records, ["img_id", "image"], [place[image_id]])
+        return _decode(image, img_id)
+
+    return read
+
+
 def _decode(image, img_id) -> np.ndarray:
     # MindSpore 1.10 hands the bytes over as uint8 [n], 2.10 as a byte string
     try:

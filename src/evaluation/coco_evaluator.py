@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import os
+from typing import List
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -14,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from src.data.coco import load_coco_json
 from src.errors import UserError
+from src.evaluation.analysis import ImageResult
 from src.boxes.postprocess import postprocess
 from src.log import LOGGER
 
@@ -59,6 +61,7 @@ class CocoEvaluator:
         self._positions = {own: position for position, own in enumerate(self._image_ids)}
         self._annotations = [a for a in content["annotations"] if a["image_id"] in self._positions]
         self._found = {}  # position of the image -> its detections
+        self._everything = None  # pycocotools' evaluation of all images, once `summarize` made it
 
     def clear(self) -> None:
         """Forget all detections, so that the next epoch need not read the annotation file again."""
@@ -157,7 +160,7 @@ class CocoEvaluator:
             detection, or without any ground truth, all 12 are 0.0.
         """
         subset = self._published_positions()
-        everything = self._evaluate()
+        everything = self._everything = self._evaluate()
         stats, note = _stats(everything)
         stats_published, note_published = _stats(_restricted(everything, subset))
         if not self._any_detection():
@@ -178,6 +181,41 @@ class CocoEvaluator:
             "per_class": self._per_class(everything),
             "note": "; ".join(notes),
         }
+
+    def images(self) -> List[ImageResult]:
+        """Ground truth (crowds and unlisted categories left out) and detections of every image, by rising id."""
+        labels = {own: self.classes.index(name) for name, own in self._categories.items()}
+        truth = {}
+        for annotation in self._annotations:
+            if annotation["category_id"] in labels and not annotation["iscrowd"]:
+                truth.setdefault(annotation["image_id"], []).append(annotation)
+        results = []
+        for position, own in enumerate(self._image_ids):
+            given = truth.get(own, [])
+            found = sorted(self._found.get(position, []), key=lambda detection: -detection["score"])
+            results.append(
+                ImageResult(
+                    own,
+                    _corners(given),
+                    np.array([labels[a["category_id"]] for a in given], np.int64),
+                    _corners(found),
+                    np.array([labels[d["category_id"]] for d in found], np.int64),
+                    np.array([d["score"] for d in found], np.float64),
+                )
+            )
+        return results
+
+    def curves(self) -> dict:
+        """Precision at IoU 0.5 over recall, after `summarize`: {"recall": [101], "classes": {name: [101]}}; classes
+        without ground truth are left out."""
+        curves = {"recall": np.linspace(0, 1, 101).round(2).tolist(), "classes": {}}
+        if self._everything is not None:
+            for name, own in self._categories.items():
+                place = self._category_places()[own]
+                precision = self._everything.eval["precision"][0, :, place, ALL_AREAS, MOST_DETECTIONS]
+                if precision.max() >= 0:
+                    curves["classes"][name] = precision.round(4).tolist()
+        return curves
 
     def _position(self, image_id) -> int:
         """Place of an image in the sorted ids."""
@@ -269,6 +307,12 @@ class CocoEvaluator:
                     row.update(AP=float(precision.mean()), AP50=float(precision[0].mean()), AR100=float(recall.mean()))
             rows.append(row)
         return rows
+
+
+def _corners(rows: list) -> np.ndarray:
+    """[K, 4] y1, x1, y2, x2 of rows with a `bbox` x, y, w, h."""
+    x, y, width, height = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4).T
+    return np.stack([y, x, y + height, x + width], 1)
 
 
 def _plain(value):

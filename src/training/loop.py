@@ -16,6 +16,7 @@ from src.log import LOGGER, append_json_line, progress
 from src.ranks import Ranks
 from src.stop import Stop
 from src.training.checkpoint import Checkpoints
+from src.training.curves import CURVES, draw_curves
 from src.training.recalibrate import recalibrate
 from src.training.run_folder import HISTORY
 from src.training.run_state import RunState
@@ -146,6 +147,7 @@ class Trainer:
             self.summary.add_scalar("mAP", record["mAP"], state.steps)
         if self.speaks:
             append_json_line(os.path.join(cfg.output_path, HISTORY), record)
+            draw_curves(os.path.join(cfg.output_path, HISTORY), os.path.join(cfg.output_path, CURVES))
         if done < cfg.epoch_size and self.ranks.largest(self.stop.status):
             self._leave(finished)
         return finished

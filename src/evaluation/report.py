@@ -1,0 +1,110 @@
+"""What an evaluation leaves: report.html (all in one file, no network needed), evaluation.json and evaluation.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from typing import Callable, Dict, List, Sequence
+
+import cv2
+import numpy as np
+
+from src.drawing import draw_box, draw_detections, fitted
+from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diagnosis, pair_up
+from src.evaluation.coco_evaluator import CocoEvaluator
+from src.evaluation.report_page import report_page
+from src.evaluation.table import FIGURES
+
+SHOWN = 20
+TOO_LITTLE = 0.01
+TILE = 420
+GREEN = (70, 220, 70)  # BGR
+
+
+def write_report(
+    evaluator: CocoEvaluator,
+    result: dict,
+    read_image: Callable[[object], np.ndarray],
+    folder: str,
+    model: str,
+    highest: float,
+) -> Dict[str, str]:
+    """Write the three files; each is whole or absent.
+
+    Args:
+        result: of `evaluator.summarize()`.
+        read_image: the data set's own image id -> uint8 RGB [H, W, 3].
+        model: what was evaluated, for the title.
+        highest: highest score of any box (`Detector.highest`).
+
+    Returns:
+        name -> path.
+    """
+    images = evaluator.images()
+    min_score = _showing_score(images, evaluator.min_score)
+    best, worst = best_and_worst(images, min_score, SHOWN)
+    why: List[str] = []
+    if result["mAP"] < TOO_LITTLE:
+        unmapped = [row["name"] for row in result["per_class"] if row["category_id"] is None]
+        why = diagnosis(images, evaluator.classes, unmapped, highest, evaluator.min_score)
+    figures = dict(result, model=model, confusion=confusion(images, len(evaluator.classes), min_score).tolist())
+    figures.update(classes=evaluator.classes, confusion_min_score=min_score, curves=evaluator.curves(), diagnosis=why)
+    tiles = [
+        [
+            (f"image {one.image_id}, F1 {score:.2f}", _tile(one, read_image, evaluator.classes, min_score))
+            for score, one in part
+        ]
+        for part in (best, worst)
+    ]
+    paths = {name: os.path.join(folder, name) for name in ("report.html", "evaluation.json", "evaluation.csv")}
+    _write(paths["report.html"], report_page(figures, *tiles))
+    _write(paths["evaluation.json"], json.dumps(figures, indent=1) + "\n")
+    _write_csv(paths["evaluation.csv"], result)
+    return paths
+
+
+def _showing_score(images: Sequence[ImageResult], min_score: float) -> float:
+    """The score from which on a detection is drawn and counted: the one of the best F1 over all images."""
+    scores = np.concatenate([np.empty(0), *(one.scores for one in images)])
+    candidates = np.unique(np.quantile(scores, np.linspace(0.05, 0.95, 10))) if len(scores) else [min_score]
+    sample = images[:: max(1, len(images) // 200)]
+    return float(max(candidates, key=lambda least: _pooled_f1(sample, float(least))))
+
+
+def _pooled_f1(images: Sequence[ImageResult], min_score: float) -> float:
+    right = sum(len(pair_up(one, min_score, same_class=True)) for one in images)
+    total = sum(len(one.truth) + int((one.scores >= min_score).sum()) for one in images)
+    return 2 * right / total if total else 0.0
+
+
+def _tile(one: ImageResult, read_image: Callable, classes: Sequence[str], min_score: float) -> bytes:
+    """A JPEG: ground truth as green outlines, detections in their class's colour with name and score."""
+    image, scale = fitted(np.ascontiguousarray(read_image(one.image_id)[..., ::-1]), TILE)
+    keep = one.scores >= min_score
+    image = np.ascontiguousarray(image)
+    for box in one.truth:
+        draw_box(image, box * scale, GREEN, 3)
+    if keep.any():
+        drawn = draw_detections(image, one.found[keep] * scale, one.found_labels[keep], one.scores[keep], classes)
+        image = drawn
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
+
+
+def _write(path: str, text: str) -> None:
+    with open(path + ".tmp", "w", encoding="utf-8") as handle:
+        handle.write(text)
+    os.replace(path + ".tmp", path)
+
+
+def _write_csv(path: str, result: dict) -> None:
+    with open(path + ".tmp", "w", encoding="utf-8", newline="") as handle:
+        rows = csv.writer(handle)
+        rows.writerow(["figure", "IoU", "area", "detections", "all images", "published subset"])
+        for (name, overlap, area, most), value, published in zip(FIGURES, result["stats"], result["stats_published"]):
+            rows.writerow([name, overlap, area, most, value, published])
+        rows.writerow([])
+        rows.writerow(["class", "boxes", "AP", "AP50", "AR100"])
+        for row in result["per_class"]:
+            rows.writerow([row["name"], row["boxes"], row["AP"], row["AP50"], row["AR100"]])
+    os.replace(path + ".tmp", path)

@@ -1,0 +1,190 @@
+"""The report's HTML: figures, tables and pictures in one file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import List, Sequence, Tuple
+
+import numpy as np
+
+from src.evaluation.table import FIGURES
+
+SHOWN_CLASSES = 30  # of the confusion matrix
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}
+h1{margin-bottom:0}h2{margin-top:2em;border-bottom:1px solid #ddd}.note{color:#555}
+table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #e4e4e4}
+td:first-child,th:first-child{text-align:left}th{position:sticky;top:0;background:#fff}
+th[data-sort]{cursor:pointer;text-decoration:underline dotted}
+.big{font-size:1.8em;font-weight:600}.big small{font-size:.5em;font-weight:400;color:#555;margin-right:2em}
+.why{background:#fff4e0;border-left:4px solid #e09b2d;padding:.6em 1em}
+.tiles{display:flex;flex-wrap:wrap;gap:14px}.tiles figure{margin:0;max-width:270px}.tiles img{width:100%}
+figcaption{font-size:.85em;color:#555}.matrix td,.matrix th{padding:.15em .45em;font-size:.85em}
+.matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left}img.chart{max-width:100%}
+"""
+
+# sorting: a click on a head, or the address's end (report.html#sort=AP)
+_SCRIPT = """
+function sortBy(head){
+ var table=head.closest('table'),column=Array.prototype.indexOf.call(head.parentNode.children,head);
+ var rows=Array.prototype.slice.call(table.tBodies[0].rows),text=head.dataset.sort==='text';
+ var down=head.dataset.down!=='1';head.dataset.down=down?'1':'0';
+ function key(row){var t=row.cells[column].textContent;return text?t:(t==='-'||t==='absent'?-1:parseFloat(t))}
+ rows.sort(function(a,b){var x=key(a),y=key(b),s=x<y?-1:x>y?1:0;return (down&&!text)||(!down&&text)?-s:s});
+ rows.forEach(function(row){table.tBodies[0].appendChild(row)});
+}
+document.querySelectorAll('th[data-sort]').forEach(function(head){head.addEventListener('click',function(){sortBy(head)})});
+var wanted=location.hash.match(/^#sort=(.+)$/);
+if(wanted)document.querySelectorAll('th[data-sort]').forEach(function(head){if(head.textContent===decodeURIComponent(wanted[1]))sortBy(head)});
+"""
+
+
+def report_page(figures: dict, best: Sequence[Tuple[str, bytes]], worst: Sequence[Tuple[str, bytes]]) -> str:
+    """The page.
+
+    Args:
+        figures: what `src.evaluation.report.write_report` puts into evaluation.json.
+        best, worst: (caption, JPEG) of pictures.
+    """
+    parts = [
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title><style>{_STYLE}</style>',
+        f"<h1>Evaluation</h1><p class=note>{html.escape(figures['model'])}<br>{figures['images']} images, "
+        f"{figures['detections']} detections</p>",
+        f"<p class=big>{figures['mAP']:.4f} <small>mAP, all images</small> {figures['mAP_published']:.4f} "
+        f"<small>mAP, published protocol ({figures['images_published']} images without crowds)</small></p>",
+    ]
+    if figures["note"]:
+        parts.append(f"<p class=note>{html.escape(figures['note'])}</p>")
+    if figures["diagnosis"]:
+        rows = "".join(f"<li>{html.escape(line)}</li>" for line in figures["diagnosis"])
+        parts.append(f"<div class=why id=why><b>Why it is next to nothing</b><ul>{rows}</ul></div>")
+    parts += ["<h2>The 12 figures</h2>", _twelve(figures), "<h2>By class</h2>", _by_class(figures)]
+    parts += ["<h2>Precision and recall</h2>", _picture(_curves(figures), "precision-recall curves")]
+    parts += ["<h2>By size of object</h2>", _picture(_sizes(figures), "AP and AR by object size")]
+    parts += ["<h2>Confusions</h2>", _matrix(figures)]
+    threshold = f"score at least {figures['confusion_min_score']:.2f}"
+    parts += [
+        f"<h2>Best images</h2><p class=note>Green: ground truth. Detections of {threshold}. F1 at IoU 0.5.</p>",
+        _tiles(best),
+    ]
+    parts += ["<h2>Worst images</h2>", _tiles(worst), f"<script>{_SCRIPT}</script></html>\n"]
+    return "\n".join(parts)
+
+
+def _figure(value) -> str:
+    return "-" if value is None or value < 0 else f"{value:.4f}"
+
+
+def _twelve(figures: dict) -> str:
+    rows = "".join(
+        f"<tr><td>{name}</td><td>{overlap}</td><td>{area}</td><td>{most}</td><td>{_figure(ours)}</td><td>{_figure(old)}</td></tr>"
+        for (name, overlap, area, most), ours, old in zip(FIGURES, figures["stats"], figures["stats_published"])
+    )
+    head = "<tr><th>figure<th>IoU<th>area<th>detections<th>all images<th>published subset</tr>"
+    return f"<table id=figures><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _by_class(figures: dict) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(row['name'])}</td><td>{row['boxes'] if row['AP'] is not None else 'absent'}</td>"
+        f"<td>{_figure(row['AP'])}</td><td>{_figure(row['AP50'])}</td><td>{_figure(row['AR100'])}</td></tr>"
+        for row in figures["per_class"]
+    )
+    head = "<th data-sort=text>class</th>" + "".join(
+        f"<th data-sort=number>{title}</th>" for title in ("boxes", "AP", "AP50", "AR100")
+    )
+    present = sum(row["AP"] is not None for row in figures["per_class"])
+    note = (
+        f"<p class=note>A click on a head sorts. The mean is over {present} of {len(figures['per_class'])} classes.</p>"
+    )
+    return f"<table id=classes><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
+
+
+def _matrix(figures: dict) -> str:
+    """The confusion matrix, of the classes with the most ground truth where there are many."""
+    table, names = np.array(figures["confusion"]), figures["classes"]
+    order = np.argsort(-(table.sum(axis=1) + table.sum(axis=0))[1:], kind="stable") + 1
+    shown = sorted(order[:SHOWN_CLASSES].tolist())
+    heads = "".join(f"<th class=up>{html.escape(names[k])}</th>" for k in shown) + "<th class=up>not found</th>"
+    rows = []
+    for row in [*shown, 0]:
+        total = max(int(table[row].sum()), 1)
+        cells = "".join(_cell(int(table[row, column]), total, column == row) for column in [*shown, 0] if row or column)
+        rows.append(f"<tr><td>{html.escape(names[row]) if row else 'nothing there'}</td>{cells}</tr>")
+    note = f"Rows: ground truth; columns: found as (IoU 0.5, score at least {figures['confusion_min_score']:.2f})." + (
+        f" The {SHOWN_CLASSES} most frequent of {len(names) - 1} classes." if len(names) - 1 > SHOWN_CLASSES else ""
+    )
+    return f"<p class=note>{note}</p><table class=matrix id=confusion><tr><th></th>{heads}</tr>{''.join(rows)}</table>"
+
+
+def _cell(count: int, total: int, right: bool) -> str:
+    shade = f"rgba({'42,157,74' if right else '216,116,59'},{0.75 * count / total:.2f})"
+    return f"<td style='background:{shade}'>{count or ''}</td>"
+
+
+def _tiles(pictures: Sequence[Tuple[str, bytes]]) -> str:
+    if not pictures:
+        return "<p class=note>none</p>"
+    figures = "".join(
+        f"<figure><img alt='{html.escape(caption)}' src='data:image/jpeg;base64,{base64.b64encode(data).decode()}'>"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for caption, data in pictures
+    )
+    return f"<div class=tiles>{figures}</div>"
+
+
+def _picture(png: bytes, alt: str) -> str:
+    return f"<img class=chart alt='{alt}' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
+
+
+def _png(figure) -> bytes:
+    figure.tight_layout()
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return data.getvalue()
+
+
+def _curves(figures: dict) -> bytes:
+    """Precision over recall at IoU 0.5: the mean, and the best and worst classes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4), dpi=110)
+    axes, curves = figure.add_subplot(), figures["curves"]
+    names: List[str] = sorted(curves["classes"], key=lambda name: -float(np.mean(curves["classes"][name])))
+    chosen = names if len(names) <= 10 else names[:5] + names[-5:]
+    for name in chosen:
+        axes.plot(
+            curves["recall"], curves["classes"][name], lw=1, label=f"{name} ({np.mean(curves['classes'][name]):.2f})"
+        )
+    if names:
+        mean = np.mean([curves["classes"][name] for name in names], axis=0)
+        axes.plot(curves["recall"], mean, color="#222", lw=2.5, label=f"mean of {len(names)} ({mean.mean():.2f})")
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision, IoU 0.5")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+    if names:
+        axes.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left", fontsize=9)
+    return _png(figure)
+
+
+def _sizes(figures: dict) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3), dpi=110)
+    axes, stats = figure.add_subplot(), figures["stats"]
+    for shift, first, name, colour in ((-0.2, 3, "AP", "#3b7dd8"), (0.2, 9, "AR100", "#2a9d4a")):
+        values = [max(value, 0) for value in stats[first : first + 3]]
+        bars = axes.bar(np.arange(3) + shift, values, 0.38, label=name, color=colour)
+        axes.bar_label(
+            bars, ["absent" if value < 0 else f"{value:.3f}" for value in stats[first : first + 3]], fontsize=8
+        )
+    axes.set_xticks(range(3))
+    axes.set_xticklabels(["small\n(below 32 x 32)", "medium", "large\n(96 x 96 and more)"])
+    axes.margins(y=0.15)
+    axes.legend(frameon=False)
+    return _png(figure)

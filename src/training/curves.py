@@ -1,0 +1,46 @@
+"""The history of a run as a picture, `output_path/curves.png`."""
+
+from __future__ import annotations
+
+import json
+import os
+
+CURVES = "curves.png"
+
+
+def draw_curves(history_path: str, path: str) -> None:
+    """Loss with its parts, learning rate and mAP over the epochs of a history (a JSON object a line); written whole."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with open(history_path, encoding="utf-8") as handle:
+        rows = [json.loads(line) for line in handle if line.strip()]
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(12, 3.6), dpi=100)
+    loss, rate, score = figure.subplots(1, 3)
+    mark = "o" if len(rows) < 40 else None
+    for key, name, colour in (
+        ("loss", "loss", "#222222"),
+        ("loss_class", "classes", "#3b7dd8"),
+        ("loss_box", "boxes", "#d8743b"),
+    ):
+        loss.plot(epochs, [row[key] for row in rows], label=name, color=colour, marker=mark, markersize=3)
+    if rows and max(row["loss"] for row in rows) > 20 * min(row["loss"] for row in rows) > 0:
+        loss.set_yscale("log")
+    loss.legend(frameon=False)
+    rate.plot(epochs, [row["lr"] for row in rows], color="#3b7dd8", marker=mark, markersize=3)
+    scored = [row for row in rows if "mAP" in row]
+    score.plot(
+        [row["epoch"] for row in scored], [row["mAP"] for row in scored], color="#2a9d4a", marker="o", markersize=3
+    )
+    if not scored:
+        score.text(0.5, 0.5, "not evaluated in training\n(--run_eval=True)", ha="center", transform=score.transAxes)
+    for axes, title in ((loss, "training loss"), (rate, "learning rate at the epoch's end"), (score, "mAP")):
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    score.set_ylim(bottom=0)
+    figure.tight_layout()
+    figure.savefig(path + ".tmp", format="png")
+    os.replace(path + ".tmp", path)
