@@ -60,7 +60,7 @@ def _seconds_to_first_step(folder: str, environment: dict) -> float:
 
 
 def measure_start(table, options) -> None:
-    """Start of train.py to its first step, 128 x 128, batch 4, without and with the step that the run before compiled."""
+    """Start of train.py to its first step, 128 x 128, batch 4: compiling, and with what an earlier run compiled."""
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         draw = [sys.executable, os.path.join(HERE, "draw_shapes.py"), "--output", f"{folder}/shapes", "--train", "4"]
         subprocess.run([*draw, "--val", "1", "--image_size", "128"], check=True, stdout=subprocess.DEVNULL)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 import zlib
 
 import numpy as np
@@ -16,6 +19,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 REFERENCE = os.path.join(HERE, "reference")
 os.environ.setdefault("GLOG_v", "4")
+# compiled steps are kept for the session, apart from the user's own
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ssd_tests_cache_")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
@@ -62,6 +63,8 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     done = run("train.py", *config(shapes, "--epoch_size=2", "--lr=0.01", "--resume"), cwd=tmp_path)
     assert done.returncode == 0 and "resumed: epoch 2, step 1" in done.stdout, done.stdout + done.stderr
     history = [json.loads(line) for line in open(shapes / "out" / "history.jsonl", encoding="utf-8")]
+    curves = cv2.imread(str(shapes / "out" / "curves.png"))
+    assert curves is not None and curves.std() > 10
     assert [row["epoch"] for row in history] == [1, 2] and all(np.isfinite(row["loss"]) for row in history)
     checkpoint = shapes / "out" / "ckpt_0" / "ssd-2_3.ckpt"
 
@@ -72,6 +75,11 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     stats = apart(str(shapes / "shapes" / "annotations" / "instances_val2017.json"), str(predictions))
     assert printed == pytest.approx(max(stats[0], 0), abs=1e-6)
     assert len(json.loads(predictions.read_text())) > 0
+    figures = json.loads((shapes / "out" / "evaluation.json").read_text())
+    assert (
+        figures["mAP"] == pytest.approx(printed, abs=1e-6)
+        and "<h2>By class</h2>" in (shapes / "out" / "report.html").read_text()
+    )
 
     for file_format, ending in (("MINDIR", "mindir"), ("ONNX", "onnx")):
         done = run(

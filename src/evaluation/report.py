@@ -67,7 +67,7 @@ def write_report(
 def _showing_score(images: Sequence[ImageResult], min_score: float) -> float:
     """The score from which on a detection is drawn and counted: the one of the best F1 over all images."""
     scores = np.concatenate([np.empty(0), *(one.scores for one in images)])
-    candidates = np.unique(np.quantile(scores, np.linspace(0.05, 0.95, 10))) if len(scores) else [min_score]
+    candidates = np.unique(np.quantile(scores, np.linspace(0, 0.95, 20))) if len(scores) else [min_score]
     sample = images[:: max(1, len(images) // 200)]
     return float(max(candidates, key=lambda least: _pooled_f1(sample, float(least))))
 

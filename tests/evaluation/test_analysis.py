@@ -1,0 +1,69 @@
+"""Confusions, best and worst images and the diagnosis, worked out by hand."""
+
+import numpy as np
+
+from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diagnosis, f1_score, pair_up
+
+CLASSES = ["background", "cat", "dog"]
+LEFT, RIGHT, AWAY = [0, 0, 10, 10], [0, 20, 10, 30], [50, 50, 60, 60]
+
+
+def image(own, truth, found):
+    """truth: [(box, label)]; found: [(box, label, score)] by falling score."""
+    corners = lambda rows: np.array([row[0] for row in rows], np.float64).reshape(-1, 4)  # noqa: E731
+    return ImageResult(
+        own,
+        corners(truth),
+        np.array([row[1] for row in truth], np.int64),
+        corners(found),
+        np.array([row[1] for row in found], np.int64),
+        np.array([row[2] for row in found], np.float64),
+    )
+
+
+def test_pairs_by_hand():
+    # the surest detection takes LEFT; the second one finds it taken; [0, 0, 10, 4] has an IoU of 0.4 only
+    one = image(
+        1, [(LEFT, 1), (RIGHT, 2)], [(LEFT, 2, 0.9), ([0, 0, 10, 9], 1, 0.8), (RIGHT, 2, 0.3), ([0, 0, 10, 4], 1, 0.2)]
+    )
+    assert pair_up(one, 0.0, same_class=False) == [(0, 0), (2, 1)]
+    assert pair_up(one, 0.0, same_class=True) == [(1, 0), (2, 1)]
+    assert pair_up(one, 0.5, same_class=True) == [(1, 0)]
+
+
+def test_confusion_by_hand():
+    images = [
+        image(1, [(LEFT, 1), (RIGHT, 2)], [(LEFT, 2, 0.9), (RIGHT, 2, 0.8), (AWAY, 1, 0.7)]),
+        image(2, [(LEFT, 1)], [(LEFT, 1, 0.4)]),
+        image(3, [(AWAY, 2)], []),
+        image(4, [], [(LEFT, 2, 0.95)]),
+    ]
+    # cat: once found as dog, once not found (0.4 is below 0.5); dog: once right, once not found
+    assert confusion(images, 3, 0.5).tolist() == [[0, 1, 1], [1, 0, 1], [1, 0, 1]]
+
+
+def test_best_and_worst():
+    images = [
+        image("all", [(LEFT, 1), (RIGHT, 2)], [(LEFT, 1, 0.9), (RIGHT, 2, 0.8)]),
+        image("half", [(LEFT, 1), (RIGHT, 2)], [(LEFT, 1, 0.9)]),
+        image("nothing", [(LEFT, 1)], []),
+        image("empty", [], []),
+    ]
+    assert [round(f1_score(one, 0.5), 3) for one in images] == [1.0, 0.667, 0.0, 1.0]
+    best, worst = best_and_worst(images, 0.5, 2)
+    assert [one.image_id for _, one in best] == ["all", "half"] and [one.image_id for _, one in worst] == ["nothing"]
+
+
+def text(*arguments):
+    return " ".join(diagnosis(*arguments))
+
+
+def test_diagnosis_of_each_kind():
+    nothing = [image(1, [(LEFT, 1)], [])]
+    assert "not trained yet, or its weights did not load" in text(nothing, CLASSES, [], 0.03, 0.1)
+    swapped = [image(k, [(LEFT, 1), (RIGHT, 2)], [(LEFT, 2, 0.9), (RIGHT, 1, 0.8)]) for k in range(3)]
+    assert "another order of `classes`" in text(swapped, CLASSES, [], 0.9, 0.1)
+    assert "6 on 3 images; most of cat (3), dog (3)" in text(swapped, CLASSES, [], 0.9, 0.1)
+    elsewhere = [image(1, [(LEFT, 1)], [(AWAY, 1, 0.9)])]
+    assert "boxes lie elsewhere" in text(elsewhere, CLASSES, [], 0.9, 0.1)
+    assert "lacks: dog; are names spelt alike" in text(elsewhere, CLASSES, ["dog"], 0.9, 0.1)
