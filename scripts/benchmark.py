@@ -21,14 +21,6 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from src.boxes.default_boxes import default_boxes  # noqa: E402
-from src.boxes.postprocess import postprocess  # noqa: E402
-from src.config import load_config  # noqa: E402
-from src.data.transforms import encode_targets  # noqa: E402
-from src.device import prepare_environment  # noqa: E402
-from src.errors import run_main  # noqa: E402
-from src.log import setup_logging  # noqa: E402
-
 from scripts import plain  # noqa: E402
 from scripts.benchmark_data import (  # noqa: E402
     coco_folder,
@@ -37,6 +29,13 @@ from scripts.benchmark_data import (  # noqa: E402
     processes_peak,
 )
 from scripts.benchmark_runs import measure_growth, measure_start, measure_step  # noqa: E402
+from src.boxes.default_boxes import default_boxes  # noqa: E402
+from src.boxes.postprocess import postprocess  # noqa: E402
+from src.config import load_config  # noqa: E402
+from src.data.transforms import encode_targets  # noqa: E402
+from src.device import prepare_environment  # noqa: E402
+from src.errors import run_main  # noqa: E402
+from src.log import setup_logging  # noqa: E402
 
 SCALING = (0.1, 0.2)
 

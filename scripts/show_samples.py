@@ -22,10 +22,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.boxes.default_boxes import build_default_boxes  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.annotations import read_dataset  # noqa: E402
-from src.data.label_page import label_figures, label_page  # noqa: E402
 from src.data.converter import record_ids  # noqa: E402
 from src.data.fingerprint import write_json  # noqa: E402
 from src.data.images import read_header  # noqa: E402
+from src.data.label_page import label_figures, label_page  # noqa: E402
 from src.data.mindrecord import check_images_exist  # noqa: E402
 from src.data.preview import Preview, preview  # noqa: E402
 from src.data.statistics import level_sizes  # noqa: E402

@@ -6,6 +6,8 @@ import ctypes
 import os
 import sysconfig
 
+__version__ = "1.0.0"
+
 
 def _make_cuda_runtime_findable() -> None:
     """mindspore-gpu 1.10 links libcudart.so.11.0 even when it runs on a CPU.

@@ -166,16 +166,33 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"command line: {message}; --help lists the options")
 
 
+def _group_heads() -> dict:
+    """Key -> the comment line above the group of keys that it opens in the schema file."""
+    heads, comment = {}, None
+    with open(SCHEMA_FILE, encoding="utf-8") as handle:
+        for line in handle:
+            if line.startswith("---"):
+                return heads
+            if line.startswith("# "):
+                comment = line[2:].strip()
+            elif comment and ":" in line:
+                heads[line.split(":")[0]], comment = comment, None
+    return heads
+
+
 def _help(schema: dict, texts: dict, choices: dict) -> str:
     lines = [
         "usage: --key value or --key=value for every key; the command line wins over the YAML file",
         "",
-        f"  --config_path    YAML file (default {os.path.relpath(SCHEMA_FILE, ROOT)})",
+        f"  --config_path FILE\n        YAML file (default {os.path.relpath(SCHEMA_FILE, ROOT)})",
     ]
+    heads = _group_heads()
     for key, value in schema.items():
+        if key in heads:
+            lines += ["", f"{heads[key]}:"]
         shown = str(value) if len(str(value)) < 60 else str(value)[:56] + " ..."
-        options = f"; one of {', '.join(str(c) for c in choices[key])}" if key in choices else ""
-        lines.append(f"  --{key}\n        {texts.get(key, '')}{options} (default {shown or repr(shown)})")
+        kind = "one of " + ", ".join(str(choice) for choice in choices[key]) if key in choices else _type_name(value)
+        lines.append(f"  --{key}\n        {texts.get(key, '')} ({kind}; default {shown or repr(shown)})")
     return "\n".join(lines)
 
 

@@ -38,7 +38,7 @@ class Ranks:
         """The values of all ranks in their order on rank 0, None elsewhere."""
         return [value]
 
-    def broadcast(self, value):
+    def broadcast(self, value) -> object:
         """Rank 0's value, on every rank."""
         return value
 
@@ -83,7 +83,7 @@ class MpiRanks(Ranks):
         self.wait()
         return self._comm.gather(value, root=0)
 
-    def broadcast(self, value):
+    def broadcast(self, value) -> object:
         self.wait()
         return self._comm.bcast(value, root=0)
 
@@ -149,5 +149,5 @@ class MindSporeRanks(Ranks):
         values = self.share(value)
         return values if self.rank == 0 else None
 
-    def broadcast(self, value):
+    def broadcast(self, value) -> object:
         return self.share(value if self.rank == 0 else None)[0]

@@ -7,6 +7,7 @@ import ctypes
 import signal
 import sys
 import threading
+from typing import Iterator
 
 # mpirun ends its ranks a second after its own SIGTERM; USR1 and USR2 it only passes on: scripts/launch.py sends those
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, signal.SIGUSR2: 130}
@@ -32,7 +33,7 @@ class Stop:
             raise SystemExit(self.status)
 
     @contextlib.contextmanager
-    def held(self):
+    def held(self) -> Iterator[None]:
         """Signals wait for the end of a step (or of a file)."""
         over = threading.Event()
         keeper = threading.Thread(target=_keep_handlers, args=(over,), daemon=True)

@@ -33,7 +33,9 @@ def nms(boxes_px, scores, threshold: float, max_boxes: int) -> np.ndarray:
     return nms_of_rows(boxes, np.arange(len(boxes)), scores, threshold, max_boxes)
 
 
-def nms_of_rows(boxes: np.ndarray, rows: np.ndarray, scores: np.ndarray, threshold: float, max_boxes: int):
+def nms_of_rows(
+    boxes: np.ndarray, rows: np.ndarray, scores: np.ndarray, threshold: float, max_boxes: int
+) -> np.ndarray:
     """`nms` among some rows of `boxes` [N, 4] float64, with `scores` [K] of `rows` [K] (rising).
 
     Returns positions in `rows`. Only boxes that are looked at are copied out of `boxes`, which counts where

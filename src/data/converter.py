@@ -32,7 +32,7 @@ SCHEMA = {
 
 
 @contextlib.contextmanager
-def only_one_converter(folder: str):
+def only_one_converter(folder: str) -> Iterator[None]:
     """Hold `folder` for this process; another that converts there is waited for. Ends with the process, however.
 
     Raises:

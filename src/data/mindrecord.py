@@ -30,7 +30,7 @@ class Records:
     ids: Optional[dict]
     annotation_file: str
 
-    def own_id(self, img_id: int):
+    def own_id(self, img_id: int) -> object:
         """The data set's own id of a row."""
         return int(img_id) if self.ids is None else self.ids[int(img_id)]
 

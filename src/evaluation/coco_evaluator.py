@@ -13,10 +13,10 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from src.boxes.postprocess import postprocess
 from src.data.coco import load_coco_json
 from src.errors import UserError
 from src.evaluation.analysis import ImageResult
-from src.boxes.postprocess import postprocess
 from src.log import LOGGER
 
 ALL_AREAS, MOST_DETECTIONS = 0, -1

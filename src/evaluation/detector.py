@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Callable
+from typing import Callable, Iterator
 
 from mindspore import Tensor, nn
 
@@ -21,7 +21,7 @@ def build_evaluator(records: Records, cfg) -> CocoEvaluator:
 
 
 @contextlib.contextmanager
-def first_averages(model: nn.Cell, ranks: Ranks):
+def first_averages(model: nn.Cell, ranks: Ranks) -> Iterator[None]:
     """Rank 0's BN averages on every rank, for an evaluation of what rank 0 saves; each gets its own back after it.
 
     The weights are the same everywhere; BN takes its statistics from a rank's own shard (SPEC section 6).
@@ -58,7 +58,8 @@ def detect(
     """
     total = len(range(ranks.rank, records.count, ranks.size))
     # the longest shard's number of batches: a rank that is done early still answers `should_stop`
-    rounds = -(-(-(-records.count // ranks.size)) // cfg.batch_size)
+    longest = -(-records.count // ranks.size)
+    rounds = -(-longest // cfg.batch_size)
     batches = evaluation_batches(records, cfg, ranks.rank, ranks.size)
     with progress(total, "evaluating", speaks=ranks.rank == 0) as bar:
         for _ in range(rounds):

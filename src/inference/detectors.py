@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import numpy as np
 
@@ -126,7 +126,7 @@ def _onnx_session(path: str):
         raise UserError(f"{path} is damaged or no ONNX file: {reason}") from None
 
 
-def load_mindir(path: str):
+def load_mindir(path: str) -> Callable:
     """The cell of a MINDIR.
 
     Raises:
@@ -142,7 +142,7 @@ def load_mindir(path: str):
         raise UserError(f"{path} is damaged or no MINDIR of this MindSpore: {reason}") from None
 
 
-def build_inference(model, cfg):
+def build_inference(model, cfg) -> Callable:
     """The inference network (`src.models.ssd.SSDInference`) of a config around a model, in evaluation mode."""
     from src.boxes.default_boxes import build_default_boxes
     from src.models.ssd import SSDInference

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Optional
 
+from src import __version__
 from src.ranks import Ranks
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -43,6 +44,7 @@ def describe_start(argv, cfg, ranks: Ranks, source: str) -> dict:
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
+        "version": __version__,
         "versions": versions,
         "git_commit": git_commit(),
         "seed": cfg.seed,

@@ -11,9 +11,9 @@ import signal
 import sys
 import time
 
-import src  # noqa: F401  (finds CUDA's library for MindSpore 1.10)
 from mindspore.mindrecord import FileReader, FileWriter  # noqa: F401  (imported before the forks)
 
+import src  # noqa: F401  (finds CUDA's library for MindSpore 1.10)
 from src.data.mindrecord import prepare_records
 from tests.data.test_mindrecord import config
 

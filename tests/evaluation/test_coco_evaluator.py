@@ -9,9 +9,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from src.boxes.postprocess import postprocess
 from src.errors import UserError
 from src.evaluation.coco_evaluator import CocoEvaluator
-from src.boxes.postprocess import postprocess
 from src.evaluation.table import format_table
 from tests import oracles
 

@@ -85,7 +85,7 @@ def test_detections_agree(cfg, exported, pictures, expected, kind):
     found = open_model(exported[kind], cfg)(pictures[1], pictures[2])
     missed, count, furthest = compare_detections(expected, found)
     assert missed == 0 and count > 500 and furthest < 0.1
-    for (boxes, scores, labels), (others, _, _) in zip(expected, found):
+    for (boxes, _, labels), (others, _, _) in zip(expected, found):
         assert len(boxes) == len(others)
         assert (np.diff(labels) >= 0).all() and set(labels) <= {1, 2, 3}
 

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Formatter, linter and signatures (every public function of src says what it returns). --fix mends what can be mended.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bash "$root/scripts/environment.sh"
+cd "$root"
+ruff=${VENV:-$root/.venv}/bin/ruff
+if [ "${1:-}" = --fix ]; then
+    "$ruff" format .
+    exec "$ruff" check --fix .
+fi
+"$ruff" format --check .
+"$ruff" check .
