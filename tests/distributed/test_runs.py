@@ -63,7 +63,7 @@ def test_the_seed_command_and_evaluation(shapes, checkout):
         assert (checkout / "log_output" / "1" / f"rank.{rank}" / "stdout").exists()
         assert sorted(os.listdir(checkout / "output" / f"ckpt_{rank}")) == ["best_map.ckpt", "ssd-1_2.ckpt"]
     others = sorted(set(os.listdir(checkout / "output")) - {"ckpt_0", "ckpt_1", "log_0.txt", "log_1.txt"})
-    assert others == ["config.yaml", "history.jsonl", "run.json"]
+    assert others == ["config.yaml", "curves.png", "history.jsonl", "run.json"]
     history = (checkout / "output" / "history.jsonl").read_text().splitlines()
     assert len(history) == 1 and json.loads(history[0])["steps"] == 2
     assert len(re.findall("epoch 1/1: loss", run.output())) == 1  # rank 0 speaks
