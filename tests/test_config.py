@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import time
@@ -166,3 +167,20 @@ def test_freeze_layer(tmp_path, text, value):
     for wrong in ("backbne", "[1]", "[]"):
         with pytest.raises(UserError, match="freeze_layer"):
             load_config([f"--freeze_layer={wrong}"])
+
+
+def test_help_explains_every_key(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        load_config(["--help"])
+    printed = capsys.readouterr().out
+    assert leaving.value.code == 0
+    cfg = load_config(["--device_target=CPU"])
+    for key in cfg:
+        if key not in ("config_path", "min_scale", "max_scale", "aspect_ratios"):
+            place = printed.index(f"  --{key}\n")
+            line = printed[place:].splitlines()[1].strip()
+            assert re.match(r"\S.* \(.*; default .*\)$", line), (key, line)
+    heads = re.findall(r"^(\w+):$", printed, re.M)
+    assert heads == ["run", "model", "boxes", "optimisation", "data", "export"]
+    assert "(one of MINDIR, AIR, ONNX; default MINDIR)" in printed
+    assert "(a whole number; default 16)" in printed and "(True or False; default False)" in printed
