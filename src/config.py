@@ -198,10 +198,8 @@ def _help(schema: dict, texts: dict, choices: dict) -> str:
 
 def _config_file(name: str) -> str:
     """A relative path counts from the current folder, else from the repository."""
-    if os.path.isabs(name) or os.path.exists(name):
-        return os.path.abspath(name)
     beside = os.path.join(ROOT, name)
-    return beside if os.path.exists(beside) else os.path.abspath(name)
+    return beside if not os.path.exists(name) and os.path.exists(beside) else os.path.abspath(name)
 
 
 def _from_files(path: str, schema: dict) -> tuple:
@@ -213,7 +211,9 @@ def _from_files(path: str, schema: dict) -> tuple:
     if base is not None:
         if not isinstance(base, str):
             raise UserError(f"{path}: {BASE} must be a file name, got {base!r}")
-        base_path = os.path.join(os.path.dirname(path), base)
+        # beside the file, else one of this repository's
+        beside = os.path.join(os.path.dirname(path), base)
+        base_path = beside if os.path.exists(beside) else os.path.join(os.path.dirname(SCHEMA_FILE), base)
         base_values = dict(_read_yaml(base_path)[0])
         if BASE in base_values:
             raise UserError(f"{path}: {BASE} {base} has a {BASE} itself; one level only")
