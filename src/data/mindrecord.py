@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import List, Optional
@@ -9,7 +10,7 @@ from typing import List, Optional
 from src.config import data_file
 from src.data.annotations import read_dataset
 from src.data.converter import convert, only_one_converter
-from src.data.fingerprint import fingerprint, note_path, read_note, stale_reason
+from src.data.fingerprint import are_unchanged, fingerprint, note_path, read_note, stale_reason, write_origin
 from src.data.record_files import NotWhole, Renamed, count_rows, foreign_files, record_files, stored_boxes
 from src.data.sample import DataSet
 from src.errors import UserError
@@ -138,10 +139,16 @@ def check_images_exist(data: DataSet) -> None:
 def _write_if_stale(cfg, prefix: str, is_training: bool) -> None:
     what = "training" if is_training else "evaluation"
     _tell_foreign(prefix)
+    annotation_file = "" if is_training else evaluation_json(cfg, prefix)
+    settings = _settings(cfg, is_training)
+    whole = not annotation_file or os.path.exists(annotation_file)
+    if settings and whole and are_unchanged(prefix, settings, list(cfg.classes), cfg.max_bad_images):
+        LOGGER.info("records for %s: %s* are up to date", what, prefix)
+        return
     data = read_dataset(cfg, is_training)
     check_images_exist(data)
-    wanted = fingerprint(data, list(cfg.classes), cfg.max_bad_images)
-    annotation_file = "" if is_training else evaluation_json(cfg, prefix)
+    images = [sample.path for sample in data.samples]
+    wanted = fingerprint(data.sources, images, list(cfg.classes), cfg.max_bad_images)
 
     def reason() -> str:
         stale = stale_reason(prefix, wanted)
@@ -153,8 +160,20 @@ def _write_if_stale(cfg, prefix: str, is_training: bool) -> None:
             if why:
                 LOGGER.info("records for %s: converting %d images to %s* (%s)", what, len(data.samples), prefix, why)
                 convert(cfg, data, prefix, wanted, annotation_file)
+                write_origin(prefix, settings, data.sources, images)
                 return
+    with contextlib.suppress(OSError):  # a folder that is only read: the next start reads the annotations again
+        write_origin(prefix, settings, data.sources, images)
     LOGGER.info("records for %s: %s* are up to date", what, prefix)
+
+
+def _settings(cfg, is_training: bool) -> dict:
+    """What a reader takes from the config besides the class list; {} for VOC, whose files are found by looking."""
+    if cfg.dataset == "voc":
+        return {}
+    keys = ("train_data_type" if is_training else "val_data_type", "instances_set", "anno_path", "anno_path_val")
+    places = {key: data_file(cfg, cfg[key]) for key in ("coco_root", "image_dir")}
+    return dict({key: cfg[key] for key in keys}, dataset=cfg.dataset, data_path=data_file(cfg, "."), **places)
 
 
 def _tell_foreign(prefix: str) -> None:

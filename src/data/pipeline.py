@@ -6,6 +6,9 @@ batches ahead of the training. OpenCV and NumPy leave the interpreter to the oth
 
 from __future__ import annotations
 
+import contextlib
+import os
+import zipfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -25,11 +28,23 @@ AHEAD = 2  # batches that are made while one is used
 
 
 def row_ids(records: Records) -> np.ndarray:
-    """img_id of every row, in the order of the files."""
+    """img_id of every row, in the order of the files. Read once; then kept beside the files, where that is possible."""
     import mindspore.dataset as ds
 
+    stats = [os.stat(path) for path in records.files]
+    files = str([(stat.st_size, stat.st_mtime_ns) for stat in stats])
+    kept = records.files[0][:-1] + ".rows.npz"
+    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(kept) as content:
+        if str(content["files"]) == files:
+            return content["ids"]
     rows = ds.MindDataset(records.files[0], ["img_id"], shuffle=False).batch(1000)
-    return np.concatenate([batch[0].ravel() for batch in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)])
+    ids = np.concatenate([batch[0].ravel() for batch in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)])
+    beside = f"{kept}.{os.getpid()}.tmp"
+    with contextlib.suppress(OSError):
+        with open(beside, "wb") as handle:
+            np.savez(handle, files=np.array(files), ids=ids)
+        os.replace(beside, kept)
+    return ids
 
 
 def _rows(records: Records, columns: List[str], order: List[int]) -> Iterator[list]:

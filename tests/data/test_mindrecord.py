@@ -150,3 +150,45 @@ def test_shards_are_disjoint_and_equal(folder):
     records = prepare_records(cfg, True)
     parts = [TrainingData(records, cfg, rank, 2).indices(0) for rank in range(2)]
     assert [len(part) for part in parts] == [2, 2] and len(set(parts[0] + parts[1])) == 4
+
+
+def test_unchanged_records_need_no_reading_of_annotations(folder, monkeypatch):
+    from src.data import mindrecord
+
+    cfg = config(folder)
+    first = prepare_records(cfg, True)
+    prepare_records(cfg, True)  # notes what they come from, where an older version made them
+
+    def never(*_):
+        raise AssertionError("the annotations were read")
+
+    monkeypatch.setattr(mindrecord, "read_dataset", never)
+    again = prepare_records(cfg, True)
+    assert (again.count, again.ids, again.files) == (first.count, first.ids, first.files)
+    image = folder / "coco" / "train2017" / "3.jpg"
+    annotations = folder / "coco" / "annotations" / "instances_train2017.json"
+    for change in (
+        lambda: os.utime(image, (1, 1)),
+        lambda: annotations.write_text(annotations.read_text() + " "),
+        lambda: os.remove(folder / "records" / "ssd.mindrecord3"),
+    ):
+        change()
+        with pytest.raises(AssertionError, match="were read"):
+            prepare_records(cfg, True)
+    with pytest.raises(AssertionError, match="were read"):
+        prepare_records(config(folder, "--coco_root=elsewhere"), True)
+
+
+def test_row_ids_are_read_once(folder, monkeypatch):
+    import mindspore.dataset as ds
+
+    records = prepare_records(config(folder), True)
+    ids = row_ids(records)
+    monkeypatch.setattr(ds, "MindDataset", None)
+    np.testing.assert_array_equal(row_ids(records), ids)
+    os.utime(records.files[2], (5, 5))
+    with pytest.raises(TypeError):
+        row_ids(records)
+    monkeypatch.undo()
+    (folder / "records" / "ssd.mindrecord.rows.npz").write_bytes(b"no archive")
+    np.testing.assert_array_equal(row_ids(records), ids)
