@@ -121,6 +121,15 @@ BAD = [
     ("train.py", ["--output_path=/proc/none"], ["output_path", "/proc/none"]),
     ("eval.py", ["--checkpoint_file_path=/no/x.ckpt"], ["checkpoint_file_path", "/no/x.ckpt"]),
     ("eval.py", ["--checkpoint_file_path=DAMAGED"], ["checkpoint_file_path", "damaged"]),
+    (
+        "eval.py",
+        ["--checkpoint_file_path=OTHER_CLASSES"],
+        ["checkpoint_file_path", "(486, 256, 3, 3)", "(24, 256, 3, 3)"],
+    ),
+    ("export.py", ["--checkpoint_file_path=OTHER_CLASSES", "--file_name=new"], ["(486, 256, 3, 3)", "(24, 256, 3, 3)"]),
+    ("export.py", ["--checkpoint_file_path=FOREIGN", "--file_name=new"], ["checkpoint_file_path", "no parameter"]),
+    ("export.py", ["--checkpoint_file_path=FOREIGN", "--file_name=/no/new"], ["file_name", "cannot write to /no"]),
+    ("export.py", ["--checkpoint_file_path=FOREIGN", "--export_nms=True"], ["export_nms", "MINDIR"]),
     ("export.py", ["--file_format=TFLITE"], ["file_format", "MINDIR, AIR, ONNX"]),
 ]
 
@@ -132,8 +141,17 @@ def test_bad_input_is_one_line_and_status_2(shapes, tmp_path, script, options, w
     foreign, damaged = tmp_path / "foreign.ckpt", tmp_path / "damaged.ckpt"
     ms.save_checkpoint([{"name": "other.weight", "data": ms.Tensor(np.zeros(3, np.float32))}], str(foreign))
     damaged.write_bytes(foreign.read_bytes()[:20])
-    options = [option.replace("FOREIGN", str(foreign)).replace("DAMAGED", str(damaged)) for option in options]
-    done = run(script, *config(shapes, *options), cwd=tmp_path)
+    other = tmp_path / "other_classes.ckpt"
+    name = "network.multi_box.cls_layers.0.weight"
+    ms.save_checkpoint([{"name": name, "data": ms.Tensor(np.zeros((486, 256, 3, 3), np.float32))}], str(other))
+    places = {"FOREIGN": foreign, "DAMAGED": damaged, "OTHER_CLASSES": other}
+    for word, path in places.items():
+        options = [option.replace(word, str(path)) for option in options]
+    folder = tmp_path / "out"
+    given = [f"--output_path={folder}"] if not any("output_path" in option for option in options) else []
+    done = run(script, *config(shapes, *given, *options), cwd=tmp_path)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr + done.stdout, done.stderr
     assert all(word in errors[0] for word in words), errors
+    if script != "train.py":  # nothing was written: neither folder nor file
+        assert sorted(os.listdir(tmp_path)) == ["damaged.ckpt", "foreign.ckpt", "other_classes.ckpt"]
