@@ -29,6 +29,8 @@ def prepare_environment() -> None:
     kernel a hundred times slower; limited to AVX2 it is fast. A user's own value wins.
     """
     _share_cores()
+    # MindSpore's own warnings (deprecations, fusion, memory pools) are nothing that a user can mend; errors stay
+    os.environ.setdefault("GLOG_v", "3")
     import cv2
 
     cv2.setNumThreads(1)  # images are worked on by as many threads as there are cores already
