@@ -11,9 +11,11 @@ import signal
 import sys
 import time
 
+# isort: off
+import src  # noqa: F401  (finds CUDA's library for MindSpore 1.10, before it is imported)
 from mindspore.mindrecord import FileReader, FileWriter  # noqa: F401  (imported before the forks)
 
-import src  # noqa: F401  (finds CUDA's library for MindSpore 1.10)
+# isort: on
 from src.data.mindrecord import prepare_records
 from tests.data.test_mindrecord import config
 
