@@ -6,7 +6,6 @@ A MINDIR or ONNX file of export.py is measured alike: --checkpoint_file_path ssd
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -29,7 +28,7 @@ def main(argv) -> int:
     from src.data.mindrecord import prepare_records
     from src.data.pipeline import image_reader
     from src.evaluation.detector import build_evaluator, detect
-    from src.evaluation.report import TOO_LITTLE, write_report
+    from src.evaluation.report import write_report
     from src.evaluation.table import format_table
     from src.inference.detectors import open_model
 
@@ -48,10 +47,9 @@ def main(argv) -> int:
     print(format_table(result))
     print(f"mAP: {result['mAP']:.6f}")
     print(f"mAP, published protocol: {result['mAP_published']:.6f}")
-    paths = write_report(evaluator, result, image_reader(records), cfg.output_path, checkpoint, detector.highest)
-    if result["mAP"] < TOO_LITTLE:
-        with open(paths["evaluation.json"], encoding="utf-8") as handle:
-            print("why it is next to nothing:", *json.load(handle)["diagnosis"], sep="\n  ")
+    paths, why = write_report(evaluator, result, image_reader(records), cfg.output_path, checkpoint, detector.highest)
+    if why:
+        print("why it is next to nothing:", *why, sep="\n  ")
     print(f"detections: {os.path.abspath(predictions)}")
     print(f"report: {os.path.abspath(paths['report.html'])} (figures: evaluation.json, evaluation.csv)")
     ranks.wait()

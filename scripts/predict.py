@@ -11,7 +11,6 @@ in COCO's form (`images`, `categories`, `annotations`, each with a score; a cate
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from src.data.fingerprint import write_json  # noqa: E402
 from src.drawing import draw_detections  # noqa: E402
 from src.errors import UserError, run_main  # noqa: E402
 from src.inference.pictures import find_files, is_video, read_picture  # noqa: E402
@@ -60,9 +60,7 @@ class Found:
             "categories": [{"id": k, "name": name} for k, name in enumerate(self.classes) if k],
             "annotations": self.annotations,
         }
-        with open(path + ".tmp", "w", encoding="utf-8") as handle:
-            json.dump(content, handle)
-        os.replace(path + ".tmp", path)
+        write_json(path, content)
 
 
 def detect_picture(path: str, target: str, predictor, found: Found) -> int:

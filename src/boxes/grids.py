@@ -92,12 +92,6 @@ class Windows:
         self._box = np.array([[one.index, *one.stride] for one in grids]).take(grid, axis=0)
 
     @staticmethod
-    def take_all(gt: np.ndarray) -> bool:
-        """Whether `take` is True throughout; False where something is no number."""
-        size, centre = gt[:, 2:] - gt[:, :2], gt[:, 2:] + gt[:, :2]
-        return size.min() > _SMALLEST * 1.01 and size.max() < _LARGEST and centre.min() >= 0 and centre.max() <= 2
-
-    @staticmethod
     def take(gt: np.ndarray) -> np.ndarray:
         """bool [M]: which ground truths yxyx [M, 4] can be looked up; others must be compared with every box."""
         size = gt[:, 2:] - gt[:, :2]

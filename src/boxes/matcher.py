@@ -75,9 +75,9 @@ class Matcher:
         and the best of each ground truth."""
         if self._windows is None:
             return self._all(np.arange(len(gt)))
-        if self._windows.take_all(gt):
-            return self._windows.cells(gt, np.arange(len(gt)))
         usable = self._windows.take(gt)
+        if usable.all():
+            return self._windows.cells(gt, np.arange(len(gt)))
         parts = (self._windows.cells(gt, np.flatnonzero(usable)), self._all(np.flatnonzero(~usable)))
         rows, boxes = (np.concatenate(part) for part in zip(*parts))
         order = np.argsort(rows, kind="stable")

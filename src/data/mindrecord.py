@@ -160,11 +160,18 @@ def _write_if_stale(cfg, prefix: str, is_training: bool) -> None:
             if why:
                 LOGGER.info("records for %s: converting %d images to %s* (%s)", what, len(data.samples), prefix, why)
                 convert(cfg, data, prefix, wanted, annotation_file)
-                write_origin(prefix, settings, data.sources, images)
+                _note_origin(prefix, settings, data.sources, images)
                 return
-    with contextlib.suppress(OSError):  # a folder that is only read: the next start reads the annotations again
-        write_origin(prefix, settings, data.sources, images)
+    _note_origin(prefix, settings, data.sources, images)
     LOGGER.info("records for %s: %s* are up to date", what, prefix)
+
+
+def _note_origin(prefix: str, settings: dict, sources: List[str], images: List[str]) -> None:
+    """`write_origin` where it will be looked at; without it (a folder that is only read) the next start reads the
+    annotations again."""
+    if settings:
+        with contextlib.suppress(OSError):
+            write_origin(prefix, settings, sources, images)
 
 
 def _settings(cfg, is_training: bool) -> dict:

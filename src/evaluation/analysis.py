@@ -56,8 +56,13 @@ def confusion(images: Sequence[ImageResult], classes: int, min_score: float) -> 
 
 def f1_score(one: ImageResult, min_score: float) -> float:
     """2 TP / (2 TP + FP + FN) of an image at IoU 0.5; 1 where there is nothing and nothing was found."""
-    right = len(pair_up(one, min_score, same_class=True))
-    total = len(one.truth) + int((one.scores >= min_score).sum())
+    return pooled_f1([one], min_score)
+
+
+def pooled_f1(images: Sequence[ImageResult], min_score: float) -> float:
+    """`f1_score` of several images together."""
+    right = sum(len(pair_up(one, min_score, same_class=True)) for one in images)
+    total = sum(len(one.truth) + int((one.scores >= min_score).sum()) for one in images)
     return 2 * right / total if total else 1.0
 
 

@@ -210,9 +210,9 @@ class CocoEvaluator:
         without ground truth are left out."""
         curves = {"recall": np.linspace(0, 1, 101).round(2).tolist(), "classes": {}}
         if self._everything is not None:
+            places = self._category_places()
             for name, own in self._categories.items():
-                place = self._category_places()[own]
-                precision = self._everything.eval["precision"][0, :, place, ALL_AREAS, MOST_DETECTIONS]
+                precision = self._everything.eval["precision"][0, :, places[own], ALL_AREAS, MOST_DETECTIONS]
                 if precision.max() >= 0:
                     curves["classes"][name] = precision.round(4).tolist()
         return curves

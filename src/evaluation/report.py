@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
-from typing import Callable, Dict, List, Sequence
+from typing import Callable, Dict, List, Sequence, Tuple
 
 import cv2
 import numpy as np
 
 from src.drawing import draw_box, draw_detections, fitted
-from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diagnosis, pair_up
+from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diagnosis, pooled_f1
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.report_page import report_page
 from src.evaluation.table import FIGURES
@@ -29,7 +30,7 @@ def write_report(
     folder: str,
     model: str,
     highest: float,
-) -> Dict[str, str]:
+) -> Tuple[Dict[str, str], List[str]]:
     """Write the three files; each is whole or absent.
 
     Args:
@@ -39,7 +40,7 @@ def write_report(
         highest: highest score of any box (`Detector.highest`).
 
     Returns:
-        name -> path.
+        name -> path; and where mAP is next to nothing, why, a line each.
     """
     images = evaluator.images()
     min_score = _showing_score(images, evaluator.min_score)
@@ -60,8 +61,8 @@ def write_report(
     paths = {name: os.path.join(folder, name) for name in ("report.html", "evaluation.json", "evaluation.csv")}
     _write(paths["report.html"], report_page(figures, *tiles))
     _write(paths["evaluation.json"], json.dumps(figures, indent=1) + "\n")
-    _write_csv(paths["evaluation.csv"], result)
-    return paths
+    _write(paths["evaluation.csv"], _csv(result))
+    return paths, why
 
 
 def _showing_score(images: Sequence[ImageResult], min_score: float) -> float:
@@ -69,13 +70,7 @@ def _showing_score(images: Sequence[ImageResult], min_score: float) -> float:
     scores = np.concatenate([np.empty(0), *(one.scores for one in images)])
     candidates = np.unique(np.quantile(scores, np.linspace(0, 0.95, 20))) if len(scores) else [min_score]
     sample = images[:: max(1, len(images) // 200)]
-    return float(max(candidates, key=lambda least: _pooled_f1(sample, float(least))))
-
-
-def _pooled_f1(images: Sequence[ImageResult], min_score: float) -> float:
-    right = sum(len(pair_up(one, min_score, same_class=True)) for one in images)
-    total = sum(len(one.truth) + int((one.scores >= min_score).sum()) for one in images)
-    return 2 * right / total if total else 0.0
+    return float(max(candidates, key=lambda least: pooled_f1(sample, float(least))))
 
 
 def _tile(one: ImageResult, read_image: Callable, classes: Sequence[str], min_score: float) -> bytes:
@@ -92,19 +87,19 @@ def _tile(one: ImageResult, read_image: Callable, classes: Sequence[str], min_sc
 
 
 def _write(path: str, text: str) -> None:
-    with open(path + ".tmp", "w", encoding="utf-8") as handle:
+    with open(path + ".tmp", "w", encoding="utf-8", newline="") as handle:
         handle.write(text)
     os.replace(path + ".tmp", path)
 
 
-def _write_csv(path: str, result: dict) -> None:
-    with open(path + ".tmp", "w", encoding="utf-8", newline="") as handle:
-        rows = csv.writer(handle)
-        rows.writerow(["figure", "IoU", "area", "detections", "all images", "published subset"])
-        for (name, overlap, area, most), value, published in zip(FIGURES, result["stats"], result["stats_published"]):
-            rows.writerow([name, overlap, area, most, value, published])
-        rows.writerow([])
-        rows.writerow(["class", "boxes", "AP", "AP50", "AR100"])
-        for row in result["per_class"]:
-            rows.writerow([row["name"], row["boxes"], row["AP"], row["AP50"], row["AR100"]])
-    os.replace(path + ".tmp", path)
+def _csv(result: dict) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["figure", "IoU", "area", "detections", "all images", "published subset"])
+    for (name, overlap, area, most), value, published in zip(FIGURES, result["stats"], result["stats_published"]):
+        rows.writerow([name, overlap, area, most, value, published])
+    rows.writerow([])
+    rows.writerow(["class", "boxes", "AP", "AP50", "AR100"])
+    for row in result["per_class"]:
+        rows.writerow([row["name"], row["boxes"], row["AP"], row["AP50"], row["AR100"]])
+    return text.getvalue()

@@ -64,6 +64,7 @@ class Detector:
     def _found(self, outputs: list, shapes: np.ndarray) -> List[Detections]:
         description = self.description
         if description.nms:
+            self.highest = max(self.highest, float(outputs[1].max(initial=0)))
             return _by_image(outputs, len(shapes), description.min_score)
         boxes, scores = outputs
         self.highest = max(self.highest, float(np.nan_to_num(scores[:, :, 1:]).max()))
@@ -106,10 +107,7 @@ class OnnxDetector(Detector):
         inputs = {IMAGES: batch}
         if self.description.nms:
             inputs[IMAGE_SHAPE] = shapes.astype(np.float32)
-        outputs = self.session.run(NMS_OUTPUTS if self.description.nms else RAW_OUTPUTS, inputs)
-        if self.description.nms and len(outputs[1]):
-            self.highest = max(self.highest, float(outputs[1].max()))
-        return outputs
+        return self.session.run(NMS_OUTPUTS if self.description.nms else RAW_OUTPUTS, inputs)
 
 
 def _onnx_session(path: str):

@@ -54,7 +54,7 @@ def written(tmp_path_factory):
         )
     result = evaluator.summarize()
     rng = np.random.default_rng(0)
-    paths = write_report(
+    paths, _ = write_report(
         evaluator, result, lambda own: rng.integers(0, 255, (100, 100, 3)).astype(np.uint8), str(folder), "x.ckpt", 0.9
     )
     return paths, result, folder
