@@ -53,7 +53,7 @@ class Table:
             ratio = ours / plain_way if unit.endswith("/s") else plain_way / ours
         self.rows.append({"part": part, "unit": unit, "ours": ours, "plain": plain_way, "times": ratio, "note": note})
         figures = (
-            f"{ours:>10.3f} {plain_way:>10.2f} {ratio:>9.1f}x" if plain_way else f"{ours:>10.3f} {'':>10} {'':>10}"
+            f"{ours:>10.3f} {plain_way:>10.2f} {ratio:>9.2f}x" if plain_way else f"{ours:>10.3f} {'':>10} {'':>10}"
         )
         print(f"{part:44}{unit:>10}{figures}  {note}", flush=True)
 

@@ -17,21 +17,27 @@ from src.config import load_config
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-BATCH, SIZE, STEPS = 2, 640, 4
+BATCH, SIZE, STEPS = 2, 640, 6
 
 
-def _figures(python: str, script: str) -> dict:
+def _figures(python: str, script: str, best: dict) -> dict:
+    """The smaller of `best` and what a new process of this script takes."""
     words = [python, os.path.join(HERE, script), str(BATCH), str(SIZE), str(STEPS)]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # what prepare_environment sets for MindSpore's convolutions would slow PyTorch's down
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_MAX_CPU_ISA")}
+    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"{script} ended with {done.returncode}: {done.stderr[-500:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return {name: min(value, best.get(name, value)) for name, value in found.items()}
 
 
 def measure_step(table, options) -> None:
-    """A training step and a forward pass at 640 x 640; PyTorch's equal network beside it where --torch is given."""
-    ours = _figures(sys.executable, "own_step.py")
-    theirs = _figures(options.torch, "torch_step.py") if options.torch else {}
+    """A training step and a forward pass at 640 x 640; PyTorch's equal network in turns where --torch is given."""
+    ours, theirs = {}, {}
+    for _ in range(2):
+        ours = _figures(sys.executable, "own_step.py", ours)
+        theirs = _figures(options.torch, "torch_step.py", theirs) if options.torch else {}
     note = "plain = PyTorch" if options.torch else ""
     table.add(f"training step, batch {BATCH}", "s", ours["step"], theirs.get("step"), note)
     table.add("forward, batch 1", "s", ours["forward"], theirs.get("forward"), note)

@@ -33,7 +33,8 @@ class MultiBoxLoss(nn.Cell):
         """Focal loss [B, N, C] of logits [B, N, C] and labels [B, N]."""
         target = self.equal(self.expand(labels, -1), self.columns).astype(mstype.float32)
         # 1. cross entropy of the sigmoid, stable for large |x|
-        entropy = self.relu(logits) - logits * target + self.log1p(self.exp(-self.abs(logits)))
+        positive = self.relu(logits)  # logits - 2 * positive = -|logits|
+        entropy = positive - logits * target + self.log1p(self.exp(logits - 2.0 * positive))
         # 2. 1 - p_t, the probability of being wrong
         probability = self.sigmoid(logits)
         wrong = target + probability - 2.0 * target * probability
@@ -52,7 +53,8 @@ class MultiBoxLoss(nn.Cell):
     def parts(self, pred_loc, pred_label, gt_loc, gt_label, num_match):
         """[2]: the classes' and the boxes' share of the loss."""
         labels = gt_label.astype(mstype.int32)
-        classification = self.sum(self.focal(pred_label.astype(mstype.float32), labels))
+        # a sum over everything at once runs on one core of a CPU
+        classification = self.sum(self.sum(self.focal(pred_label.astype(mstype.float32), labels), -1))
         object_rows = self.expand(self.greater(labels, self.zero).astype(mstype.float32), -1)
         location = self.sum(self.smooth_l1(pred_loc.astype(mstype.float32), gt_loc) * object_rows)
         matches = self.maximum(self.sum(num_match.astype(mstype.float32)), self.one)

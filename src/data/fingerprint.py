@@ -8,6 +8,7 @@ import os
 from typing import List, Optional
 
 from src.data.record_files import all_files
+from src.whole_file import whole_file
 
 VERSION = 2
 """Of the converter: a change of the rules makes new records."""
@@ -108,10 +109,5 @@ def read_note(prefix: str) -> Optional[dict]:
 
 def write_json(path: str, content: dict) -> None:
     """Beside, flushed, renamed."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    beside = f"{path}.{os.getpid()}.tmp"
-    with open(beside, "w", encoding="utf-8") as handle:
+    with whole_file(path) as handle:
         json.dump(content, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(beside, path)

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import io
 import json
-import os
 from typing import List
 
 import numpy as np
@@ -18,6 +17,7 @@ from src.data.coco import load_coco_json
 from src.errors import UserError
 from src.evaluation.analysis import ImageResult
 from src.log import LOGGER
+from src.whole_file import whole_file
 
 ALL_AREAS, MOST_DETECTIONS = 0, -1
 """Places of area "all" and 100 detections in pycocotools' arrays precision [T, R, K, A, M], recall [T, K, A, M]."""
@@ -131,18 +131,8 @@ class CocoEvaluator:
 
     def save(self, path: str) -> None:
         """Write `detections` as json (predictions.json): whole or not at all."""
-        folder = os.path.dirname(os.path.abspath(path))
-        os.makedirs(folder, exist_ok=True)
-        beside = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
-        try:
-            with open(beside, "w", encoding="utf-8") as handle:
-                json.dump(self.detections, handle)
-                handle.flush()
-                os.fsync(handle.fileno())
-            os.replace(beside, path)
-        finally:
-            if os.path.exists(beside):
-                os.remove(beside)
+        with whole_file(path) as handle:
+            json.dump(self.detections, handle)
 
     def summarize(self) -> dict:
         """Score what was collected; images of the annotation file that were never added count as empty.

@@ -16,6 +16,7 @@ from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diag
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.report_page import report_page
 from src.evaluation.table import FIGURES
+from src.whole_file import whole_file
 
 SHOWN = 20
 TOO_LITTLE = 0.01
@@ -58,10 +59,15 @@ def write_report(
         ]
         for part in (best, worst)
     ]
-    paths = {name: os.path.join(folder, name) for name in ("report.html", "evaluation.json", "evaluation.csv")}
-    _write(paths["report.html"], report_page(figures, *tiles))
-    _write(paths["evaluation.json"], json.dumps(figures, indent=1) + "\n")
-    _write(paths["evaluation.csv"], _csv(result))
+    texts = {
+        "report.html": report_page(figures, *tiles),
+        "evaluation.json": json.dumps(figures, indent=1) + "\n",
+        "evaluation.csv": _csv(result),
+    }
+    paths = {name: os.path.join(folder, name) for name in texts}
+    for name, text in texts.items():
+        with whole_file(paths[name]) as handle:
+            handle.write(text)
     return paths, why
 
 
@@ -84,12 +90,6 @@ def _tile(one: ImageResult, read_image: Callable, classes: Sequence[str], min_sc
         drawn = draw_detections(image, one.found[keep] * scale, one.found_labels[keep], one.scores[keep], classes)
         image = drawn
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
-
-
-def _write(path: str, text: str) -> None:
-    with open(path + ".tmp", "w", encoding="utf-8", newline="") as handle:
-        handle.write(text)
-    os.replace(path + ".tmp", path)
 
 
 def _csv(result: dict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mindspore import dtype as mstype
 from mindspore import nn, ops
 
-from src.models.layers import conv
+from src.models.layers import BatchNorm2d, conv
 
 
 class TowerLayer(nn.Cell):
@@ -13,10 +13,12 @@ class TowerLayer(nn.Cell):
 
     def __init__(self, shared_conv: nn.Conv2d, channels: int):
         super().__init__()
-        self.features = nn.SequentialCell([shared_conv, nn.BatchNorm2d(channels, eps=1e-3, momentum=0.97), nn.ReLU6()])
+        self.features = nn.SequentialCell([shared_conv, BatchNorm2d(channels, eps=1e-3, momentum=0.97), nn.ReLU6()])
+        # called one by one: the loop of SequentialCell takes a second more to compile
+        self.convolve, self.norm, self.relu6 = self.features
 
     def construct(self, x):
-        return self.features(x)
+        return self.relu6(self.norm(self.convolve(x)))
 
 
 def _towers(levels: int, depth: int, channels: int) -> nn.CellList:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from mindspore import nn
 
-from src.models.layers import SymmetricPad, conv
+from src.models.layers import BatchNorm2d, SymmetricPad, conv
 
 
-def _bn(channels: int, gamma_init: str = "ones") -> nn.BatchNorm2d:
+def _bn(channels: int, gamma_init: str = "ones") -> BatchNorm2d:
     # MindSpore's momentum is the weight of the old average
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.997, gamma_init=gamma_init)
+    return BatchNorm2d(channels, eps=1e-3, momentum=0.997, gamma_init=gamma_init)
 
 
 class Bottleneck(nn.Cell):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+
+from src.whole_file import whole_file
 
 CURVES = "curves.png"
 
@@ -42,5 +43,5 @@ def draw_curves(history_path: str, path: str) -> None:
         axes.grid(alpha=0.3)
     score.set_ylim(bottom=0)
     figure.tight_layout()
-    figure.savefig(path + ".tmp", format="png")
-    os.replace(path + ".tmp", path)
+    with whole_file(path, "wb") as handle:
+        figure.savefig(handle, format="png")

@@ -12,6 +12,7 @@ from src.errors import RunError
 from src.log import LOGGER
 from src.models.checkpoint_file import PART
 from src.preflight import list_checkpoints, place_of
+from src.whole_file import whole_file
 
 BEST = "best_map.ckpt"
 HISTORY = "history.jsonl"
@@ -81,6 +82,5 @@ def cut_history(output_path: str, epochs: int) -> None:
                     kept.append(line.rstrip("\n") + "\n")
             except (ValueError, KeyError, TypeError):
                 continue
-    with open(path + ".tmp", "w", encoding="utf-8") as handle:
+    with whole_file(path) as handle:
         handle.writelines(kept)
-    os.replace(path + ".tmp", path)

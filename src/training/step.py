@@ -6,26 +6,10 @@ import contextlib
 
 import numpy as np
 from mindspore import Tensor, nn, ops
-from mindspore import dtype as mstype
 
 from src.loss import MultiBoxLoss
 from src.ranks import Ranks
-
-_square_sum = ops.MultitypeFuncGraph("square_sum")
-
-
-@_square_sum.register("Tensor")
-def _square_sum_tensor(gradient):
-    gradient = gradient.astype(mstype.float32)
-    return ops.ReduceSum()(gradient * gradient)
-
-
-_scale = ops.MultitypeFuncGraph("scale")
-
-
-@_scale.register("Tensor", "Tensor")
-def _scale_tensor(factor, gradient):
-    return gradient * factor.astype(gradient.dtype)
+from src.training.momentum import Momentum
 
 
 class ModelWithLoss(nn.Cell):
@@ -59,31 +43,6 @@ class Gradients(nn.Cell):
         return parts, self.gradient(self.forward, self.weights)(images, gt_loc, gt_label, num_match, self.sens)
 
 
-class Update(nn.Cell):
-    """Gradients -> their global norm before clipping; unscales, clips to norm 1 and updates the weights.
-
-    Args:
-        clip_global_norm: True divides by the scale and clips here; False leaves the scale to the optimizer.
-    """
-
-    def __init__(self, optimizer: nn.Cell, loss_scale: float, clip_global_norm: bool):
-        super().__init__(auto_prefix=False)
-        self.optimizer = optimizer
-        self.clip_global_norm = clip_global_norm
-        self.unscale = Tensor(1.0 / float(loss_scale), mstype.float32)
-        self.one = Tensor(1.0, mstype.float32)
-        self.map, self.sqrt, self.maximum = ops.HyperMap(), ops.Sqrt(), ops.Maximum()
-
-    # one argument each: a tuple would be compiled anew for every step
-    def construct(self, *gradients):
-        norm = self.sqrt(ops.addn(self.map(_square_sum, gradients))) * self.unscale
-        if self.clip_global_norm:
-            # one factor for both the scale and the clip: gradient / scale / max(norm, 1)
-            factor = self.unscale / self.maximum(norm, self.one)
-            gradients = self.map(ops.partial(_scale, factor), gradients)
-        return ops.depend(norm, self.optimizer(gradients))
-
-
 class TrainStep(nn.Cell):
     """(images, gt_loc, gt_label, num_match) -> loss, and updates the model.
 
@@ -91,19 +50,18 @@ class TrainStep(nn.Cell):
 
     Args:
         forward: a `ModelWithLoss`.
-        optimizer: the optimizer over its trainable parameters.
+        update: a `Momentum` over its trainable parameters.
         loss_scale: the loss is multiplied by it before differentiation.
-        clip_global_norm: see `Update`.
         reducer: averages gradients over devices, or None.
     """
 
-    def __init__(self, forward: nn.Cell, optimizer: nn.Cell, loss_scale: float, clip_global_norm: bool, reducer=None):
+    def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, reducer=None):
         super().__init__(auto_prefix=False)
         self.forward = forward
-        self.gradients = Gradients(forward, optimizer.parameters, loss_scale)
+        self.gradients = Gradients(forward, update.parameters, loss_scale)
         self.reducer = reducer
         self.reduces = reducer is not None
-        self.update = Update(optimizer, loss_scale, clip_global_norm)
+        self.update = update
         self.sum = ops.ReduceSum()
         self._parts = self._norm = None
         self._compiling = contextlib.nullcontext()
@@ -141,8 +99,8 @@ class RanksTrainStep(TrainStep):
     Its loss is the mean over the ranks.
     """
 
-    def __init__(self, forward: nn.Cell, optimizer: nn.Cell, loss_scale: float, clip_global_norm: bool, ranks: Ranks):
-        super().__init__(forward, optimizer, loss_scale, clip_global_norm)
+    def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, ranks: Ranks):
+        super().__init__(forward, update, loss_scale)
         self._ranks = ranks
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
@@ -160,16 +118,6 @@ class RanksTrainStep(TrainStep):
         return Tensor(flat[:2].sum())
 
 
-def parameter_groups(parameters, weight_decay: float) -> list:
-    """Weight decay for everything but BN gamma and beta; biases of convolutions decay (SPEC section 6)."""
-    is_norm = [parameter.name.rsplit(".", 1)[-1] in ("gamma", "beta") for parameter in parameters]
-    return [
-        {"params": [p for p, norm in zip(parameters, is_norm) if not norm], "weight_decay": weight_decay},
-        {"params": [p for p, norm in zip(parameters, is_norm) if norm], "weight_decay": 0.0},
-        {"order_params": parameters},
-    ]
-
-
 def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, ranks: Ranks = Ranks()) -> TrainStep:
     """The training step of a config, in training mode. All ranks start from rank 0's weights.
 
@@ -185,18 +133,19 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, ranks: Ran
     forward = ModelWithLoss(model, MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha))
     # SPEC section 6: the CPU has no use for a scale
     loss_scale = 1.0 if cfg.device_target == "CPU" else float(cfg.loss_scale)
-    optimizer = nn.Momentum(
-        parameter_groups(forward.trainable_params(), cfg.weight_decay),
-        Tensor(np.asarray(learning_rates, np.float32)),
+    update = Momentum(
+        forward.trainable_params(),
+        cfg.weight_decay,
+        learning_rates,
         cfg.momentum,
-        loss_scale=1.0 if cfg.use_global_norm else loss_scale,
+        loss_scale,
+        clip_global_norm=bool(cfg.use_global_norm),
     )
-    clip = bool(cfg.use_global_norm)
     if ranks.outside_graph:
-        step = RanksTrainStep(forward, optimizer, loss_scale, clip, ranks)
+        step = RanksTrainStep(forward, update, loss_scale, ranks)
     else:
-        reducer = ranks.build_reducer(optimizer.parameters) if ranks.build_reducer else None
-        step = TrainStep(forward, optimizer, loss_scale, clip, reducer)
+        reducer = ranks.build_reducer(update.parameters) if ranks.build_reducer else None
+        step = TrainStep(forward, update, loss_scale, reducer)
     step.set_train()
     return step
 

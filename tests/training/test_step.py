@@ -8,7 +8,7 @@ from src.boxes.default_boxes import default_boxes
 from src.data.transforms import encode_targets
 from src.loss import MultiBoxLoss
 from src.models.build import build_model
-from src.training.step import ModelWithLoss, build_train_step, parameter_groups
+from src.training.step import ModelWithLoss, build_train_step
 from tests import oracles
 
 
@@ -54,24 +54,18 @@ def test_published_three_steps(cfg256, load_reference_weights, reference, batch)
     load_reference_weights(step.forward)
     parameters = {p.name: p for p in step.forward.get_parameters()}
     keys = {key: key[len(f"{run}/after1/") :] for key in figures.files if key.startswith(f"{run}/after1/")}
-    before = {name: subsample(parameters[name].asnumpy()).astype(np.float64) for name in keys.values()}
+    before = {name: subsample(parameters[name].asnumpy()) for name in keys.values()}
+    ulp = {name: np.spacing(np.abs(value)).max() for name, value in before.items()}
+    before = {name: value.astype(np.float64) for name, value in before.items()}
     losses = [float(step(*batch).asnumpy())]
     for key, name in keys.items():
         got, want = subsample(parameters[name].asnumpy()) - before[name], figures[key] - before[name]
-        # a change of 1e-3 in weights of size 1: float32 leaves two digits less than a gradient has
-        np.testing.assert_allclose(got, want, atol=2e-2 * np.abs(want).max(), rtol=0)
+        # a change of 1e-3 in weights of size 1: float32 leaves two digits less than a gradient has, and a change
+        # smaller than 1e-6 is a few of the smallest steps that the weight can make
+        np.testing.assert_allclose(got, want, atol=max(2e-2 * np.abs(want).max(), ulp[name]), rtol=0)
     losses += [float(step(*batch).asnumpy()) for _ in range(2)]
     np.testing.assert_allclose(losses[0], figures["loss_bs2"], rtol=1e-4)
     np.testing.assert_allclose(losses, figures[f"{run}/losses"], rtol=1e-4)
-
-
-def test_weight_decay_spares_bn_only(cfg256):
-    groups = parameter_groups(build_model(cfg256).trainable_params(), 4e-4)
-    decayed, spared = ([p.name for p in group["params"]] for group in groups[:2])
-    assert groups[0]["weight_decay"] == 4e-4 and groups[1]["weight_decay"] == 0
-    assert all(name.endswith(("weight", "bias")) for name in decayed)
-    assert all(name.endswith(("gamma", "beta")) for name in spared)
-    assert len(decayed) + len(spared) == 280
 
 
 def random_case(seed, batch=2, rows=30, classes=5):

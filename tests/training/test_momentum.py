@@ -1,0 +1,72 @@
+"""The optimiser against SPEC section 6 in float64, and against the published optimiser where nothing is clipped."""
+
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn
+
+from src.models.build import build_model
+from src.training.momentum import Momentum, decays
+
+pytestmark = pytest.mark.usefixtures("cfg256")  # which sets the device
+
+SHAPES = {"a.weight": (4, 3, 3, 3), "a.bias": (4,), "b.gamma": (4,), "b.beta": (4,), "c.weight": (2, 4, 1, 1)}
+RATES = np.array([0.1, 0.03, 0.2, 0.05], np.float32)
+
+
+def weights(seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def parameters_of(values):
+    return [Parameter(Tensor(value), name=name) for name, value in values.items()]
+
+
+@pytest.mark.parametrize("loss_scale", [1.0, 1024.0])
+@pytest.mark.parametrize("size", [0.01, 5.0], ids=["below the norm of 1", "clipped"])
+def test_clipped_steps_equal_the_specification(loss_scale, size):
+    parameters = parameters_of(weights())
+    update = Momentum(parameters, 4e-4, RATES, 0.9, loss_scale, clip_global_norm=True)
+    want = {name: value.astype(np.float64) for name, value in weights().items()}
+    buffers = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    for step, rate in enumerate(RATES):
+        gradients = {name: size * value.astype(np.float64) for name, value in weights(step + 1).items()}
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+        got = update(*(Tensor((loss_scale * gradient).astype(np.float32)) for gradient in gradients.values()))
+        assert float(got.asnumpy()) == pytest.approx(norm, rel=1e-6)
+        for name, gradient in gradients.items():
+            decay = 0 if name.startswith("b.") else 4e-4
+            buffers[name] = 0.9 * buffers[name] + gradient / max(norm, 1) + decay * want[name]
+            want[name] = want[name] - float(rate) * buffers[name]
+    for parameter, moment in zip(parameters, update.moments):
+        np.testing.assert_allclose(parameter.asnumpy(), want[parameter.name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(moment.asnumpy(), buffers[parameter.name], rtol=1e-5, atol=1e-6)
+    assert update.global_step.asnumpy().tolist() == [len(RATES)]
+
+
+def test_without_clipping_it_is_the_published_optimiser():
+    ours, theirs = parameters_of(weights()), parameters_of(weights())
+    update = Momentum(ours, 4e-4, RATES, 0.9, 1024.0, clip_global_norm=False)
+    groups = [
+        {"params": [p for p in theirs if not p.name.startswith("b.")], "weight_decay": 4e-4},
+        {"params": [p for p in theirs if p.name.startswith("b.")], "weight_decay": 0.0},
+        {"order_params": theirs},
+    ]
+    published = nn.Momentum(groups, Tensor(RATES), 0.9, loss_scale=1024.0)
+    for step in range(len(RATES)):
+        gradients = [Tensor(1024 * value) for value in weights(step + 1).values()]
+        update(*gradients)
+        published(tuple(gradients))
+    for got, want in zip(ours, theirs):
+        np.testing.assert_allclose(got.asnumpy(), want.asnumpy(), rtol=1e-6, atol=1e-7)
+    names = {parameter.name for parameter in update.get_parameters()}
+    assert names == {parameter.name for parameter in published.get_parameters()}
+
+
+def test_weight_decay_spares_bn_only(cfg256):
+    parameters = build_model(cfg256).trainable_params()
+    spared = [p.name for p in parameters if not decays(p.name)]
+    decayed = [p.name for p in parameters if decays(p.name)]
+    assert all(name.endswith(("weight", "bias")) for name in decayed)
+    assert all(name.endswith(("gamma", "beta")) for name in spared)
+    assert len(decayed) + len(spared) == 280
