@@ -48,7 +48,7 @@ class Detector:
             if count < size:  # one shape for the graph: filled up, and the filling ignored
                 batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
                 of_batch = np.concatenate([of_batch, np.ones((size - count, 2), of_batch.dtype)])
-            found += self._found(self.run(self._input(batch), of_batch), of_batch)[:count]
+            found += self._found(self.run(self._input(batch), of_batch), of_batch[:count])
         return found
 
     def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
@@ -62,25 +62,27 @@ class Detector:
         return np.stack([to_network(image) for image in images])
 
     def _found(self, outputs: list, shapes: np.ndarray) -> List[Detections]:
+        """Of the first images of the batch, as many as there are shapes."""
         description = self.description
         if description.nms:
-            self.highest = max(self.highest, float(outputs[1].max(initial=0)))
-            return _by_image(outputs, len(shapes), description.min_score)
-        boxes, scores = outputs
+            kept = outputs[3] < len(shapes)
+            boxes, scores, labels, image = (output[kept] for output in outputs)
+            self.highest = max(self.highest, float(scores.max(initial=0)))
+            return [
+                _of_image(boxes, scores, labels, (image == number) & (scores > description.min_score))
+                for number in range(len(shapes))
+            ]
+        boxes, scores = (output[: len(shapes)] for output in outputs)
         self.highest = max(self.highest, float(np.nan_to_num(scores[:, :, 1:]).max()))
         thresholds = (description.min_score, description.nms_threshold, description.max_boxes)
         return [postprocess(*rows, shape, *thresholds) for *rows, shape in zip(boxes, scores, shapes)]
 
 
-def _by_image(outputs: list, count: int, min_score: float) -> List[Detections]:
-    boxes, scores, labels, image = outputs
-    found = []
-    for number in range(count):
-        rows = np.flatnonzero((image == number) & (scores > min_score))
-        # the order of post-processing: class by class, by falling score
-        rows = rows[np.lexsort((-scores[rows], labels[rows]))]
-        found.append((boxes[rows].astype(np.float64), scores[rows], labels[rows]))
-    return found
+def _of_image(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Detections:
+    """These rows in the order of post-processing: class by class, by falling score."""
+    rows = np.flatnonzero(rows)
+    rows = rows[np.lexsort((-scores[rows], labels[rows]))]
+    return boxes[rows].astype(np.float64), scores[rows], labels[rows]
 
 
 class NetworkDetector(Detector):

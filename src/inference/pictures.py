@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from itertools import islice
 from typing import Iterator, List, Sequence, Tuple
 
 import cv2
@@ -12,6 +13,7 @@ import numpy as np
 from src.data.images import decode_rgb
 from src.data.transforms import resize
 from src.errors import UserError
+from src.log import LOGGER
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
@@ -64,7 +66,8 @@ def read_picture(path: str) -> np.ndarray:
 
 
 def comparison_pictures(folder: str, img_shape: Sequence[int], count: int) -> Tuple[np.ndarray, np.ndarray, str]:
-    """Pictures to compare a network and its export on: the first of a folder, or drawn ones where it is "".
+    """Pictures to compare a network and its export on: the first of a folder that can be read, or drawn ones where
+    it is "".
 
     Returns:
         uint8 RGB [n, H, W, 3] of the network's size, (height, width) int [n, 2] of the originals, and where they are
@@ -74,14 +77,22 @@ def comparison_pictures(folder: str, img_shape: Sequence[int], count: int) -> Tu
         UserError: the folder holds none that can be read.
     """
     if folder:
-        files = [path for path in find_files([folder]) if not is_video(path)][:count]
-        pictures, source = [read_picture(path) for path in files], f"pictures of {folder}"
+        pictures, source = list(islice(_readable(find_files([folder])), count)), f"pictures of {folder}"
     else:
         pictures, source = [_drawn(seed) for seed in range(count)], "drawn pictures"
     if not pictures:
-        raise UserError(f"export_images: no picture in {folder}")
+        raise UserError(f"export_images: no picture that can be read in {folder}")
     images = np.stack([resize(picture, img_shape) for picture in pictures])
     return images, np.array([picture.shape[:2] for picture in pictures]), f"{len(pictures)} {source}"
+
+
+def _readable(files: Sequence[str]) -> Iterator[np.ndarray]:
+    for path in files:
+        if not is_video(path):
+            try:
+                yield read_picture(path)
+            except UserError as error:
+                LOGGER.warning("not compared on one picture: %s", error)
 
 
 def _drawn(seed: int, height: int = 480, width: int = 640) -> np.ndarray:
