@@ -6,7 +6,7 @@ import ctypes
 import os
 import sysconfig
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
 
 def _make_cuda_runtime_findable() -> None:

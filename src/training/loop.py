@@ -69,6 +69,8 @@ class Trainer:
         return state
 
     def _epoch(self, state: RunState) -> RunState:
+        # an evaluation, also one that is only built, leaves the weights' cells in evaluation mode
+        self.step.set_train()
         clock = _Clock(self.cfg.batch_size * self.ranks.size)
         label = f"epoch {state.epochs + 1}/{self.cfg.epoch_size}"
         batches = self.data.epoch(state.epochs, state.epoch_step)
@@ -154,10 +156,7 @@ class Trainer:
 
     def _evaluated(self, state: RunState) -> float:
         """mAP of the present weights. A signal saves the epoch's steps; its evaluation is then made up for."""
-        try:
-            result = self.evaluate(lambda: self.ranks.largest(self.stop.status) > 0)
-        finally:
-            self.step.set_train()
+        result = self.evaluate(lambda: self.ranks.largest(self.stop.status) > 0)
         if result is None:
             self._leave(state)
         return result

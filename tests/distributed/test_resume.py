@@ -110,7 +110,5 @@ def test_resumed_equals_uninterrupted(work, ranks, where, evaluation):
 
 
 def test_evaluation_changes_nothing(work):
-    if not os.environ.get("FULL"):
-        pytest.skip("FULL=1 runs every case")
     on, off = (uninterrupted(work, 1, evaluation)[0] for evaluation in (True, False))
     assert not [key for key in on if key[1] != "run_state" and not np.array_equal(on[key], off[key])]

@@ -156,3 +156,16 @@ def test_not_finite_reaches_no_file(tmp_path, figures):
     step = Step()
     run(tmp_path, step)
     assert np.isfinite(step.weight.asnumpy()).all() and len(history(tmp_path)) == 3
+
+
+def test_every_step_is_in_training_mode(tmp_path):
+    seen = []
+    step = Step(after_step={number: lambda: seen.append(step.training) for number in range(1, 10)})
+    step.set_train(False)  # as building an evaluation of the same weights does
+
+    def evaluate(_):
+        step.set_train(False)
+        return 0.1
+
+    run(tmp_path, step, evaluate=evaluate)
+    assert seen == [True] * STEPS * EPOCHS
