@@ -11,6 +11,7 @@ import numpy as np
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (110, 110, 110)
 SMALLEST = 480  # pixels of a picture's longer side that detections are drawn on
+DRAWN = 100  # detections of a picture, as many as COCO counts
 
 
 def class_colour(label: int) -> tuple:
@@ -76,7 +77,8 @@ def _shared(first: Sequence[float], second: Sequence[float]) -> float:
 def draw_detections(
     image: np.ndarray, boxes_px: np.ndarray, labels: Sequence[int], scores: Sequence[float], names: Sequence[str]
 ) -> np.ndarray:
-    """A copy of the picture with every detection: the surest on top, each class in its colour, names beside the boxes.
+    """A copy of the picture with its `DRAWN` surest detections: the surest on top, each class in its colour, names
+    beside the boxes.
 
     Args:
         image: BGR uint8 [H, W, 3]; one smaller than `SMALLEST` pixels comes back enlarged, so that names can be read.
@@ -86,7 +88,7 @@ def draw_detections(
     image, factor = fitted(image, SMALLEST) if longer < SMALLEST else (image.copy(), 1.0)
     image = np.ascontiguousarray(image)
     scale = max(1.0, longer / 900)
-    order = np.argsort(scores, kind="stable")
+    order = np.argsort(scores, kind="stable")[-DRAWN:]  # of an untrained network thousands would cover everything
     for row in order:
         box = boxes_px[row] * factor
         # a box of a few pixels would vanish under its own outline
@@ -94,7 +96,7 @@ def draw_detections(
         # along the image's edge the whole outline shows
         inside = np.array(image.shape[:2] * 2) - 1 - thickness
         draw_box(image, np.clip(box, thickness, inside), class_colour(int(labels[row])), thickness)
-    tags, small = [], [box for box in boxes_px * factor if _shared(box, box) < 4000 * scale**2]
+    tags, small = [], [box for box in boxes_px[order] * factor if _shared(box, box) < 4000 * scale**2]
     for row in order[::-1]:  # the surest choose their place first; none covers a small box where it can be helped
         text = f"{ascii_name(names[labels[row]], int(labels[row]))} {scores[row]:.2f}"
         taken = [plate for _, _, plate in tags] + small

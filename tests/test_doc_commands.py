@@ -122,5 +122,5 @@ def test_every_command_runs(sandbox):
             if "eval" in line:
                 assert re.search(r"^mAP: ", out, re.M), out
     assert len(done) >= 20
-    for made in ("ssd.mindir", "ssd.onnx", "samples", "detections/predictions.json", "output/report.html"):
+    for made in ("ssd.mindir", "ssd.onnx", "samples", "detections/detections.json", "output/report.html"):
         assert (sandbox / made).exists(), made

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from src.drawing import DRAWN, draw_detections
 from src.errors import UserError
 from src.inference.description import ModelDescription
 from src.inference.detectors import Detector
@@ -53,3 +54,15 @@ def test_a_broken_picture_is_passed_over(tmp_path, caplog):
     images, shapes, source = comparison_pictures(str(tmp_path), (8, 8), 4)
     assert images.shape == (1, 8, 8, 3) and (images == 77).all() and shapes.tolist() == [[6, 9]]
     assert source.startswith("1 pictures")
+
+
+def test_of_thousands_the_surest_are_drawn():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 500, (5000, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 140, (5000, 2))], axis=1)
+    labels, scores = rng.integers(1, 3, 5000), rng.permutation(5000) / 5000
+    image = np.full((640, 640, 3), 128, np.uint8)
+    surest = np.argsort(scores)[-DRAWN:]
+    drawn = draw_detections(image, boxes, labels, scores, CLASSES)
+    np.testing.assert_array_equal(drawn, draw_detections(image, boxes[surest], labels[surest], scores[surest], CLASSES))
+    assert (drawn != image).any()
