@@ -4,8 +4,9 @@
     python3 scripts/predict.py --model output/ckpt_0/best_map.ckpt photos/ more/*.jpg clip.mp4 --output detections
 
 --model is a checkpoint, or a MINDIR or ONNX file of export.py (an ONNX file needs no MindSpore). Places are files,
-folders (with all below them) and patterns. In --output: every picture and video with its (at most 100 surest) boxes,
-and detections.json with all of them in COCO's form (`images`, `categories`, `annotations`, each with a score; a category's id is the class's index).
+folders (with all below them) and patterns. In --output: every picture and video with its boxes (at most 100, the
+surest), and detections.json with all of them in COCO's form (`images`, `categories`, `annotations`, each with a score;
+a category's id is the class's index).
 """
 
 from __future__ import annotations
