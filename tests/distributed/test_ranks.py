@@ -54,15 +54,12 @@ def test_three_steps_equal_the_mean_of_both_gradients(cfg256, tmp_path):
     # BN takes its statistics from a rank's own shard; everything else is the same, to the last bit
     assert differ and all(name.endswith(("moving_mean", "moving_variance")) for name in differ)
     weights, losses, norm = expected()
-    # float32: sums in another order, and the third step follows from the first two
-    np.testing.assert_allclose(first["losses"], losses, rtol=2e-4)
+    # float32 convolutions on one core and on two add up in another order, and each step follows from the one before
+    np.testing.assert_allclose(first["losses"], losses, rtol=5e-5)
     # 1.10 sums squares of millions of float32 one after the other
     np.testing.assert_allclose(first["norm"], norm, rtol=5e-3)
     for name, value in weights.items():
-        # float32 convolutions on one core and on two add up in another order
-        np.testing.assert_allclose(first[name], value, atol=2e-4 * max(1, np.abs(value).max()), err_msg=name)
-        moved = np.abs(value - first[name]).max()
-        assert moved < 0.05 * worker.RATE, name
+        np.testing.assert_allclose(first[name], value, rtol=0, atol=0.005 * worker.RATE, err_msg=name)
 
 
 @pytest.mark.slow
