@@ -19,6 +19,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 JITTER = 0.4
 _MIN_IOUS = (None, 0.1, 0.3, 0.5, 0.7, 0.9)
 _CROP_TRIALS = 50
+_GREY = np.array([0.299, 0.587, 0.114])  # of RGB, ITU-R BT.601
 
 
 def encode_targets(
@@ -136,8 +137,7 @@ def color_jitter(image: np.ndarray, rng: np.random.Generator, out: Optional[np.n
     mean = cv2.mean(cv2.cvtColor(bright, cv2.COLOR_RGB2GRAY))[0] * min(brightness, 1.0)
     # contrast around the grey mean; brightness goes along where it cannot saturate
     out = cv2.addWeighted(bright, contrast * min(brightness, 1.0), bright, 0, mean * (1 - contrast), dst=out)
-    grey = cv2.cvtColor(cv2.cvtColor(out, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(out, saturation, grey, 1 - saturation, 0, dst=out)
+    return cv2.transform(out, saturation * np.eye(3) + (1 - saturation) * _GREY, dst=out)
 
 
 def to_network(image: np.ndarray) -> np.ndarray:
