@@ -67,8 +67,8 @@ def test_a_wrong_encoding_shows(sample, monkeypatch):
     right = transforms.encode_matches
 
     def wrong(*arguments):
-        boxes, loc, label = right(*arguments)
-        return boxes, loc[:, [1, 0, 2, 3]], label  # y and x swapped
+        # y and x swapped
+        return [(boxes, loc[:, [1, 0, 2, 3]], label) for boxes, loc, label in right(*arguments)]
 
     monkeypatch.setattr(transforms, "encode_matches", wrong)
     distances = []

@@ -11,7 +11,7 @@ from typing import Optional, Tuple
 import numpy as np
 
 from src.boxes.grids import Windows, find_grids
-from src.boxes.ops import area
+from src.boxes.ops import area, iou
 
 _ZERO = np.zeros(1, np.int64)
 
@@ -27,19 +27,24 @@ class Matcher:
         grids = find_grids(np.asarray(default_cyxhw))
         self._windows = None if grids is None else Windows(grids, threshold)
 
-    def __call__(self, gt_yxyx: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def __call__(self, gt_yxyx: np.ndarray, image: Optional[np.ndarray] = None) -> Tuple[np.ndarray, np.ndarray]:
         """Ground truths float32 [M, 4] yxyx are taken in order. Each forces its best default box (the first of equal
         ones); besides, it takes every box whose IoU is above the threshold and above that of the ground truths before
         it. Of two ground truths forced onto one box the first keeps it.
 
+        Args:
+            image: int64 [M], rising: which image each is from, of a whole batch; None where all are from one.
+
         Returns:
-            int64 [K] each: the default boxes that are matched, rising, and the ground truth of each.
+            int64 [K] each: the default boxes that are matched, rising in each image, and the ground truth of each.
         """
         gt = np.asarray(gt_yxyx, np.float32).reshape(-1, 4)
         if len(gt) == 0:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         rows, boxes = self._near(gt)
         scores = self._iou(gt, rows, boxes)
+        if image is not None:  # every image has the default boxes to itself
+            boxes = boxes + len(self._table) * image.take(rows)
         best = self._best(len(gt), rows, boxes, scores)
         # from the strongest claim to the weakest: forced, then by falling score, equal ones in the order of rows
         taken = np.flatnonzero(scores > self._threshold)
@@ -50,7 +55,7 @@ class Matcher:
         owners = np.concatenate([np.arange(len(gt)), rows.take(taken)]).take(order)
         first = np.flatnonzero(claimed[1:] != claimed[:-1]) + 1
         first = np.concatenate([_ZERO, first])
-        return claimed.take(first), owners.take(first)
+        return claimed.take(first) % len(self._table), owners.take(first)
 
     def _iou(self, gt: np.ndarray, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """`src.boxes.ops.iou` of pairs, operation by operation the same."""
@@ -74,18 +79,24 @@ class Matcher:
         """Pairs (row of the ground truth, rising; default box) that hold every one with an IoU above the threshold,
         and the best of each ground truth."""
         if self._windows is None:
-            return self._all(np.arange(len(gt)))
+            return self._among_all(gt, np.arange(len(gt)))
         usable = self._windows.take(gt)
         if usable.all():
             return self._windows.cells(gt, np.arange(len(gt)))
-        parts = (self._windows.cells(gt, np.flatnonzero(usable)), self._all(np.flatnonzero(~usable)))
+        parts = (self._windows.cells(gt, np.flatnonzero(usable)), self._among_all(gt, np.flatnonzero(~usable)))
         rows, boxes = (np.concatenate(part) for part in zip(*parts))
         order = np.argsort(rows, kind="stable")
         return rows[order], boxes[order]
 
-    def _all(self, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        count = len(self._table)
-        return np.repeat(rows, count), np.tile(np.arange(count), len(rows))
+    def _among_all(self, gt: np.ndarray, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """`_near` for some rows by comparison with every default box: one after the other, for the memory's sake."""
+        found = []
+        for row in rows:
+            scores = iou(self._table[:, :4], gt[row], self._table[:, 4])
+            wanted = scores > self._threshold
+            wanted[np.argmax(scores)] = True
+            found.append(np.flatnonzero(wanted))
+        return np.repeat(rows, [len(boxes) for boxes in found]), np.concatenate(found)
 
 
 def _with_areas(yxyx: np.ndarray) -> np.ndarray:

@@ -130,7 +130,7 @@ class TrainingData:
         return shuffled[:used][self.rank :: self.size].tolist()
 
     def host_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
-        """(images uint8 RGB [B, H, W, 3], matches of each image as `TrainTransform` gives them, img_id [B, 1])."""
+        """(images uint8 RGB [B, H, W, 3], matches of each image as `encode_matches` gives them, img_id [B, 1])."""
         cfg = self.cfg
         rows_left = self.indices(epoch)[first_step * cfg.batch_size :]
         if not rows_left:
@@ -141,13 +141,13 @@ class TrainingData:
 
         def prepare(place, img_id, image, annotation):
             own = int(img_id.ravel()[0])
-            _, *matches = transform(_decode(image, img_id), stored_boxes(annotation), own, place)
-            return matches, own
+            _, boxes_norm = transform.augment(_decode(image, img_id), stored_boxes(annotation), own, place)
+            return boxes_norm, own
 
         rows = _rows(self.records, COLUMNS, rows_left)
         for images, results in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
-            matches, ids = zip(*results)
-            yield images, list(matches), np.array(ids, np.int32)[:, None]
+            boxes_norm, ids = zip(*results)
+            yield images, transform.match(boxes_norm), np.array(ids, np.int32)[:, None]
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
         """Tensors (images uint8 RGB [B, H, W, 3], gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]).

@@ -73,6 +73,20 @@ def test_chooses_as_a_comparison_with_all(layout, kind):
             assert dict(zip(boxes.tolist(), rows.tolist())) == match_all(gt, yxyx, threshold)
 
 
+def test_images_of_a_batch_do_not_compete():
+    cyxhw, yxyx = default_boxes((128, 128))
+    rng = np.random.default_rng(8)
+    images = [random_boxes(rng, count, (300, 300), kind) for count, kind in ((9, "any"), (0, "any"), (5, "tiny"))]
+    images += [images[0][::-1], np.array([[0.5, 0.2, 0.5, 0.9]], np.float32)]
+    image = np.repeat(np.arange(len(images)), [len(gt) for gt in images])
+    boxes, rows = Matcher(cyxhw, yxyx, 0.5)(np.concatenate(images), image)
+    starts = np.searchsorted(image, np.arange(len(images)))
+    for number, gt in enumerate(images):
+        own = image[rows] == number
+        assert dict(zip(boxes[own].tolist(), (rows[own] - starts[number]).tolist())) == match_all(gt, yxyx, 0.5)
+        assert (np.diff(boxes[own]) > 0).all()
+
+
 def test_few_boxes_are_looked_at():
     """That it is the short way which is tested: of 51150 boxes fewer than 1 % for each ground truth."""
     cyxhw, yxyx = default_boxes((640, 640))
