@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-# Boxes compared at a time. A block costs BLOCK x BLOCK overlaps, so it should hold little more than what is usually kept
-# (of a trained network a few, of others up to max_boxes); 64 to 96 are equally fast, 32 and 160 slower.
+# Boxes compared at a time. A block costs BLOCK x BLOCK overlaps, so it should hold little more than what is usually
+# kept (of a trained network a few, of others up to max_boxes); 64 to 96 are equally fast, 32 and 160 slower.
 BLOCK = 80
 
 

@@ -151,8 +151,8 @@ def to_network(image: np.ndarray) -> np.ndarray:
 class TrainTransform:
     """The training pipeline of one sample. The stream comes from (seed, epoch, image id), never from the worker.
 
-    Call: RGB image [H, W, 3], boxes [M, 5] in pixels, image id -> image uint8 RGB [h, w, 3], and `encode_matches` of its
-    boxes. A batch is augmented image by image, and matched as a whole.
+    Call: RGB image [H, W, 3], boxes [M, 5] in pixels, image id -> image uint8 RGB [h, w, 3], and `encode_matches` of
+    its boxes. A batch is augmented image by image, and matched as a whole.
     """
 
     def __init__(
