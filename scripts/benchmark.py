@@ -26,9 +26,10 @@ sys.path.insert(0, ROOT)
 from scripts import plain  # noqa: E402
 from scripts.benchmark_data import (  # noqa: E402
     coco_folder,
+    forget_peak,
     ground_truth,
+    memory,
     network_output,
-    processes_peak,
 )
 from scripts.benchmark_runs import measure_growth, measure_start, measure_step  # noqa: E402
 from src.boxes.default_boxes import default_boxes  # noqa: E402
@@ -154,14 +155,15 @@ def measure_conversion(table: Table, options) -> None:
     for sample in data.samples:
         with open(sample.path, "rb") as handle:
             handle.read()
-    rates, before = [], processes_peak()
+    forget_peak()
+    rates, before = [], memory("VmRSS")
     for _ in range(2):
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
             cfg.mindrecord_dir = folder + "/records"
             start = time.perf_counter()
             prepare_records(cfg, is_training=True)
             rates.append(len(data.samples) / (time.perf_counter() - start))
-    grown = processes_peak() - before
+    grown = memory() - before
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         start = time.perf_counter()
         plain.convert(data.samples[:200], folder + "/ssd.mindrecord")
