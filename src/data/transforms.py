@@ -64,8 +64,8 @@ def encode_matches(
     gt_cyxhw = yxyx_to_cyxhw(gt[:, :4]).take(rows, axis=0)
     loc = BoxCoder(prior_scaling).encode(gt_cyxhw, default_cyxhw.take(boxes, axis=0))
     parts = boxes, loc.astype(np.float32, copy=False), labels.take(positive)
-    ends = np.searchsorted(image.take(rows), np.arange(1, len(gts)))
-    return list(zip(*(np.split(part, ends) for part in parts)))
+    ends = np.searchsorted(image.take(rows), np.arange(1, len(gts) + 1)).tolist()
+    return [tuple(part[start:end] for part in parts) for start, end in zip([0, *ends], ends)]
 
 
 def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
