@@ -9,7 +9,7 @@ from src.errors import UserError
 from src.log import LOGGER
 from src.models.fpn import FeatureExtractor
 from src.models.head import MultiBoxHead
-from src.models.layers import Pixels, initialize
+from src.models.layers import Pixels, initialize, use_own_gradient
 from src.models.resnet import ResNet50
 from src.models.ssd import SSD
 from src.models.weights import BACKBONE, bare
@@ -40,11 +40,19 @@ def build_model(cfg) -> nn.Cell:
     model = SSD(extractor, head)
     initialize(model)
     if cfg.use_float16:
-        model.to_float(mstype.float16)
-        for _, cell in model.cells_and_names():
-            if isinstance(cell, (nn.BatchNorm2d, Pixels)):
-                cell.to_float(mstype.float32)
+        _halve(model)
     return model
+
+
+def _halve(model: nn.Cell) -> None:
+    """Convolutions and what lies between in float16; BN's statistics and pixels stay float32, as decoding and loss."""
+    for _, cell in model.cells_and_names():
+        if isinstance(cell, nn.Conv2d):
+            use_own_gradient(cell)
+    model.to_float(mstype.float16)
+    for _, cell in model.cells_and_names():
+        if isinstance(cell, (nn.BatchNorm2d, Pixels)):
+            cell.to_float(mstype.float32)
 
 
 def freeze(model: nn.Cell, layer) -> None:

@@ -112,6 +112,14 @@ def conv(
     return convolution
 
 
+def use_own_gradient(convolution: nn.Conv2d) -> None:
+    """MindSpore's own gradient in place of `_Convolve`'s, which would leave the weight's in half precision."""
+    if isinstance(convolution.conv2d, _Convolve):
+        operator = convolution.conv2d.forward
+        del convolution.conv2d
+        convolution.conv2d = operator
+
+
 def conv_bn_relu6(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.SequentialCell:
     """The block of both necks: convolution without bias, BN (eps 1e-5, momentum 0.9), ReLU6."""
     return nn.SequentialCell(

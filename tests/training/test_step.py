@@ -1,7 +1,9 @@
 """Loss, gradients and three optimisation steps against the published figures, and the laws of the loss."""
 
+import mindspore
 import numpy as np
 import pytest
+from easydict import EasyDict
 from mindspore import Tensor, ops
 
 from src.boxes.default_boxes import default_boxes
@@ -27,6 +29,26 @@ def batch(reference, images256):
     np.testing.assert_array_equal(label[image, row], figures["label_nonzero"])
     np.testing.assert_allclose(loc[image, row], figures["loc_nonzero"], atol=1e-4)
     return [Tensor(value) for value in (images256, loc, label, num_match.astype(np.float32))]
+
+
+@pytest.mark.slow
+def test_half_precision(cfg256, images256, batch):
+    """Close to float32, and nothing of it in what is kept or in the next network."""
+    steps, sides = {}, {}
+    for half in (True, False):
+        mindspore.set_seed(3)
+        model = build_model(EasyDict(cfg256, use_float16=half))
+        step = build_train_step(model, EasyDict(cfg256, use_float16=half), np.full(2, 0.01, np.float32))
+        steps[half] = [(float(step(*batch).asnumpy()), *step.parts, step.norm) for _ in range(2)]
+        parameters = list(step.get_parameters())
+        assert {p.dtype for p in parameters if p.name != "global_step"} == {mindspore.float32}
+        model.set_train(False)
+        sides[half] = [part.asnumpy() for part in model(Tensor(images256))]
+    for half, whole in zip(sides[True], sides[False]):
+        assert half.dtype == np.float32 and not np.array_equal(half, whole)
+        np.testing.assert_allclose(half, whole, atol=0.02 * np.abs(whole).max())
+    np.testing.assert_allclose(steps[True][0], steps[False][0], rtol=0.01)
+    np.testing.assert_allclose(steps[True][1][0], steps[False][1][0], rtol=0.01)
 
 
 def test_published_loss_and_gradients(cfg256, load_reference_weights, reference, batch):
