@@ -54,8 +54,8 @@ def encode_matches(
 ) -> List[tuple]:
     """`encode_targets` of the images of a batch, only the default boxes whose label is above 0: for each image (their
     numbers [K], rising; loc [K, 4]; label int32 [K]). All images at once: most of the time goes into NumPy's calls."""
-    gt = np.concatenate([np.asarray(of_image, np.float32).reshape(-1, 5) for of_image in gts])
-    image = np.repeat(np.arange(len(gts)), [len(of_image) for of_image in gts])
+    of_images = [np.asarray(of_image, np.float32).reshape(-1, 5) for of_image in gts]
+    gt, image = np.concatenate(of_images), np.repeat(np.arange(len(gts)), [len(of_image) for of_image in of_images])
     boxes, rows = matcher_of(default_cyxhw, default_yxyx, match_threshold)(gt[:, :4], image)
     labels = gt[:, 4].take(rows).astype(np.int32)
     # a ground truth of label 0 holds its default boxes against others but is trained as background
