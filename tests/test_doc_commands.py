@@ -33,6 +33,7 @@ SMALLER = [
     ("--epoch_size=60", "--epoch_size=1"),
     ("ssd-60_4", "ssd-1_4"),
     (r"benchmark\.py$", "benchmark.py postprocessing"),
+    ("matching pipeline", "matching"),
 ]
 SIZE = '"--img_shape=[128, 128]"'
 
