@@ -18,7 +18,7 @@ def draw_curves(history_path: str, path: str) -> None:
         rows = [json.loads(line) for line in handle if line.strip()]
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(12, 3.6), dpi=100)
-    loss, rate, score = figure.subplots(1, 3)
+    loss, rate, score = figure.subplots(1, 3, sharex=True)
     mark = "o" if len(rows) < 40 else None
     for key, name, colour in (
         ("loss", "loss", "#222222"),
@@ -41,7 +41,7 @@ def draw_curves(history_path: str, path: str) -> None:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    score.set_ylim(bottom=0)
+    score.set_ylim(bottom=0, top=None if scored else 1)
     figure.tight_layout()
     with whole_file(path, "wb") as handle:
         figure.savefig(handle, format="png")
