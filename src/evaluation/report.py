@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from src.drawing import draw_box, draw_detections, fitted
-from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diagnosis, pooled_f1
+from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diagnosis, showing_score
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.report_page import report_page
 from src.evaluation.table import FIGURES
@@ -44,7 +44,7 @@ def write_report(
         name -> path; and where mAP is next to nothing, why, a line each.
     """
     images = evaluator.images()
-    min_score = _showing_score(images, evaluator.min_score)
+    min_score = showing_score(images, evaluator.min_score)
     best, worst = best_and_worst(images, min_score, SHOWN)
     why: List[str] = []
     if result["mAP"] < TOO_LITTLE:
@@ -69,14 +69,6 @@ def write_report(
         with whole_file(paths[name]) as handle:
             handle.write(text)
     return paths, why
-
-
-def _showing_score(images: Sequence[ImageResult], min_score: float) -> float:
-    """The score from which on a detection is drawn and counted: the one of the best F1 over all images."""
-    scores = np.concatenate([np.empty(0), *(one.scores for one in images)])
-    candidates = np.unique(np.quantile(scores, np.linspace(0, 0.95, 20))) if len(scores) else [min_score]
-    sample = images[:: max(1, len(images) // 200)]
-    return float(max(candidates, key=lambda least: pooled_f1(sample, float(least))))
 
 
 def _tile(one: ImageResult, read_image: Callable, classes: Sequence[str], min_score: float) -> bytes:

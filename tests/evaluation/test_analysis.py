@@ -2,7 +2,15 @@
 
 import numpy as np
 
-from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diagnosis, f1_score, pair_up
+from src.evaluation.analysis import (
+    ImageResult,
+    best_and_worst,
+    confusion,
+    diagnosis,
+    f1_score,
+    pair_up,
+    showing_score,
+)
 
 CLASSES = ["background", "cat", "dog"]
 LEFT, RIGHT, AWAY = [0, 0, 10, 10], [0, 20, 10, 30], [50, 50, 60, 60]
@@ -52,6 +60,13 @@ def test_best_and_worst():
     assert [round(f1_score(one, 0.5), 3) for one in images] == [1.0, 0.667, 0.0, 1.0]
     best, worst = best_and_worst(images, 0.5, 2)
     assert [one.image_id for _, one in best] == ["all", "half"] and [one.image_id for _, one in worst] == ["nothing"]
+
+
+def test_the_score_to_show_from_leaves_out_many_weak_detections():
+    weak = [(AWAY, 1, score) for score in np.linspace(0.5, 0.2, 200)]
+    images = [image(k, [(LEFT, 1)], [(LEFT, 1, 0.9 - 0.01 * k), *weak]) for k in range(4)]
+    assert 0.5 < showing_score(images, 0.1) <= 0.87
+    assert showing_score([image(1, [(LEFT, 1)], [])], 0.1) == 0.1
 
 
 def text(*arguments):
