@@ -133,7 +133,7 @@ def color_jitter(image: np.ndarray, rng: np.random.Generator, out: Optional[np.n
     """Brightness, contrast and saturation in this order, each by a factor in [0.6, 1.4]; uint8 RGB in and out (or into
     `out`).
 
-    In 8-bit steps by OpenCV, 25 times as fast as in floats: a value may lie 2 from the exact one, 0.3 on average.
+    In 8-bit steps by OpenCV, 25 times as fast as in floats: a value may lie 2 from the exact one, 0.4 on average.
     """
     brightness, contrast, saturation = rng.uniform(1 - JITTER, 1 + JITTER, 3).tolist()
     bright = cv2.convertScaleAbs(image, dst=out, alpha=brightness) if brightness > 1 else image
