@@ -6,6 +6,10 @@ from __future__ import annotations
 import os
 import sys
 
+# first: it tells in one line where this Python has no packages
+import src  # noqa: F401
+
+# isort: split
 import numpy as np
 import yaml
 

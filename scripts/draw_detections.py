@@ -12,10 +12,14 @@ import json
 import os
 import sys
 
-import cv2
-import numpy as np
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# first: it tells in one line where this Python has no packages
+import src  # noqa: E402, F401
+
+# isort: split
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
 from src.data.coco import load_coco_json  # noqa: E402
 from src.data.images import decode_rgb  # noqa: E402
 from src.drawing import draw_box, draw_tag, fitted, sheet  # noqa: E402

@@ -16,10 +16,14 @@ import shutil
 import sys
 import tempfile
 
-import cv2
-import numpy as np
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# first: it tells in one line where this Python has no packages
+import src  # noqa: E402, F401
+
+# isort: split
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
 from src.errors import UserError, run_main  # noqa: E402
 
 VERSION = 3

@@ -16,10 +16,14 @@ import os
 import sys
 import time
 
-import cv2
-import numpy as np
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# first: it tells in one line where this Python has no packages
+import src  # noqa: E402, F401
+
+# isort: split
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
 from src.data.fingerprint import write_json  # noqa: E402
 from src.drawing import draw_detections  # noqa: E402
 from src.errors import UserError, run_main  # noqa: E402

@@ -51,3 +51,4 @@ echo "report:     $output/run/report.html (figures, curves, best and worst pictu
 echo "checkpoint: $checkpoint"
 echo "exports:    $output/ssd.mindir, $output/ssd.onnx"
 echo "logs:       $output/run/log_0.txt, $output/run/history.jsonl"
+echo "next:       . ${VENV:-$root/.venv}/bin/activate; then README.md, 'Your own data'"

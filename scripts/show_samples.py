@@ -15,10 +15,14 @@ import argparse
 import os
 import sys
 
-import cv2
-import numpy as np
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# first: it tells in one line where this Python has no packages
+import src  # noqa: E402, F401
+
+# isort: split
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
 from src.boxes.default_boxes import build_default_boxes  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.annotations import read_dataset  # noqa: E402

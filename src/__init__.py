@@ -1,9 +1,11 @@
-"""SSD ResNet50-FPN for MindSpore. Importing it reads no arguments and sets no context."""
+"""SSD ResNet50-FPN for MindSpore. Importing it sets no context and reads no argument but the program's name."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
+import sys
 import sysconfig
 
 __version__ = "1.1.0"
@@ -24,4 +26,24 @@ def _make_cuda_runtime_findable() -> None:
         ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
 
 
+def no_package(names: str) -> str:
+    """What to do about packages that this Python has not, in one line."""
+    return (
+        f"{sys.executable} has no package {names}: `bash scripts/environment.sh` makes .venv with all that is needed, "
+        f"and `. .venv/bin/activate` makes it the python3 of this terminal"
+    )
+
+
+def _check_packages() -> None:
+    """A program of this repository that the wrong Python runs ends here, in one line."""
+    program, root = os.path.abspath(sys.argv[0]), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if os.path.dirname(program) not in (root, os.path.join(root, "scripts")):
+        return
+    missing = [name for name in ("cv2", "easydict", "numpy", "yaml") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"error: {no_package(', '.join(missing))}", file=sys.stderr)
+        sys.exit(2)
+
+
+_check_packages()
 _make_cuda_runtime_findable()

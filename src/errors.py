@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import traceback
 
+from src import no_package
+
 
 class UserError(Exception):
     """Something the user can mend. The text says what is wrong, where, and what to do."""
@@ -40,6 +42,8 @@ def run_main(main, argv=None) -> int:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except KeyboardInterrupt:
         status, line = 130, "interrupted"
+    except ModuleNotFoundError as error:
+        status, line = 2, no_package(str(error.name))
     except BaseException as error:
         traceback.print_exc()
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _several() else ""

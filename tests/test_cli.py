@@ -134,6 +134,18 @@ BAD = [
 ]
 
 
+PROGRAMS = ["train.py", "eval.py", "export.py"]
+PROGRAMS += [f"scripts/{name}.py" for name in ("check_data", "show_samples", "predict", "draw_shapes", "draw_detections")]
+
+
+@pytest.mark.parametrize("script", PROGRAMS)
+def test_a_python_without_packages_is_told_so(script):
+    words = [sys.executable, "-S", os.path.join(ROOT, script), "--help"]  # -S: without site-packages
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert "no package cv2, easydict, numpy, yaml" in done.stderr and "scripts/environment.sh" in done.stderr
+
+
 @pytest.mark.parametrize("script, options, words", BAD)
 def test_bad_input_is_one_line_and_status_2(shapes, tmp_path, script, options, words):
     import mindspore as ms
