@@ -29,8 +29,8 @@ def _make_cuda_runtime_findable() -> None:
 def no_package(names: str) -> str:
     """What to do about packages that this Python has not, in one line."""
     return (
-        f"{sys.executable} has no package {names}: `bash scripts/environment.sh` makes .venv with all that is needed, "
-        f"and `. .venv/bin/activate` makes it the python3 of this terminal"
+        f"{sys.executable} has no package {names}: 'bash scripts/environment.sh' makes .venv with all that is needed, "
+        f"and '. .venv/bin/activate' makes it the python3 of this terminal"
     )
 
 

@@ -135,7 +135,9 @@ BAD = [
 
 
 PROGRAMS = ["train.py", "eval.py", "export.py"]
-PROGRAMS += [f"scripts/{name}.py" for name in ("check_data", "show_samples", "predict", "draw_shapes", "draw_detections")]
+PROGRAMS += [
+    f"scripts/{name}.py" for name in ("check_data", "show_samples", "predict", "draw_shapes", "draw_detections")
+]
 
 
 @pytest.mark.parametrize("script", PROGRAMS)
