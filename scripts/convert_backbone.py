@@ -18,9 +18,13 @@ import argparse
 import os
 import sys
 
-import numpy as np
-
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# first: it tells in one line where this Python has no packages
+import src  # noqa: E402, F401
+
+# isort: split
+import numpy as np  # noqa: E402
+
 from src.errors import UserError, run_main  # noqa: E402
 from src.models.resnet_names import convert  # noqa: E402
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np  # noqa: E402
 
+from scripts.benchmark_data import memory  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.device import init_device, prepare_environment  # noqa: E402
 
@@ -38,7 +38,7 @@ def main(batch: int, size: int, steps: int) -> None:
         start = time.perf_counter()
         step(*arrays).asnumpy()
         step_times.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = memory() / 2**30
     inference = build_inference(model, cfg)
     for _ in range(steps):
         start = time.perf_counter()

@@ -26,6 +26,11 @@ def _make_cuda_runtime_findable() -> None:
         ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
 
 
+# what the programs import at once, and what later
+_AT_ONCE = ("cv2", "easydict", "numpy", "yaml")
+PACKAGES = (*_AT_ONCE, "PIL", "matplotlib", "mindspore", "mpi4py", "pycocotools", "tensorboardX", "tqdm")
+
+
 def no_package(names: str) -> str:
     """What to do about packages that this Python has not, in one line."""
     return (
@@ -39,7 +44,7 @@ def _check_packages() -> None:
     program, root = os.path.abspath(sys.argv[0]), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if os.path.dirname(program) not in (root, os.path.join(root, "scripts")):
         return
-    missing = [name for name in ("cv2", "easydict", "numpy", "yaml") if importlib.util.find_spec(name) is None]
+    missing = [name for name in _AT_ONCE if importlib.util.find_spec(name) is None]
     if missing:
         print(f"error: {no_package(', '.join(missing))}", file=sys.stderr)
         sys.exit(2)

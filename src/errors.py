@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from src import no_package
+from src import PACKAGES, no_package
 
 
 class UserError(Exception):
@@ -26,7 +26,7 @@ def set_ranks(ranks) -> None:
 
 
 def run_main(main, argv=None) -> int:
-    """Run `main(argv)`; a `UserError` or `RunError` becomes one line on stderr.
+    """Run `main(argv)`; a `UserError`, a `RunError` or a missing package becomes one line on stderr.
 
     Returns the exit status of SPEC 10a: 0 done, 2 the user's input, 1 anything else. Any other exception is a
     bug and keeps its traceback. With several ranks the last line names rank and cause, and all ranks end: one
@@ -42,11 +42,12 @@ def run_main(main, argv=None) -> int:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except KeyboardInterrupt:
         status, line = 130, "interrupted"
-    except ModuleNotFoundError as error:
-        status, line = 2, no_package(str(error.name))
     except BaseException as error:
-        traceback.print_exc()
-        line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _several() else ""
+        if isinstance(error, ModuleNotFoundError) and error.name in PACKAGES:
+            status, line = 2, no_package(error.name)
+        else:
+            traceback.print_exc()
+            line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _several() else ""
     if line:
         rank = f"rank {_ranks.rank}: " if _several() else ""
         print(f"error: {rank}{line}", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from src.errors import run_main
 from tests.conftest import ROOT
 from tests.evaluation.test_coco_evaluator import apart
 
@@ -135,9 +136,8 @@ BAD = [
 
 
 PROGRAMS = ["train.py", "eval.py", "export.py"]
-PROGRAMS += [
-    f"scripts/{name}.py" for name in ("check_data", "show_samples", "predict", "draw_shapes", "draw_detections")
-]
+SCRIPTS = "check_data show_samples predict draw_shapes draw_detections benchmark convert_backbone"
+PROGRAMS += [f"scripts/{name}.py" for name in SCRIPTS.split()]
 
 
 @pytest.mark.parametrize("script", PROGRAMS)
@@ -146,6 +146,16 @@ def test_a_python_without_packages_is_told_so(script):
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
     assert "no package cv2, easydict, numpy, yaml" in done.stderr and "scripts/environment.sh" in done.stderr
+
+
+@pytest.mark.parametrize("name, status", [("mindspore", 2), ("src.nothing", 1), ("te", 1)])
+def test_a_missing_module_is_told_in_a_line_only_where_it_is_a_package_of_ours(name, status, capsys):
+    def main(argv):
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    assert run_main(main, []) == status
+    told = capsys.readouterr().err
+    assert ("Traceback" in told) == (status == 1) and ("scripts/environment.sh" in told) == (status == 2)
 
 
 @pytest.mark.parametrize("script, options, words", BAD)

@@ -46,7 +46,7 @@ def build_model(cfg) -> nn.Cell:
 
 def _halve(model: nn.Cell) -> None:
     """Convolutions and what lies between in float16; BN's statistics and pixels stay float32, as decoding and loss."""
-    for _, cell in model.cells_and_names():
+    for _, cell in model.cells_and_names():  # before `to_float`, which would reach what other networks share
         if isinstance(cell, nn.Conv2d):
             use_own_gradient(cell)
     model.to_float(mstype.float16)
