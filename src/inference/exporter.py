@@ -44,7 +44,7 @@ def export_network(
     """Write the network with a fixed input, load the file and compare its output with the network's.
 
     Args:
-        inference: a `src.models.ssd.SSDInference` in evaluation mode.
+        inference: a `src.models.ssd.SSDInference` in evaluation mode. Its convolutions become MindSpore's operators.
         description: the input that is wanted, with its batch size, and for ONNX whether NMS goes in.
         path: from `target_path`. The description travels in an ONNX file, and as a json beside the others.
         images, shapes: uint8 RGB [n, H, W, 3] and (height, width) [n, 2] of the originals, to compare with.
@@ -58,6 +58,9 @@ def export_network(
     import mindspore as ms
     from mindspore import Tensor
 
+    from src.models.convolution import use_operators
+
+    use_operators(inference)
     raw = replace(description, nms=False)
     own = NetworkDetector(inference, raw)
     example = own._input(np.zeros((description.batch_size, *description.img_shape, 3), np.uint8))

@@ -7,9 +7,10 @@ from mindspore import nn
 
 from src.errors import UserError
 from src.log import LOGGER
+from src.models.convolution import use_operators
 from src.models.fpn import FeatureExtractor
 from src.models.head import MultiBoxHead
-from src.models.layers import Pixels, initialize, use_own_gradient
+from src.models.layers import Pixels, initialize
 from src.models.resnet import ResNet50
 from src.models.ssd import SSD
 from src.models.weights import BACKBONE, bare
@@ -46,9 +47,7 @@ def build_model(cfg) -> nn.Cell:
 
 def _halve(model: nn.Cell) -> None:
     """Convolutions and what lies between in float16; BN's statistics and pixels stay float32, as decoding and loss."""
-    for _, cell in model.cells_and_names():  # before `to_float`, which would reach what other networks share
-        if isinstance(cell, nn.Conv2d):
-            use_own_gradient(cell)
+    use_operators(model)  # before `to_float`, which would reach what other networks share
     model.to_float(mstype.float16)
     for _, cell in model.cells_and_names():
         if isinstance(cell, (nn.BatchNorm2d, Pixels)):

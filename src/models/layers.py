@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-
 import mindspore
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
-from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter
 
 from src.data.transforms import MEAN, STD
+from src.models.convolution import convolution
 
 SIGMA = np.float32(0.02)
 
@@ -52,43 +50,6 @@ class BatchNorm2d(nn.BatchNorm2d):
         return self.bn_infer(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
 
 
-class _Convolve(nn.Cell):
-    """(x [B, C, H, W], weight [D, C, k, k]) -> [B, D, H, W]: "same", stride 1, k odd.
-
-    Its gradient to x is the convolution of the output's gradient with the kernel turned by half a circle. MindSpore's
-    own operator for that holds on to a buffer for each of its calls on a CPU: 2 GiB for two images of 640 x 640.
-    """
-
-    def __init__(self, channels_in: int, channels_out: int, kernel: int):
-        super().__init__()
-        self.forward = ops.Conv2D(channels_out, (kernel, kernel), pad_mode="same")
-        self.to_x = ops.Conv2D(channels_in, (kernel, kernel), pad_mode="same")
-        self.to_weight = Conv2DBackpropFilter(channels_out, (kernel, kernel), pad_mode="same")
-        self.transpose, self.reshape, self.matmul, self.shape = (
-            ops.Transpose(),
-            ops.Reshape(),
-            ops.MatMul(),
-            ops.Shape(),
-        )
-        self.rows, self.turned = (-1, kernel * kernel), (channels_in, channels_out, kernel, kernel)
-        # a product with this matrix turns the taps, much faster than ReverseV2 does
-        self.half_circle = Tensor(np.eye(kernel * kernel, dtype=np.float32)[::-1].copy())
-
-    def construct(self, x, weight):
-        return self.forward(x, weight)
-
-    def bprop(self, x, weight, out, dout):
-        taps = self.reshape(self.transpose(weight, (1, 0, 2, 3)), self.rows)
-        turned = self.reshape(self.matmul(taps, self.half_circle), self.turned)
-        return self.to_x(dout, turned), self.to_weight(dout, x, self.shape(weight))
-
-
-@functools.lru_cache(maxsize=None)
-def _convolve(channels_in: int, channels_out: int, kernel: int) -> _Convolve:
-    """One for all convolutions of the same sizes, as each takes its time to compile."""
-    return _Convolve(channels_in, channels_out, kernel)
-
-
 def conv(
     channels_in: int, channels_out: int, kernel: int, stride: int = 1, has_bias: bool = False, symmetric: bool = False
 ) -> nn.Conv2d:
@@ -96,7 +57,7 @@ def conv(
 
     The bias is zero: 2.10 draws it at random, 1.10 does not.
     """
-    convolution = nn.Conv2d(
+    layer = nn.Conv2d(
         channels_in,
         channels_out,
         kernel,
@@ -107,17 +68,9 @@ def conv(
         weight_init="zeros",  # `initialize` draws them: MindSpore's own drawing takes seconds for 32 million
         bias_init="zeros",
     )
-    if kernel > 1 and stride == 1 and not symmetric and mindspore.get_context("device_target") == "CPU":
-        convolution.conv2d = _convolve(channels_in, channels_out, kernel)
-    return convolution
-
-
-def use_own_gradient(convolution: nn.Conv2d) -> None:
-    """MindSpore's own gradient in place of `_Convolve`'s, which would leave the weight's in half precision."""
-    if isinstance(convolution.conv2d, _Convolve):
-        operator = convolution.conv2d.forward
-        del convolution.conv2d
-        convolution.conv2d = operator
+    if stride == 1 and mindspore.get_context("device_target") == "CPU":
+        layer.conv2d = convolution(channels_in, channels_out, kernel)
+    return layer
 
 
 def conv_bn_relu6(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.SequentialCell:

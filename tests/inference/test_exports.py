@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -16,6 +17,7 @@ from src.inference.detectors import NetworkDetector, build_inference, open_model
 from src.inference.exporter import compare_detections, export_network, target_path
 from src.inference.predictor import Predictor
 from src.models.build import build_model
+from src.models.convolution import Convolution
 from tests.conftest import ROOT
 from tests.test_cli import run
 
@@ -101,6 +103,13 @@ def test_detections_are_those_of_the_evaluation(cfg, inference, pictures, expect
         boxes, scores = (output.asnumpy()[0] for output in inference(Tensor(batch)))
         want = postprocess(boxes, scores, pictures[2][row], cfg.min_score, cfg.nms_threshold, cfg.max_boxes)
         assert compare_detections([want], [expected[row]])[0] == 0
+
+
+def test_an_export_has_mindspores_convolutions(exported, inference):
+    """Other devices run it: ours for a CPU are grouped convolutions and products of matrices."""
+    assert not [cell for _, cell in inference.cells_and_names() if isinstance(cell, Convolution)]
+    nodes = onnx.load(exported["onnx"]).graph.node
+    assert "Conv" in {node.op_type for node in nodes} and "MatMul" not in {node.op_type for node in nodes}
 
 
 def test_an_onnx_file_says_what_it_is(exported, cfg):

@@ -1,0 +1,145 @@
+"""3x3 convolutions as a CPU computes them fastest: with a gradient of their own, and by Winograd's algorithm.
+
+On other devices, in half precision and in exported files MindSpore's own operator stays: `use_operators`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter
+
+# Where Winograd's algorithm is faster (benchmark.py step): fewer channels or columns do not pay for the transforms.
+LEAST_CHANNELS, LEAST_COLUMNS = 64, 40
+# F(4, 3), points 0, 1, -1, 2, -2 and infinity: 4 outputs of 3 taps from 6 inputs (Lavin and Gray 2015)
+INPUT = np.float32(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+TAPS = np.float32([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / np.float32(24)
+OUTPUT = np.float32([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+
+
+class Direct(nn.Cell):
+    """(x [B, C, H, W], weight [D, C, k, k]) -> [B, D, H, W]: "same", stride 1, k odd.
+
+    Its gradient to x is the convolution of the output's gradient with the kernel turned by half a circle. MindSpore's
+    own operator for that holds on to a buffer for each of its calls on a CPU: 2 GiB for two images of 640 x 640.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int):
+        super().__init__()
+        self.forward = ops.Conv2D(channels_out, (kernel, kernel), pad_mode="same")
+        self.to_x = ops.Conv2D(channels_in, (kernel, kernel), pad_mode="same")
+        self.to_weight = Conv2DBackpropFilter(channels_out, (kernel, kernel), pad_mode="same")
+        self.transpose, self.reshape, self.matmul = ops.Transpose(), ops.Reshape(), ops.MatMul()
+        self.taps = kernel * kernel
+        # a product with this matrix turns the taps, much faster than ReverseV2 does
+        self.half_circle = Tensor(np.eye(self.taps, dtype=np.float32)[::-1].copy())
+
+    def construct(self, x, weight):
+        return self.forward(x, weight)
+
+    def bprop(self, x, weight, out, dout):
+        turned = self.transpose(weight, (1, 0, 2, 3))
+        if self.taps > 1:
+            turned = self.reshape(self.matmul(self.reshape(turned, (-1, self.taps)), self.half_circle), turned.shape)
+        return self.to_x(dout, turned), self.to_weight(dout, x, weight.shape)
+
+
+class Winograd(nn.Cell):
+    """(x [B, C, H, W], weight [D, C, 3, 3]) -> [B, D, H, W]: "same", stride 1, W a multiple of 4.
+
+    Winograd's algorithm along the rows: 4 outputs side by side come from 6 products instead of 12, for each of the
+    three rows of the kernel. The six products are six groups of one convolution of 3 x 1, half of the work of 3 x 3;
+    its gradients are those of the three linear maps, one after the other. The result is that of the convolution but
+    for rounding (2e-6 of the largest value).
+
+    Source: Lavin and Gray 2015, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__()
+        self.channels_in, self.channels_out = channels_in, channels_out
+        self.to_tiles = ops.Conv2D(6, (1, 6), pad_mode="pad", pad=(0, 0, 1, 1), stride=(1, 4))
+        self.from_tiles = ops.Conv2DBackpropInput(6, (1, 6), pad_mode="pad", pad=(0, 0, 1, 1), stride=(1, 4))
+        self.multiply = ops.Conv2D(6 * channels_out, (3, 1), pad_mode="same", group=6)
+        self.multiply_to_x = ops.Conv2D(6 * channels_in, (3, 1), pad_mode="same", group=6)
+        self.multiply_to_weight = Conv2DBackpropFilter(6 * channels_out, (3, 1), pad_mode="same", group=6)
+        self.rows_of, self.columns_of = ops.BatchMatMul(transpose_a=True), ops.BatchMatMul(transpose_b=True)
+        self.matmul = ops.MatMul()
+        self.matmul_of_columns, self.matmul_of_rows = ops.MatMul(transpose_a=True), ops.MatMul(transpose_b=True)
+        self.transpose, self.reshape, self.tile = ops.Transpose(), ops.Reshape(), ops.Tile()
+        self.input, self.output = Tensor(INPUT[:, None, None]), Tensor(OUTPUT.T[None].copy())
+        self.taps = Tensor(TAPS)
+        self.upside_down = Tensor(np.kron(np.eye(3)[::-1], np.eye(3)).astype(np.float32))
+
+    def construct(self, x, weight):
+        b, c, h, w = x.shape
+        d = self.channels_out
+        products = self.multiply(self._tiles(x), self._kernel(weight, d, c))
+        products = self.reshape(products, (b, 6, d * h * w // 4))
+        return self.reshape(self.rows_of(products, self.tile(self.output, (b, 1, 1))), (b, d, h, w))
+
+    def bprop(self, x, weight, out, dout):
+        b, c, h, w = x.shape
+        d = self.channels_out
+        rows = self.reshape(dout, (b, d * h * w // 4, 4))
+        to_products = self.reshape(self.columns_of(self.tile(self.output, (b, 1, 1)), rows), (b, 6 * d, h, w // 4))
+        turned = self.matmul(self.reshape(self.transpose(weight, (1, 0, 2, 3)), (c * d, 9)), self.upside_down)
+        to_tiles = self.multiply_to_x(to_products, self._kernel(turned, c, d))
+        to_tiles = self.reshape(to_tiles, (b, 6, c * h, w // 4))
+        to_x = self.reshape(self.from_tiles(to_tiles, self.input, (b, 1, c * h, w)), (b, c, h, w))
+        to_kernel = self.multiply_to_weight(to_products, self._tiles(x), (6 * d, c, 3, 1))
+        to_weight = self.matmul_of_columns(self.reshape(to_kernel, (6, d * c * 3)), self.taps)
+        return to_x, self.reshape(to_weight, (d, c, 3, 3))
+
+    def _tiles(self, x):
+        """[B, C, H, W] -> [B, 6 C, H, W / 4]."""
+        b, c, h, w = x.shape
+        return self.reshape(self.to_tiles(self.reshape(x, (b, 1, c * h, w)), self.input), (b, 6 * c, h, w // 4))
+
+    def _kernel(self, weight, channels_out, channels_in):
+        """[channels_out, channels_in, 3, 3] -> [6 channels_out, channels_in, 3, 1]."""
+        kernel = self.matmul_of_rows(self.taps, self.reshape(weight, (-1, 3)))
+        return self.reshape(kernel, (6 * channels_out, channels_in, 3, 1))
+
+
+class Convolution(nn.Cell):
+    """(x [B, C, H, W], weight [D, C, k, k]) -> [B, D, H, W]: "same", stride 1, k odd, the fastest way."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int):
+        super().__init__()
+        self.direct = Direct(channels_in, channels_out, kernel)
+        self.deep = kernel == 3 and min(channels_in, channels_out) >= LEAST_CHANNELS
+        self.winograd = Winograd(channels_in, channels_out) if self.deep else None
+
+    def construct(self, x, weight):
+        columns = x.shape[3]
+        if self.deep and columns >= LEAST_COLUMNS and columns % 4 == 0:
+            return self.winograd(x, weight)
+        return self.direct(x, weight)
+
+
+@functools.lru_cache(maxsize=None)
+def convolution(channels_in: int, channels_out: int, kernel: int) -> Convolution:
+    """One for all convolutions of the same sizes, as each takes its time to compile."""
+    return Convolution(channels_in, channels_out, kernel)
+
+
+def use_operators(network: nn.Cell) -> None:
+    """MindSpore's operator for every convolution of a network, in place of ours: for exported files, which other
+    devices run, and in half precision, where our gradient to the weights would stay in it."""
+    for _, layer in network.cells_and_names():
+        if isinstance(layer, nn.Conv2d) and isinstance(layer.conv2d, Convolution):
+            operator = layer.conv2d.direct.forward
+            del layer.conv2d
+            layer.conv2d = operator
