@@ -13,6 +13,8 @@ from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter
 
 # Where Winograd's algorithm is faster (benchmark.py step): fewer channels or columns do not pay for the transforms.
 LEAST_CHANNELS, LEAST_COLUMNS = 64, 40
+# On smaller maps MindSpore's gradient needs little memory, and compiles in half the time
+LEAST_AREA = 400
 # F(4, 3), points 0, 1, -1, 2, -2 and infinity: 4 outputs of 3 taps from 6 inputs (Lavin and Gray 2015)
 INPUT = np.float32(
     [
@@ -118,15 +120,18 @@ class Convolution(nn.Cell):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int):
         super().__init__()
+        self.operator = ops.Conv2D(channels_out, (kernel, kernel), pad_mode="same")
         self.direct = Direct(channels_in, channels_out, kernel)
         self.deep = kernel == 3 and min(channels_in, channels_out) >= LEAST_CHANNELS
         self.winograd = Winograd(channels_in, channels_out) if self.deep else None
 
     def construct(self, x, weight):
-        columns = x.shape[3]
+        _, _, rows, columns = x.shape
         if self.deep and columns >= LEAST_COLUMNS and columns % 4 == 0:
             return self.winograd(x, weight)
-        return self.direct(x, weight)
+        if rows * columns >= LEAST_AREA:
+            return self.direct(x, weight)
+        return self.operator(x, weight)
 
 
 @functools.lru_cache(maxsize=None)
@@ -140,6 +145,6 @@ def use_operators(network: nn.Cell) -> None:
     devices run, and in half precision, where our gradient to the weights would stay in it."""
     for _, layer in network.cells_and_names():
         if isinstance(layer, nn.Conv2d) and isinstance(layer.conv2d, Convolution):
-            operator = layer.conv2d.direct.forward
+            operator = layer.conv2d.operator
             del layer.conv2d
             layer.conv2d = operator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import mindspore
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -89,7 +91,16 @@ def initialize(model: nn.Cell) -> None:
 
     The published `TruncatedNormal(0.02)` is cut at -2 and 2, a hundred sigma: a normal. Seeded by `mindspore.set_seed`.
     """
-    rng = np.random.default_rng(mindspore.get_seed() or 0)
-    for parameter in model.trainable_params():
-        if not any(part in parameter.name for part in ("beta", "gamma", "bias")):
-            parameter.set_data(Tensor(SIGMA * rng.standard_normal(parameter.shape, np.float32), parameter.dtype))
+    seed = mindspore.get_seed() or 0
+    drawn = [
+        parameter
+        for parameter in model.trainable_params()
+        if not any(part in parameter.name for part in ("beta", "gamma", "bias"))
+    ]
+
+    def draw(number: int) -> np.ndarray:
+        return SIGMA * np.random.default_rng([seed, number]).standard_normal(drawn[number].shape, np.float32)
+
+    with ThreadPoolExecutor() as pool:  # NumPy lets go of the interpreter while it draws
+        for parameter, values in zip(drawn, pool.map(draw, range(len(drawn)))):
+            parameter.set_data(Tensor(values, parameter.dtype))

@@ -19,7 +19,7 @@ def _square_sum_tensor(gradient):
     if squares.ndim == 4:
         # a sum over everything at once runs on one core
         squares = _sum(squares, (1, 2, 3))
-    return _sum(squares, 0)
+    return _sum(squares)
 
 
 @_update.register("Tensor", "Tensor", "Tensor", "Tensor", "Bool", "Tensor", "Tensor", "Tensor")
@@ -40,7 +40,8 @@ class Momentum(nn.Cell):
     `learning_rate`, `momentum`.
 
     Args:
-        parameters: the trainable parameters.
+        parameters: the trainable parameters. The attribute `parameters` is a tuple of them in the order in which the
+            gradients come, vectors last.
         weight_decay: for all but gamma and beta of BN; biases of convolutions decay.
         rates: float32 array, one learning rate a step.
         momentum: share of the old v that stays.
@@ -50,6 +51,7 @@ class Momentum(nn.Cell):
 
     def __init__(self, parameters, weight_decay, rates, momentum, loss_scale: float, clip_global_norm: bool):
         super().__init__(auto_prefix=False)
+        parameters = sorted(parameters, key=_is_vector)
         self.parameters = ParameterTuple(parameters)
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
         self.global_step = Parameter(Tensor(np.zeros(1, np.int32)), name="global_step", requires_grad=False)
@@ -61,11 +63,19 @@ class Momentum(nn.Cell):
         self.unscale, self.one = Tensor(np.float32(1.0 / loss_scale)), Tensor(np.float32(1.0))
         self.next = Tensor(np.ones(1, np.int32))
         self.map, self.addn, self.sqrt, self.maximum = ops.HyperMap(), ops.AddN(), ops.Sqrt(), ops.Maximum()
+        self.vectors = sum(_is_vector(parameter) for parameter in parameters)
+        self.others = len(parameters) - self.vectors
+        self.concat = ops.Concat()
         self.gather, self.reshape, self.assign_add = ops.Gather(), ops.Reshape(), ops.AssignAdd()
 
     # one argument each: a tuple would be compiled anew for every step
     def construct(self, *gradients):
-        norm = self.sqrt(self.addn(self.map(_square_sum, gradients))) * self.unscale
+        squares = ()
+        if self.others:
+            squares += self.map(_square_sum, gradients[: self.others])
+        if self.vectors:  # all at once: two hundred squares and sums take most of a second to compile
+            squares += (_sum(_square(self.concat(gradients[self.others :])), 0),)
+        norm = self.sqrt(self.addn(squares)) * self.unscale
         factor = self.unscale
         if self.clip_global_norm:
             # one factor for both the scale and the clip: gradient / scale / max(norm, 1)
@@ -74,6 +84,10 @@ class Momentum(nn.Cell):
         norm = ops.depend(norm, self.assign_add(self.global_step, self.next))
         update = ops.partial(_update, self.momentum, rate, factor, self.weight_decay)
         return ops.depend(norm, self.map(update, self.decays, self.parameters, self.moments, gradients))
+
+
+def _is_vector(parameter) -> bool:
+    return len(parameter.shape) == 1
 
 
 def decays(name: str) -> bool:

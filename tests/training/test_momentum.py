@@ -32,13 +32,15 @@ def test_clipped_steps_equal_the_specification(loss_scale, size):
     for step, rate in enumerate(RATES):
         gradients = {name: size * value.astype(np.float64) for name, value in weights(step + 1).items()}
         norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
-        got = update(*(Tensor((loss_scale * gradient).astype(np.float32)) for gradient in gradients.values()))
+        scaled = {name: Tensor((loss_scale * gradient).astype(np.float32)) for name, gradient in gradients.items()}
+        got = update(*(scaled[parameter.name] for parameter in update.parameters))
         assert float(got.asnumpy()) == pytest.approx(norm, rel=1e-6)
         for name, gradient in gradients.items():
             decay = 0 if name.startswith("b.") else 4e-4
             buffers[name] = 0.9 * buffers[name] + gradient / max(norm, 1) + decay * want[name]
             want[name] = want[name] - float(rate) * buffers[name]
-    for parameter, moment in zip(parameters, update.moments):
+    for parameter, moment in zip(update.parameters, update.moments):
+        assert moment.name == f"moments.{parameter.name}"
         np.testing.assert_allclose(parameter.asnumpy(), want[parameter.name], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(moment.asnumpy(), buffers[parameter.name], rtol=1e-5, atol=1e-6)
     assert update.global_step.asnumpy().tolist() == [len(RATES)]
@@ -54,13 +56,21 @@ def test_without_clipping_it_is_the_published_optimiser():
     ]
     published = nn.Momentum(groups, Tensor(RATES), 0.9, loss_scale=1024.0)
     for step in range(len(RATES)):
-        gradients = [Tensor(1024 * value) for value in weights(step + 1).values()]
-        update(*gradients)
-        published(tuple(gradients))
+        gradients = {name: Tensor(1024 * value) for name, value in weights(step + 1).items()}
+        update(*(gradients[parameter.name] for parameter in update.parameters))
+        published(tuple(gradients.values()))
     for got, want in zip(ours, theirs):
         np.testing.assert_allclose(got.asnumpy(), want.asnumpy(), rtol=1e-6, atol=1e-7)
     names = {parameter.name for parameter in update.get_parameters()}
     assert names == {parameter.name for parameter in published.get_parameters()}
+
+
+@pytest.mark.parametrize("names", [["a.weight", "c.weight"], ["a.bias", "b.gamma"], ["b.beta"]])
+def test_only_kernels_or_only_vectors_are_trained(names):
+    values = {name: value for name, value in weights().items() if name in names}
+    update = Momentum(parameters_of(values), 4e-4, RATES, 0.9, 1.0, clip_global_norm=True)
+    norm = update(*(Tensor(values[parameter.name]) for parameter in update.parameters))
+    assert float(norm.asnumpy()) == pytest.approx(np.sqrt(sum((v**2).sum() for v in values.values())), rel=1e-6)
 
 
 def test_weight_decay_spares_bn_only(cfg256):
