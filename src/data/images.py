@@ -29,17 +29,20 @@ _FILLING = bytes((37 * k + 11) % 251 for k in range(4096))
 def check_image(data: bytes) -> tuple:
     """(height, width) of an image that `decode_rgb` can decode.
 
-    A JPEG is read whole but painted at an eighth of its size, which takes half the time.
+    A JPEG is read whole but painted in grey at an eighth of its size, which takes two thirds of the time.
 
     Raises:
         ValueError: as `decode_rgb`, for the same images.
     """
     if not data.startswith(b"\xff\xd8") or _JPEG_END not in data[-64:]:
         return decode_rgb(data).shape[:2]
-    if _imdecode(data, _FLAGS | cv2.IMREAD_REDUCED_COLOR_8) is None:
+    if _imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION) is None:
         raise ValueError("the JPEG data is damaged or incomplete")
-    with Image.open(io.BytesIO(data)) as image:
-        return image.size[::-1]
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size[::-1]
+    except OSError:  # Pillow is stricter about damaged headers than what decodes
+        return decode_rgb(data).shape[:2]
 
 
 def decode_rgb(data: bytes) -> np.ndarray:

@@ -1,8 +1,11 @@
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from src.data.images import decode_rgb, exif_orientation
+from src.data.images import check_image, decode_rgb, exif_orientation
 
 
 @pytest.fixture
@@ -54,3 +57,53 @@ def test_exif_orientation_is_read_but_not_applied(picture):
     turned = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
     assert exif_orientation(turned) == 6 and exif_orientation(jpeg) == 1
     np.testing.assert_array_equal(decode_rgb(turned), decode_rgb(jpeg))
+
+
+def verdict(function, data):
+    """(height, width) or None where the image is refused."""
+    try:
+        found = function(data)
+    except ValueError:
+        return None
+    return found.shape[:2] if isinstance(found, np.ndarray) else found
+
+
+def damaged(data, rng):
+    """A file with some bytes changed, cut out or doubled; its end marker stays."""
+    content = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        start, length = rng.integers(2, len(content) - 4), int(rng.integers(1, 40))
+        kind = rng.integers(3)
+        if kind == 0:
+            content[start] ^= 1 << rng.integers(8)
+        elif kind == 1 and len(content) > 200:
+            del content[start : min(start + length, len(content) - 2)]
+        else:
+            content[start:start] = content[start : start + length]
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "mode, options",
+    [
+        ("RGB", {}),
+        ("RGB", {"subsampling": 0, "quality": 95}),
+        ("RGB", {"progressive": True}),
+        ("L", {}),
+        ("L", {"progressive": True}),
+        ("CMYK", {}),
+        ("RGB", {"restart_marker_rows": 1}),
+    ],
+)
+def test_the_quick_look_of_a_conversion_refuses_what_decoding_refuses(picture, mode, options):
+    buffer, rng = io.BytesIO(), np.random.default_rng(7)
+    Image.fromarray(picture).convert(mode).save(buffer, "JPEG", **options)
+    data = buffer.getvalue()
+    assert check_image(data) == (60, 80)
+    refused = 0
+    for _ in range(300):
+        content = damaged(data, rng)
+        want = verdict(decode_rgb, content)
+        assert verdict(check_image, content) == want
+        refused += want is None
+    assert 10 < refused < 290
