@@ -9,17 +9,14 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 # with 280 parameters that was 1.5 s of the start.
 _add, _multiply, _square, _sum = ops.Add(), ops.Mul(), ops.Square(), ops.ReduceSum()
 _apply = ops.ApplyMomentum()
-_square_sum = ops.MultitypeFuncGraph("square_sum")
+_square_sums = ops.MultitypeFuncGraph("square_sums")
 _update = ops.MultitypeFuncGraph("update")
 
 
-@_square_sum.register("Tensor")
-def _square_sum_tensor(gradient):
-    squares = _square(gradient)
-    if squares.ndim == 4:
-        # a sum over everything at once runs on one core
-        squares = _sum(squares, (1, 2, 3))
-    return _sum(squares)
+@_square_sums.register("Tensor")
+def _square_sums_tensor(kernel):
+    # channel by channel, as a sum over everything at once runs on one core
+    return _sum(_square(kernel), (1, 2, 3))
 
 
 @_update.register("Tensor", "Tensor", "Tensor", "Tensor", "Bool", "Tensor", "Tensor", "Tensor")
@@ -40,8 +37,8 @@ class Momentum(nn.Cell):
     `learning_rate`, `momentum`.
 
     Args:
-        parameters: the trainable parameters. The attribute `parameters` is a tuple of them in the order in which the
-            gradients come, vectors last.
+        parameters: the trainable parameters, of four dimensions or one. The attribute `parameters` is a tuple of them
+            in the order in which the gradients come, vectors last.
         weight_decay: for all but gamma and beta of BN; biases of convolutions decay.
         rates: float32 array, one learning rate a step.
         momentum: share of the old v that stays.
@@ -62,20 +59,20 @@ class Momentum(nn.Cell):
         self.clip_global_norm = clip_global_norm
         self.unscale, self.one = Tensor(np.float32(1.0 / loss_scale)), Tensor(np.float32(1.0))
         self.next = Tensor(np.ones(1, np.int32))
-        self.map, self.addn, self.sqrt, self.maximum = ops.HyperMap(), ops.AddN(), ops.Sqrt(), ops.Maximum()
+        self.map, self.sqrt, self.maximum = ops.HyperMap(), ops.Sqrt(), ops.Maximum()
         self.vectors = sum(_is_vector(parameter) for parameter in parameters)
-        self.others = len(parameters) - self.vectors
+        self.kernels = len(parameters) - self.vectors
         self.concat = ops.Concat()
         self.gather, self.reshape, self.assign_add = ops.Gather(), ops.Reshape(), ops.AssignAdd()
 
     # one argument each: a tuple would be compiled anew for every step
     def construct(self, *gradients):
         squares = ()
-        if self.others:
-            squares += self.map(_square_sum, gradients[: self.others])
+        if self.kernels:
+            squares += self.map(_square_sums, gradients[: self.kernels])
         if self.vectors:  # all at once: two hundred squares and sums take most of a second to compile
-            squares += (_sum(_square(self.concat(gradients[self.others :])), 0),)
-        norm = self.sqrt(self.addn(squares)) * self.unscale
+            squares += (_square(self.concat(gradients[self.kernels :])),)
+        norm = self.sqrt(_sum(self.concat(squares))) * self.unscale
         factor = self.unscale
         if self.clip_global_norm:
             # one factor for both the scale and the clip: gradient / scale / max(norm, 1)
