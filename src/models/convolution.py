@@ -39,7 +39,7 @@ class Direct(nn.Cell):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int):
         super().__init__()
-        self.forward = ops.Conv2D(channels_out, (kernel, kernel), pad_mode="same")
+        self.operator = ops.Conv2D(channels_out, (kernel, kernel), pad_mode="same")
         self.to_x = ops.Conv2D(channels_in, (kernel, kernel), pad_mode="same")
         self.to_weight = Conv2DBackpropFilter(channels_out, (kernel, kernel), pad_mode="same")
         self.transpose, self.reshape, self.matmul = ops.Transpose(), ops.Reshape(), ops.MatMul()
@@ -48,7 +48,7 @@ class Direct(nn.Cell):
         self.half_circle = Tensor(np.eye(self.taps, dtype=np.float32)[::-1].copy())
 
     def construct(self, x, weight):
-        return self.forward(x, weight)
+        return self.operator(x, weight)
 
     def bprop(self, x, weight, out, dout):
         turned = self.transpose(weight, (1, 0, 2, 3))
@@ -70,7 +70,7 @@ class Winograd(nn.Cell):
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__()
-        self.channels_in, self.channels_out = channels_in, channels_out
+        self.channels_out = channels_out
         self.to_tiles = ops.Conv2D(6, (1, 6), pad_mode="pad", pad=(0, 0, 1, 1), stride=(1, 4))
         self.from_tiles = ops.Conv2DBackpropInput(6, (1, 6), pad_mode="pad", pad=(0, 0, 1, 1), stride=(1, 4))
         self.multiply = ops.Conv2D(6 * channels_out, (3, 1), pad_mode="same", group=6)
@@ -120,7 +120,6 @@ class Convolution(nn.Cell):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int):
         super().__init__()
-        self.operator = ops.Conv2D(channels_out, (kernel, kernel), pad_mode="same")
         self.direct = Direct(channels_in, channels_out, kernel)
         self.deep = kernel == 3 and min(channels_in, channels_out) >= LEAST_CHANNELS
         self.winograd = Winograd(channels_in, channels_out) if self.deep else None
@@ -131,7 +130,7 @@ class Convolution(nn.Cell):
             return self.winograd(x, weight)
         if rows * columns >= LEAST_AREA:
             return self.direct(x, weight)
-        return self.operator(x, weight)
+        return self.direct.operator(x, weight)
 
 
 @functools.lru_cache(maxsize=None)
@@ -145,6 +144,6 @@ def use_operators(network: nn.Cell) -> None:
     devices run, and in half precision, where our gradient to the weights would stay in it."""
     for _, layer in network.cells_and_names():
         if isinstance(layer, nn.Conv2d) and isinstance(layer.conv2d, Convolution):
-            operator = layer.conv2d.operator
+            operator = layer.conv2d.direct.operator
             del layer.conv2d
             layer.conv2d = operator

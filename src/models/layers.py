@@ -70,6 +70,7 @@ def conv(
         weight_init="zeros",  # `initialize` draws them: MindSpore's own drawing takes seconds for 32 million
         bias_init="zeros",
     )
+    # without a stride both ways of padding are the same
     if stride == 1 and mindspore.get_context("device_target") == "CPU":
         layer.conv2d = convolution(channels_in, channels_out, kernel)
     return layer

@@ -30,10 +30,12 @@ def pair(sizes, has_bias=False, symmetric=False):
     return ours, theirs, rng.standard_normal((2, channels_in, height, width)).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [(3, 5, 3, 1, (7, 6)), (4, 2, 3, 2, (8, 8)), (4, 6, 1, 1, (5, 4)), (2, 3, 5, 1, (6, 9)), (4, 6, 1, 2, (6, 4))],
-)
+# the last three are large enough for a gradient of our own
+SIZES = [(3, 5, 3, 1, (7, 6)), (4, 2, 3, 2, (8, 8)), (4, 6, 1, 1, (5, 4)), (2, 3, 5, 1, (6, 9)), (4, 6, 1, 2, (6, 4))]
+SIZES += [(3, 5, 3, 1, (21, 20)), (4, 6, 1, 1, (20, 25)), (2, 3, 5, 1, (23, 18))]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_convolution_and_its_gradients_are_those_of_the_operator(cfg256, sizes, has_bias, symmetric):
@@ -78,14 +80,15 @@ def test_winograd_matrices_multiply_polynomials():
         np.testing.assert_allclose(OUTPUT @ ((TAPS @ taps) * (INPUT @ inputs)), want, atol=1e-5)
 
 
-def test_gradient_to_x_is_the_sum_over_taps(cfg256):
+@pytest.mark.parametrize("rows, columns", [(4, 5), (20, 21)], ids=["MindSpore's", "ours"])
+def test_gradient_to_x_is_the_sum_over_taps(cfg256, rows, columns):
     rng = np.random.default_rng(2)
     cell = conv(2, 3, 3)
     weight = rng.standard_normal((3, 2, 3, 3)).astype(np.float32)
     cell.weight.set_data(Tensor(weight))
-    x, sens = rng.standard_normal((1, 2, 4, 5)), rng.standard_normal((1, 3, 4, 5))
-    want = np.zeros((2, 6, 7))
-    for row, column, i, j in np.ndindex(4, 5, 3, 3):
+    x, sens = rng.standard_normal((1, 2, rows, columns)), rng.standard_normal((1, 3, rows, columns))
+    want = np.zeros((2, rows + 2, columns + 2))
+    for row, column, i, j in np.ndindex(rows, columns, 3, 3):
         want[:, row + i, column + j] += weight[:, :, i, j].T @ sens[0, :, row, column]
     got = gradients(cell, x.astype(np.float32), sens.astype(np.float32))[0]
     np.testing.assert_allclose(got[0], want[:, 1:-1, 1:-1], rtol=1e-4, atol=1e-5)
