@@ -21,8 +21,14 @@ from src.log import LOGGER
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MANIFEST = "checksums.json"
 KEPT = 8
-# what chooses between kernels
-_ENVIRONMENT = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MS_DEV_JIT_SYNTAX_LEVEL", "MS_JIT_MODULES")
+# what chooses between kernels, or how a graph is compiled
+_ENVIRONMENT = (
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "MS_DEV_JIT_SYNTAX_LEVEL",
+    "MS_JIT_MODULES",
+    "MS_DEV_BOOST_INFER",
+)
 
 
 def cache_folder() -> str:

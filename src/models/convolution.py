@@ -121,21 +121,36 @@ class Convolution(nn.Cell):
     def __init__(self, channels_in: int, channels_out: int, kernel: int):
         super().__init__()
         self.direct = Direct(channels_in, channels_out, kernel)
-        self.deep = kernel == 3 and min(channels_in, channels_out) >= LEAST_CHANNELS
-        self.winograd = Winograd(channels_in, channels_out) if self.deep else None
+        self.operator = self.direct.operator
 
     def construct(self, x, weight):
         _, _, rows, columns = x.shape
-        if self.deep and columns >= LEAST_COLUMNS and columns % 4 == 0:
+        if rows * columns >= LEAST_AREA:
+            return self.direct(x, weight)
+        return self.operator(x, weight)
+
+
+class DeepConvolution(Convolution):
+    """A `Convolution` of 3x3 with channels enough for Winograd's algorithm, where the map is wide enough."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__(channels_in, channels_out, 3)
+        self.winograd = Winograd(channels_in, channels_out)
+
+    def construct(self, x, weight):
+        _, _, rows, columns = x.shape
+        if columns >= LEAST_COLUMNS and columns % 4 == 0:
             return self.winograd(x, weight)
         if rows * columns >= LEAST_AREA:
             return self.direct(x, weight)
-        return self.direct.operator(x, weight)
+        return self.operator(x, weight)
 
 
 @functools.lru_cache(maxsize=None)
 def convolution(channels_in: int, channels_out: int, kernel: int) -> Convolution:
     """One for all convolutions of the same sizes, as each takes its time to compile."""
+    if kernel == 3 and min(channels_in, channels_out) >= LEAST_CHANNELS:
+        return DeepConvolution(channels_in, channels_out)
     return Convolution(channels_in, channels_out, kernel)
 
 
@@ -144,6 +159,6 @@ def use_operators(network: nn.Cell) -> None:
     devices run, and in half precision, where our gradient to the weights would stay in it."""
     for _, layer in network.cells_and_names():
         if isinstance(layer, nn.Conv2d) and isinstance(layer.conv2d, Convolution):
-            operator = layer.conv2d.direct.operator
+            operator = layer.conv2d.operator
             del layer.conv2d
             layer.conv2d = operator

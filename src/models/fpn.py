@@ -20,13 +20,18 @@ class DoubleBilinear(nn.Cell):
         super().__init__()
         self.concat_rows, self.concat_columns = ops.Concat(2), ops.Concat(3)
         self.stack_rows, self.stack_columns = ops.Stack(3), ops.Stack(4)
+        self.slice, self.reshape = ops.StridedSlice(), ops.Reshape()
 
     def construct(self, x):
         b, c, h, w = x.shape
-        below = self.concat_rows((x[:, :, 1:, :], x[:, :, h - 1 :, :]))
-        x = self.stack_rows((x, (x + below) * 0.5)).reshape((b, c, 2 * h, w))
-        right = self.concat_columns((x[:, :, :, 1:], x[:, :, :, w - 1 :]))
-        return self.stack_columns((x, (x + right) * 0.5)).reshape((b, c, 2 * h, 2 * w))
+        below = self.concat_rows((self._from(x, (0, 0, 1, 0)), self._from(x, (0, 0, h - 1, 0))))
+        x = self.reshape(self.stack_rows((x, (x + below) * 0.5)), (b, c, 2 * h, w))
+        right = self.concat_columns((self._from(x, (0, 0, 0, 1)), self._from(x, (0, 0, 0, w - 1))))
+        return self.reshape(self.stack_columns((x, (x + right) * 0.5)), (b, c, 2 * h, 2 * w))
+
+    def _from(self, x, begin):
+        # Python's slices become ten graphs each before the compiler finds this operator
+        return self.slice(x, begin, x.shape, (1, 1, 1, 1))
 
 
 class FPN(nn.Cell):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mindspore import dtype as mstype
 from mindspore import nn, ops
 
-from src.models.layers import BatchNorm2d, conv
+from src.models.layers import BatchNorm2d, Chain, conv
 
 
 class TowerLayer(nn.Cell):
@@ -24,7 +24,7 @@ class TowerLayer(nn.Cell):
 def _towers(levels: int, depth: int, channels: int) -> nn.CellList:
     # The convolutions are the same objects on every level, so they carry the names of level 0 alone
     convs = [conv(channels, channels, 3, has_bias=True) for _ in range(depth)]
-    return nn.CellList([nn.SequentialCell([TowerLayer(shared, channels) for shared in convs]) for _ in range(levels)])
+    return nn.CellList([Chain([TowerLayer(shared, channels) for shared in convs]) for _ in range(levels)])
 
 
 class MultiBoxHead(nn.Cell):
@@ -37,7 +37,7 @@ class MultiBoxHead(nn.Cell):
         self.loc_layers = nn.CellList([conv(channels, num_default * 4, 3, has_bias=True)])
         self.cls_layers = nn.CellList([conv(channels, num_default * num_classes, 3, has_bias=True)])
         self.levels, self.num_classes = levels, num_classes
-        self.transpose, self.concat = ops.Transpose(), ops.Concat(1)
+        self.transpose, self.reshape, self.concat = ops.Transpose(), ops.Reshape(), ops.Concat(1)
 
     def construct(self, features):
         locs, labels = (), ()
@@ -46,6 +46,6 @@ class MultiBoxHead(nn.Cell):
             loc = self.loc_layers[0](self.addition_layer_loc[level](x))
             label = self.cls_layers[0](self.addition_layer_cls[level](x))
             batch = x.shape[0]
-            locs += (self.transpose(loc, (0, 2, 3, 1)).reshape((batch, -1, 4)),)
-            labels += (self.transpose(label, (0, 2, 3, 1)).reshape((batch, -1, self.num_classes)),)
+            locs += (self.reshape(self.transpose(loc, (0, 2, 3, 1)), (batch, -1, 4)),)
+            labels += (self.reshape(self.transpose(label, (0, 2, 3, 1)), (batch, -1, self.num_classes)),)
         return self.concat(locs).astype(mstype.float32), self.concat(labels).astype(mstype.float32)

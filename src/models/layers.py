@@ -1,13 +1,20 @@
-"""Convolution and normalisation with SPEC's settings, and the initialiser of SPEC section 4."""
+"""Convolution and normalisation with SPEC's settings, and the initialiser of SPEC section 4.
+
+Layers are written for MindSpore's compiler, which takes most of the first start: a graph for each cell, for each way
+of an `if` and for what follows it, for each turn of a loop, for each of Python's operators and indices.
+"""
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
+from typing import Sequence
 
 import mindspore
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
+from mindspore.ops.functional import tuple_getitem
 
 from src.data.transforms import MEAN, STD
 from src.models.convolution import convolution
@@ -43,23 +50,55 @@ class SymmetricPad(nn.Cell):
         return self.pad(x)
 
 
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d` with nothing behind its `if`."""
+
+    def construct(self, x):
+        if self.has_bias:
+            return self.bias_add(self.conv2d(x, self.weight), self.bias)
+        return self.conv2d(x, self.weight)
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` of [B, C, H, W] without its checks of the shape: 98 of them took a second to compile."""
 
     def construct(self, x):
         if self.training:
-            return self.bn_train(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
-        return self.bn_infer(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
+            return tuple_getitem(self.bn_train(x, self.gamma, self.beta, self.moving_mean, self.moving_variance), 0)
+        return tuple_getitem(self.bn_infer(x, self.gamma, self.beta, self.moving_mean, self.moving_variance), 0)
+
+
+class _Pair(nn.Cell):
+    """(x) -> second(first(x))."""
+
+    def __init__(self, first: nn.Cell, second: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.first, self.second = first, second
+
+    def construct(self, x):
+        return self.second(self.first(x))
+
+
+class Chain(nn.SequentialCell):
+    """`nn.SequentialCell`, called as nested pairs in place of a loop."""
+
+    def __init__(self, cells: Sequence[nn.Cell]):
+        super().__init__(cells)
+        # not as a child, which would be counted and give names
+        object.__setattr__(self, "pairs", functools.reduce(_Pair, cells))
+
+    def construct(self, x):
+        return self.pairs(x)
 
 
 def conv(
     channels_in: int, channels_out: int, kernel: int, stride: int = 1, has_bias: bool = False, symmetric: bool = False
-) -> nn.Conv2d:
+) -> Conv2d:
     """A "same" convolution, or with `symmetric` one that pads both sides alike (PyTorch's).
 
     The bias is zero: 2.10 draws it at random, 1.10 does not.
     """
-    layer = nn.Conv2d(
+    layer = Conv2d(
         channels_in,
         channels_out,
         kernel,
@@ -76,9 +115,9 @@ def conv(
     return layer
 
 
-def conv_bn_relu6(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> nn.SequentialCell:
+def conv_bn_relu6(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> Chain:
     """The block of both necks: convolution without bias, BN (eps 1e-5, momentum 0.9), ReLU6."""
-    return nn.SequentialCell(
+    return Chain(
         [
             conv(channels_in, channels_out, kernel, stride),
             BatchNorm2d(channels_out, eps=1e-5, momentum=0.9),

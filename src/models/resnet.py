@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mindspore import nn
+from mindspore import nn, ops
 
-from src.models.layers import BatchNorm2d, SymmetricPad, conv
+from src.models.layers import BatchNorm2d, Chain, SymmetricPad, conv
 
 
 def _bn(channels: int, gamma_init: str = "ones") -> BatchNorm2d:
@@ -24,18 +24,18 @@ class Bottleneck(nn.Cell):
         self.bn2 = _bn(width)
         self.conv3 = conv(width, channels_out, 1)
         self.bn3 = _bn(channels_out, "zeros")  # the block starts as the identity
-        self.relu = nn.ReLU()
+        self.relu, self.add = ops.ReLU(), ops.Add()
         self.projects = stride != 1 or channels_in != channels_out
         if self.projects:
-            self.down_sample_layer = nn.SequentialCell([conv(channels_in, channels_out, 1, stride), _bn(channels_out)])
+            self.down_sample_layer = Chain([conv(channels_in, channels_out, 1, stride), _bn(channels_out)])
 
     def construct(self, x):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         if self.projects:
-            x = self.down_sample_layer(x)
-        return self.relu(out + x)
+            return self.relu(self.add(out, self.down_sample_layer(x)))
+        return self.relu(self.add(out, x))
 
 
 class ResNet50(nn.Cell):
@@ -53,21 +53,21 @@ class ResNet50(nn.Cell):
         super().__init__()
         self.conv1 = conv(3, 64, 7, 2, symmetric=symmetric)
         self.bn1 = _bn(64)
-        self.relu = nn.ReLU()
+        self.relu = ops.ReLU()
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="same")
         if symmetric:  # after a ReLU zeros never win; 1.10 has no padding here
             pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid")
-            self.maxpool = nn.SequentialCell([SymmetricPad(1), pool])
+            self.maxpool = Chain([SymmetricPad(1), pool])
         self.layer1 = self._layer(3, 64, 256, 1, symmetric)
         self.layer2 = self._layer(4, 256, 512, 2, symmetric)
         self.layer3 = self._layer(6, 512, 1024, 2, symmetric)
         self.layer4 = self._layer(3, 1024, 2048, 2, symmetric)
 
     @staticmethod
-    def _layer(blocks: int, channels_in: int, channels_out: int, stride: int, symmetric: bool) -> nn.SequentialCell:
+    def _layer(blocks: int, channels_in: int, channels_out: int, stride: int, symmetric: bool) -> Chain:
         cells = [Bottleneck(channels_in, channels_out, stride, symmetric)]
         cells += [Bottleneck(channels_out, channels_out, 1) for _ in range(blocks - 1)]
-        return nn.SequentialCell(cells)
+        return Chain(cells)
 
     def construct(self, x):
         c1 = self.relu(self.bn1(self.conv1(x)))

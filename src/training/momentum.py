@@ -11,6 +11,7 @@ _add, _multiply, _square, _sum = ops.Add(), ops.Mul(), ops.Square(), ops.ReduceS
 _apply = ops.ApplyMomentum()
 _square_sums = ops.MultitypeFuncGraph("square_sums")
 _update = ops.MultitypeFuncGraph("update")
+_update_decaying = ops.MultitypeFuncGraph("update_decaying")
 
 
 @_square_sums.register("Tensor")
@@ -19,11 +20,14 @@ def _square_sums_tensor(kernel):
     return _sum(_square(kernel), (1, 2, 3))
 
 
-@_update.register("Tensor", "Tensor", "Tensor", "Tensor", "Bool", "Tensor", "Tensor", "Tensor")
-def _update_tensor(momentum, rate, factor, weight_decay, decays, weight, moment, gradient):
-    gradient = _multiply(gradient, factor)
-    if decays:
-        gradient = _add(gradient, _multiply(weight, weight_decay))
+@_update.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def _update_tensor(momentum, rate, factor, weight, moment, gradient):
+    return _apply(weight, moment, rate, _multiply(gradient, factor), momentum)
+
+
+@_update_decaying.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def _update_decaying_tensor(momentum, rate, factor, weight_decay, weight, moment, gradient):
+    gradient = _add(_multiply(gradient, factor), _multiply(weight, weight_decay))
     return _apply(weight, moment, rate, gradient, momentum)
 
 
@@ -38,7 +42,7 @@ class Momentum(nn.Cell):
 
     Args:
         parameters: the trainable parameters, of four dimensions or one. The attribute `parameters` is a tuple of them
-            in the order in which the gradients come, vectors last.
+            in the order in which the gradients come: kernels, biases, BN's gamma and beta.
         weight_decay: for all but gamma and beta of BN; biases of convolutions decay.
         rates: float32 array, one learning rate a step.
         momentum: share of the old v that stays.
@@ -48,30 +52,44 @@ class Momentum(nn.Cell):
 
     def __init__(self, parameters, weight_decay, rates, momentum, loss_scale: float, clip_global_norm: bool):
         super().__init__(auto_prefix=False)
-        parameters = sorted(parameters, key=_is_vector)
-        self.parameters = ParameterTuple(parameters)
+        kernels = [parameter for parameter in parameters if len(parameter.shape) > 1]
+        vectors = [parameter for parameter in parameters if len(parameter.shape) == 1]
+        decaying = kernels + [parameter for parameter in vectors if decays(parameter.name)]
+        others = [parameter for parameter in vectors if not decays(parameter.name)]
+        self.parameters = ParameterTuple(decaying + others)
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
+        # taken apart here, as in the graph it would be work for the compiler
+        count = len(decaying)
+        self.decaying, self.decaying_moments = ParameterTuple(decaying), ParameterTuple(self.moments[:count])
+        self.others, self.other_moments = ParameterTuple(others), ParameterTuple(self.moments[count:])
+        self.counts = len(kernels), count, len(self.parameters)
         self.global_step = Parameter(Tensor(np.zeros(1, np.int32)), name="global_step", requires_grad=False)
         self.learning_rate = Parameter(Tensor(np.asarray(rates, np.float32)), name="learning_rate", requires_grad=False)
         self.momentum = Parameter(Tensor(np.float32(momentum)), name="momentum", requires_grad=False)
-        self.decays = tuple(decays(parameter.name) for parameter in parameters)
         self.weight_decay = Tensor(np.float32(weight_decay))
         self.clip_global_norm = clip_global_norm
         self.unscale, self.one = Tensor(np.float32(1.0 / loss_scale)), Tensor(np.float32(1.0))
         self.next = Tensor(np.ones(1, np.int32))
         self.map, self.sqrt, self.maximum = ops.HyperMap(), ops.Sqrt(), ops.Maximum()
-        self.vectors = sum(_is_vector(parameter) for parameter in parameters)
-        self.kernels = len(parameters) - self.vectors
         self.concat = ops.Concat()
         self.gather, self.reshape, self.assign_add = ops.Gather(), ops.Reshape(), ops.AssignAdd()
 
     # one argument each: a tuple would be compiled anew for every step
     def construct(self, *gradients):
+        return self.apply_gradients(gradients)
+
+    def apply_gradients(self, gradients):
+        """`construct` of a tuple, for a graph that has one already."""
+        kernels, decaying, everything = self.counts
+        of_decaying, of_others = gradients[:decaying], gradients[decaying:]
         squares = ()
-        if self.kernels:
-            squares += self.map(_square_sums, gradients[: self.kernels])
-        if self.vectors:  # all at once: two hundred squares and sums take most of a second to compile
-            squares += (_square(self.concat(gradients[self.kernels :])),)
+        if kernels > 0:
+            squares += self.map(_square_sums, gradients[:kernels])
+        # vectors all at once: two hundred squares and sums take most of a second to compile
+        if decaying > kernels:
+            squares += (_square(self.concat(gradients[kernels:decaying])),)
+        if everything > decaying:
+            squares += (_square(self.concat(of_others)),)
         norm = self.sqrt(_sum(self.concat(squares))) * self.unscale
         factor = self.unscale
         if self.clip_global_norm:
@@ -79,12 +97,13 @@ class Momentum(nn.Cell):
             factor = factor / self.maximum(norm, self.one)
         rate = self.reshape(self.gather(self.learning_rate, self.global_step, 0), ())
         norm = ops.depend(norm, self.assign_add(self.global_step, self.next))
-        update = ops.partial(_update, self.momentum, rate, factor, self.weight_decay)
-        return ops.depend(norm, self.map(update, self.decays, self.parameters, self.moments, gradients))
-
-
-def _is_vector(parameter) -> bool:
-    return len(parameter.shape) == 1
+        if decaying > 0:
+            update = ops.partial(_update_decaying, self.momentum, rate, factor, self.weight_decay)
+            norm = ops.depend(norm, self.map(update, self.decaying, self.decaying_moments, of_decaying))
+        if everything > decaying:
+            update = ops.partial(_update, self.momentum, rate, factor)
+            norm = ops.depend(norm, self.map(update, self.others, self.other_moments, of_others))
+        return norm
 
 
 def decays(name: str) -> bool:

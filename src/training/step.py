@@ -84,7 +84,7 @@ class TrainStep(nn.Cell):
         parts, gradients = self.gradients(images, gt_loc, gt_label, num_match)
         if self.reduces:
             gradients = self.reducer(gradients)
-        return self.sum(parts), parts, self.update(*gradients)
+        return self.sum(parts), parts, self.update.apply_gradients(gradients)
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
         with self._compiling:
