@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 
-__version__ = "1.2.0"
+__version__ = "1.2.1"
 
 
 def _make_cuda_runtime_findable() -> None:

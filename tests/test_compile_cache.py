@@ -46,8 +46,9 @@ def test_another_source_environment_or_version_is_another_graph(writes, monkeypa
     import mindspore as ms
 
     keys = [cache_key({})]
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
-    keys.append(cache_key({}))
+    for name in ("ONEDNN_MAX_CPU_ISA", "MS_DEV_BOOST_INFER"):
+        monkeypatch.setenv(name, "other")
+        keys.append(cache_key({}))
     monkeypatch.setattr(ms, "__version__", "9.9")
     keys.append(cache_key({}))
     changed = tmp_path / "changed.py"
@@ -56,7 +57,7 @@ def test_another_source_environment_or_version_is_another_graph(writes, monkeypa
     keys.append(cache_key({}))
     changed.write_text("x = 2\n")
     keys.append(cache_key({}))
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 6
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "no checksums", "one more file"])
@@ -107,5 +108,7 @@ def test_a_run_from_the_cache_is_the_same_run(tmp_path, monkeypatch):
 
     compiled, again, other = losses("one"), losses("two"), losses("three", "--alpha=0.3")
     plain = losses("four", "--alpha=0.3", "--compile_cache=False")
-    assert [found for found, _ in (compiled, again, other, plain)] == [False, True, False, False]
-    assert again[1] == compiled[1] != other[1] and other[1] == plain[1]
+    monkeypatch.setenv("MS_DEV_BOOST_INFER", "1")  # MindSpore's default, where init_device's is 0
+    default = losses("five")
+    assert [found for found, _ in (compiled, again, other, plain, default)] == [False, True, False, False, False]
+    assert default[1] == again[1] == compiled[1] != other[1] and other[1] == plain[1]
