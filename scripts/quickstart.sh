@@ -27,7 +27,7 @@ say "2/6 draw the data set (half a minute)"
 say "3/6 convert it to MindRecord (seconds)"
 "$python" "$root/train.py" "${config[@]}" --only_create_dataset=True
 
-say "4/6 train SSD ResNet50-FPN from random weights (10 to 15 minutes on 2 cores)"
+say "4/6 train SSD ResNet50-FPN from random weights (6 to 9 minutes on 2 cores)"
 "$python" "$root/train.py" "${config[@]}"
 checkpoint=$(ls -t "$output"/run/ckpt_0/ssd-*.ckpt | head -n 1)
 
