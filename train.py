@@ -17,9 +17,9 @@ from src.config import learning_rate_advice, load_config
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.log import LOGGER, setup_logging
+from src.output import atomic_write
 from src.preflight import check_training, find_resume, room_for_checkpoints, writable_folder
 from src.stop import Stop
-from src.whole_file import whole_file
 
 
 def main(argv) -> int:
@@ -116,7 +116,7 @@ def main(argv) -> int:
     if rank == 0:
         cut_history(cfg.output_path, state.epochs)
         record_start(cfg.output_path, describe_start(argv, cfg, ranks, source))
-        with whole_file(os.path.join(cfg.output_path, "config.yaml")) as handle:
+        with atomic_write(os.path.join(cfg.output_path, "config.yaml")) as handle:
             yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
 
     # 7. evaluation in training

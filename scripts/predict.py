@@ -24,11 +24,11 @@ import src  # noqa: E402, F401
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from src.data.fingerprint import write_json  # noqa: E402
 from src.drawing import draw_detections  # noqa: E402
 from src.errors import UserError, run_main  # noqa: E402
 from src.inference.pictures import find_files, is_video, read_picture  # noqa: E402
 from src.log import LOGGER, progress, setup_logging  # noqa: E402
+from src.output import write_json  # noqa: E402
 from src.preflight import writable_folder  # noqa: E402
 
 

@@ -27,7 +27,6 @@ from src.boxes.default_boxes import build_default_boxes  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.annotations import read_dataset  # noqa: E402
 from src.data.converter import record_ids  # noqa: E402
-from src.data.fingerprint import write_json  # noqa: E402
 from src.data.images import read_header  # noqa: E402
 from src.data.label_page import label_figures, label_page  # noqa: E402
 from src.data.mindrecord import check_images_exist  # noqa: E402
@@ -37,6 +36,7 @@ from src.data.transforms import TrainTransform  # noqa: E402
 from src.drawing import caption, class_colour, draw_box, draw_corners, draw_tag, fitted, sheet  # noqa: E402
 from src.errors import RunError, UserError, run_main  # noqa: E402
 from src.log import progress, setup_logging  # noqa: E402
+from src.output import write_json  # noqa: E402
 from src.preflight import writable_folder  # noqa: E402
 
 TILE = 480

@@ -9,6 +9,8 @@ import sys
 
 from tqdm import tqdm
 
+from src.output import append_line
+
 LOGGER = logging.getLogger("ssd")
 _TOLD = set()
 PROGRESS_SECONDS = 20
@@ -41,8 +43,7 @@ def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) 
 
 def append_json_line(path: str, record: dict) -> None:
     """Append one JSON object as one line (the history of a run)."""
-    with open(path, "a", encoding="utf-8") as handle:
-        handle.write(json.dumps(record) + "\n")
+    append_line(path, json.dumps(record))
 
 
 def printable(text) -> str:

@@ -10,7 +10,19 @@ import pytest
 from tests.conftest import ROOT
 
 ORDER = ["config", "boxes", "data", "models", "loss", "training", "inference", "evaluation"]
-FREE = {"compile_cache", "errors", "log", "compat", "device", "preflight", "drawing", "ranks", "stop", "whole_file"}
+FREE = {
+    "compile_cache",
+    "errors",
+    "log",
+    "compat",
+    "device",
+    "preflight",
+    "drawing",
+    "ranks",
+    "stop",
+    "output",
+    "locks",
+}
 
 
 def modules():

@@ -15,12 +15,13 @@ from typing import Iterator, List
 import numpy as np
 
 from src.data.coco import coco_json
-from src.data.fingerprint import write_json, write_note, write_unfinished
+from src.data.fingerprint import write_note, write_unfinished
 from src.data.images import check_image, exif_orientation
 from src.data.record_files import FILES, all_files
 from src.data.sample import DataSet, Faults, Sample, fit_to_file
 from src.errors import UserError
 from src.log import LOGGER, progress, warn_once
+from src.output import write_json
 
 # a write takes what comes first; one row at a time is half as fast, and memory must not grow with the images
 GROUP_ROWS, GROUP_BYTES = 128, 32 << 20

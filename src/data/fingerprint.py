@@ -8,7 +8,7 @@ import os
 from typing import List, Optional
 
 from src.data.record_files import all_files
-from src.whole_file import whole_file
+from src.output import write_json
 
 VERSION = 2
 """Of the converter: a change of the rules makes new records."""
@@ -105,9 +105,3 @@ def read_note(prefix: str) -> Optional[dict]:
         return note if {"sizes", "fingerprint", "count", "ids"} <= set(note) else None
     except (OSError, ValueError, TypeError):
         return None
-
-
-def write_json(path: str, content: dict) -> None:
-    """Beside, flushed, renamed."""
-    with whole_file(path) as handle:
-        json.dump(content, handle)

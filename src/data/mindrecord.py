@@ -15,6 +15,7 @@ from src.data.record_files import NotWhole, Renamed, count_rows, foreign_files, 
 from src.data.sample import DataSet
 from src.errors import UserError
 from src.log import LOGGER, printable, warn_once
+from src.output import OutputError
 from src.ranks import Ranks
 
 
@@ -170,7 +171,7 @@ def _note_origin(prefix: str, settings: dict, sources: List[str], images: List[s
     """`write_origin` where it will be looked at; without it (a folder that is only read) the next start reads the
     annotations again."""
     if settings:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OutputError):
             write_origin(prefix, settings, sources, images)
 
 

@@ -22,7 +22,7 @@ from src.data.mindrecord import Records
 from src.data.record_files import stored_boxes
 from src.data.transforms import TrainTransform, resize
 from src.errors import UserError
-from src.whole_file import whole_file
+from src.output import OutputError, atomic_write
 
 COLUMNS = ["img_id", "image", "annotation"]
 AHEAD = 2  # batches that are made while one is used
@@ -40,7 +40,7 @@ def row_ids(records: Records) -> np.ndarray:
             return content["ids"]
     rows = ds.MindDataset(records.files[0], ["img_id"], shuffle=False).batch(1000)
     ids = np.concatenate([batch[0].ravel() for batch in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)])
-    with contextlib.suppress(OSError), whole_file(kept, "wb") as handle:
+    with contextlib.suppress(OutputError), atomic_write(kept, "wb") as handle:
         np.savez(handle, files=np.array(files), ids=ids)
     return ids
 

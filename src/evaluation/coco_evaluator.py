@@ -17,7 +17,7 @@ from src.data.coco import load_coco_json
 from src.errors import UserError
 from src.evaluation.analysis import ImageResult
 from src.log import LOGGER
-from src.whole_file import whole_file
+from src.output import atomic_write
 
 ALL_AREAS, MOST_DETECTIONS = 0, -1
 """Places of area "all" and 100 detections in pycocotools' arrays precision [T, R, K, A, M], recall [T, K, A, M]."""
@@ -131,7 +131,7 @@ class CocoEvaluator:
 
     def save(self, path: str) -> None:
         """Write `detections` as json (predictions.json): whole or not at all."""
-        with whole_file(path) as handle:
+        with atomic_write(path) as handle:
             json.dump(self.detections, handle)
 
     def summarize(self) -> dict:

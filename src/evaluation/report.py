@@ -16,7 +16,7 @@ from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diag
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.report_page import report_page
 from src.evaluation.table import FIGURES
-from src.whole_file import whole_file
+from src.output import atomic_write
 
 SHOWN = 20
 TOO_LITTLE = 0.01
@@ -66,7 +66,7 @@ def write_report(
     }
     paths = {name: os.path.join(folder, name) for name in texts}
     for name, text in texts.items():
-        with whole_file(paths[name]) as handle:
+        with atomic_write(paths[name]) as handle:
             handle.write(text)
     return paths, why
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from src.whole_file import whole_file
+from src.output import atomic_write
 
 CURVES = "curves.png"
 
@@ -43,5 +43,5 @@ def draw_curves(history_path: str, path: str) -> None:
         axes.grid(alpha=0.3)
     score.set_ylim(bottom=0, top=None if scored else 1)
     figure.tight_layout()
-    with whole_file(path, "wb") as handle:
+    with atomic_write(path, "wb") as handle:
         figure.savefig(handle, format="png")

@@ -11,8 +11,8 @@ import time
 from src.errors import RunError
 from src.log import LOGGER
 from src.models.checkpoint_file import PART
+from src.output import atomic_write
 from src.preflight import list_checkpoints, place_of
-from src.whole_file import whole_file
 
 BEST = "best_map.ckpt"
 HISTORY = "history.jsonl"
@@ -82,5 +82,5 @@ def cut_history(output_path: str, epochs: int) -> None:
                     kept.append(line.rstrip("\n") + "\n")
             except (ValueError, KeyError, TypeError):
                 continue
-    with whole_file(path) as handle:
+    with atomic_write(path) as handle:
         handle.writelines(kept)

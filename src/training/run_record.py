@@ -13,8 +13,8 @@ import time
 from typing import Optional
 
 from src import __version__
+from src.output import atomic_write
 from src.ranks import Ranks
-from src.whole_file import whole_file
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PACKAGES = {"mindspore": "mindspore", "numpy": "numpy", "opencv-python": "cv2", "mpi4py": "mpi4py"}
@@ -65,6 +65,6 @@ def record_start(output_path: str, start: dict) -> None:
                 starts = json.load(handle)
         except ValueError:  # not ours: the starts of this run matter more
             starts = []
-    with whole_file(path) as handle:
+    with atomic_write(path) as handle:
         json.dump([*starts, start], handle, indent=2)
         handle.write("\n")

@@ -1,0 +1,57 @@
+"""Locks between processes: they say who holds them, and end with their process."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from src.errors import UserError
+from src.locks import hold_folder, try_lock, wait_lock
+from tests.conftest import ROOT
+
+
+def other_process(code: str) -> subprocess.Popen:
+    """A second process that runs `code`, which prints a line when it is ready, and then waits."""
+    code += "\nprint('ready', flush=True)\nimport time\ntime.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_folder_is_held_by_one_training_and_free_after_a_kill(tmp_path):
+    holding = f"from src.locks import hold_folder; lock = hold_folder({str(tmp_path)!r}, 'training')"
+    first = other_process(holding)
+    with pytest.raises(UserError) as refused:
+        hold_folder(str(tmp_path), "training")
+    assert str(tmp_path) in str(refused.value) and f"process {first.pid}" in str(refused.value)
+    hold_folder(str(tmp_path), "evaluation").release()
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    hold_folder(str(tmp_path), "training").release()
+
+
+def test_readers_share_a_lock_that_a_writer_waits_for(tmp_path):
+    path = str(tmp_path / "a.lock")
+    reader = other_process(f"from src.locks import try_lock; lock = try_lock({path!r}, shared=True)")
+    with wait_lock(path, "", shared=True):
+        pass
+    assert try_lock(path) is None
+    reader.kill()
+    reader.wait()
+    with try_lock(path) as alone:
+        assert alone is not None
+        assert try_lock(path, shared=True) is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_is_only_read_can_be_shared(tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        with try_lock(str(tmp_path / "a.lock"), shared=True) as lock:
+            assert lock is not None
+        with pytest.raises(OSError):
+            try_lock(str(tmp_path / "a.lock"))
+    finally:
+        tmp_path.chmod(0o755)
