@@ -25,8 +25,8 @@ def main(argv) -> int:
     ranks = init_device(cfg)
     setup_logging(None, ranks.rank, ranks.size)
 
-    from src.data.mindrecord import prepare_records
     from src.data.pipeline import image_reader
+    from src.data.records import prepare_records
     from src.evaluation.detector import build_evaluator, detect
     from src.evaluation.report import write_report
     from src.evaluation.table import format_table

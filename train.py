@@ -42,7 +42,7 @@ def main(argv) -> int:
     setup_logging(None if cfg.only_create_dataset else cfg.output_path, rank, size)
 
     # 3. records
-    from src.data.mindrecord import prepare_records
+    from src.data.records import prepare_records
 
     records = prepare_records(cfg, is_training=True, ranks=ranks)
     eval_records = None

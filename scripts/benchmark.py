@@ -125,8 +125,8 @@ def consumed(batches, warm_up: int, most: int, bytes_of=None) -> tuple:
 
 def measure_pipeline(table: Table, options) -> None:
     """Training batches of 16 at 640 x 640 from photos of 126 KB with 8 boxes, measured at the consumer."""
-    from src.data.mindrecord import prepare_records
     from src.data.pipeline import TrainingData
+    from src.data.records import prepare_records
     from src.data.targets import packed
     from src.device import init_device
 
@@ -152,7 +152,7 @@ def measure_pipeline(table: Table, options) -> None:
 def measure_conversion(table: Table, options) -> None:
     """Images -> MindRecord, every image decoded; files come from the page cache."""
     from src.data.annotations import read_dataset
-    from src.data.mindrecord import prepare_records
+    from src.data.records import prepare_records
 
     cfg = coco_config(options.work, 640)
     data = read_dataset(cfg, True)

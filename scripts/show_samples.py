@@ -26,11 +26,11 @@ import numpy as np  # noqa: E402
 from src.boxes.default_boxes import build_default_boxes  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.annotations import read_dataset  # noqa: E402
-from src.data.converter import record_ids  # noqa: E402
 from src.data.images import read_header  # noqa: E402
 from src.data.label_page import label_figures, label_page  # noqa: E402
-from src.data.mindrecord import check_images_exist  # noqa: E402
 from src.data.preview import Preview, preview  # noqa: E402
+from src.data.records.prepare import check_images_exist  # noqa: E402
+from src.data.records.writer import record_ids  # noqa: E402
 from src.data.statistics import level_sizes  # noqa: E402
 from src.data.transforms import TrainTransform  # noqa: E402
 from src.drawing import caption, class_colour, draw_box, draw_corners, draw_tag, fitted, sheet  # noqa: E402

@@ -31,6 +31,9 @@ class Lock:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def __del__(self):
+        self.release()
+
     def __enter__(self) -> Lock:
         return self
 

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from typing import IO, Iterator, Optional, Tuple
 
 import numpy as np
@@ -21,7 +20,6 @@ import numpy as np
 from src.errors import RunError
 
 PART = ".part-"
-_STALE_SECONDS = 60
 _NUMBERS = itertools.count()
 _CLEANED = set()
 
@@ -55,15 +53,25 @@ def part_file(path: str) -> Iterator[str]:
     _remove_stale_parts(folder)
     name = f"{PART}{socket.gethostname()}-{os.getpid()}-{next(_NUMBERS)}{os.path.splitext(path)[1]}"
     part = os.path.join(folder, name)
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+    descriptor = _locked_file(part)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield part
     finally:
         os.close(descriptor)
         with contextlib.suppress(OSError):
             os.remove(part)
+
+
+def _locked_file(path: str) -> int:
+    """A new file, locked. Another process may take it for stale between the two, so it is looked at again."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)
 
 
 def _remove_stale_parts(folder: str) -> None:
@@ -77,9 +85,8 @@ def _remove_stale_parts(folder: str) -> None:
             if not name.startswith(f"{PART}{socket.gethostname()}-") or not os.path.isfile(path):
                 continue
             with contextlib.suppress(OSError), open(path, "rb") as handle:
-                if time.time() - os.fstat(handle.fileno()).st_mtime > _STALE_SECONDS:
-                    fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.remove(path)
+                fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.remove(path)
 
 
 @contextlib.contextmanager

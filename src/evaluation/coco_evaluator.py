@@ -6,7 +6,7 @@ import contextlib
 import copy
 import io
 import json
-from typing import List
+from typing import Iterable, List, Optional
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -31,13 +31,20 @@ class CocoEvaluator:
         classes: names in the order of the score columns; the first is the background. Categories of the
             file are found by name; those not listed take no part.
         min_score, nms_threshold, max_boxes: post-processing of SPEC 8.
+        image_ids: the images that are measured, where these are not all images of the file.
 
     Raises:
-        UserError: the annotation file cannot be read (see `load_coco_json`).
+        UserError: the annotation file cannot be read (see `load_coco_json`), or has none of `image_ids`.
     """
 
     def __init__(
-        self, annotation_file: str, classes, min_score: float = 0.1, nms_threshold: float = 0.6, max_boxes: int = 100
+        self,
+        annotation_file: str,
+        classes,
+        min_score: float = 0.1,
+        nms_threshold: float = 0.6,
+        max_boxes: int = 100,
+        image_ids: Optional[Iterable] = None,
     ):
         self.annotation_file = annotation_file
         self.classes = list(classes)
@@ -57,11 +64,32 @@ class CocoEvaluator:
                 ", ".join(missing[:5]),
             )
         # Sorted as pycocotools sorts them (the order of images decides between equal scores); strings last.
-        self._image_ids = sorted({image["id"] for image in content["images"]}, key=_sort_key)
+        in_file = {image["id"] for image in content["images"]}
+        measured = in_file if image_ids is None else in_file & set(image_ids)
+        if image_ids is not None:
+            self._report_selection(in_file, set(image_ids), measured)
+        self._image_ids = sorted(measured, key=_sort_key)
         self._positions = {own: position for position, own in enumerate(self._image_ids)}
         self._annotations = [a for a in content["annotations"] if a["image_id"] in self._positions]
         self._found = {}  # position of the image -> its detections
         self._everything = None  # pycocotools' evaluation of all images, once `summarize` made it
+
+    def _report_selection(self, in_file: set, wanted: set, measured: set) -> None:
+        if wanted - in_file:
+            some = min(wanted - in_file, key=_sort_key)
+            raise UserError(
+                f"{len(wanted - in_file)} of {len(wanted)} images in the records are not in {self.annotation_file}, "
+                f"first id {some!r}: the records were made from another annotation file; remove them to have them "
+                f"written again"
+            )
+        if len(measured) < len(in_file):
+            LOGGER.warning(
+                "the records hold %d of the %d images of %s; the figures are over these %d images",
+                len(measured),
+                len(in_file),
+                self.annotation_file,
+                len(measured),
+            )
 
     def clear(self) -> None:
         """Forget all detections, so that the next epoch need not read the annotation file again."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.config import load_config
-from src.data.mindrecord import prepare_records
+from src.data.records import prepare_records
 from src.device import init_device, prepare_environment
 from src.evaluation.detector import build_evaluator, detect
 from src.evaluation.table import format_table

@@ -1,29 +1,30 @@
-"""Samples -> MindRecord files: whole or not at all, one writer (SPEC sections 7 and 10a)."""
+"""Samples -> MindRecord files: complete or not at all, one writer per folder."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import os
 import shutil
 import socket
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import Iterator, List
+from typing import Iterator, List, Optional, Tuple
 
 import numpy as np
 
 from src.data.coco import coco_json
-from src.data.fingerprint import write_note, write_unfinished
 from src.data.images import check_image, exif_orientation
-from src.data.record_files import FILES, all_files
+from src.data.records.files import FILES, all_files, record_files
+from src.data.records.ground_truth import MARK
+from src.data.records.manifest import annotation_entry, write_manifest, write_unfinished
 from src.data.sample import DataSet, Faults, Sample, fit_to_file
 from src.errors import UserError
-from src.log import LOGGER, progress, warn_once
-from src.output import write_json
+from src.locks import wait_lock
+from src.log import LOGGER, printable, progress, warn_once
+from src.output import OutputError, write_json, write_text
 
-# a write takes what comes first; one row at a time is half as fast, and memory must not grow with the images
+# rows are written in groups: one row at a time is half as fast, and memory must not grow with the images
 GROUP_ROWS, GROUP_BYTES = 128, 32 << 20
 SCHEMA = {
     "img_id": {"type": "int32", "shape": [1]},
@@ -33,51 +34,48 @@ SCHEMA = {
 
 
 @contextlib.contextmanager
-def only_one_converter(folder: str) -> Iterator[None]:
-    """Hold `folder` for this process; another that converts there is waited for. Ends with the process, however.
+def conversion_lock(folder: str) -> Iterator[None]:
+    """Hold `folder`, which is made where it is missing, for one conversion at a time; others wait.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be made or read.
     """
     try:
-        os.makedirs(folder, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
+        while True:
+            os.makedirs(folder, exist_ok=True)
+            lock = wait_lock(folder, f"waiting for another process that writes records in {folder}")
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(folder)
+                break
+            lock.release()  # the process that held it has removed the empty folder
     except OSError as error:
         raise UserError(f"mindrecord_dir: cannot write to {folder}: {error.strerror}") from None
     try:
-        _lock(descriptor, folder)
         yield
     finally:
-        os.close(descriptor)
         with contextlib.suppress(OSError):
             os.rmdir(folder)  # only where it is empty: a conversion that failed leaves nothing
+        lock.release()
 
 
-def _lock(descriptor: int, folder: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        LOGGER.info("waiting for another process that writes records in %s", folder)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        LOGGER.info("%s: this file system has no locks; start no second conversion there", folder)
-
-
-def _aside(folder: str) -> str:
-    """Where this process writes; what a killed one left there is removed by `_remove_left_overs`."""
+def _temporary_folder(folder: str) -> str:
+    """Where this process writes; `_remove_left_overs` removes what a killed one left there."""
     return os.path.join(folder, f".writing-{socket.gethostname()}-{os.getpid()}")
 
 
-def _remove_left_overs(folder: str) -> None:
-    """Folders of conversions that were killed on this machine."""
+def _remove_left_overs(folder: str, prefix: str) -> None:
+    """Folders of conversions that were killed on this machine, and files of records that earlier versions wrote."""
     for path in glob.glob(os.path.join(glob.escape(folder), f".writing-{socket.gethostname()}-*")):
         shutil.rmtree(path, ignore_errors=True)
+    for ending in (".origin.json", ".rows.npz"):
+        with contextlib.suppress(OSError):
+            os.remove(prefix + ending)
 
 
 def _check_room(folder: str, samples: List[Sample]) -> None:
     try:
-        os.makedirs(_aside(folder))
-        os.rmdir(_aside(folder))
+        os.makedirs(_temporary_folder(folder))
+        os.rmdir(_temporary_folder(folder))
     except OSError as error:
         raise UserError(f"mindrecord_dir: cannot write to {folder}: {error.strerror}") from None
     needed = int(sum(os.path.getsize(sample.path) for sample in samples) * 1.02) + 1024 * len(samples) + (1 << 20)
@@ -119,8 +117,8 @@ def _loaded(ids: List[int], samples: List[Sample], workers: int) -> Iterator[tup
                 result.cancel()
 
 
-class _Checked:
-    """What a conversion keeps of its images besides the rows: faults, broken images, sizes."""
+class _ImageChecks:
+    """What a conversion finds out about its images: faults, broken ones, sizes."""
 
     def __init__(self, most_bad: int, is_training: bool):
         self.most_bad, self.is_training = most_bad, is_training
@@ -136,7 +134,7 @@ class _Checked:
             self.bad.append((sample.path, reason))
             if len(self.bad) > self.most_bad:
                 raise UserError(
-                    f"broken image {sample.path}: {reason}; mend it, or allow some with "
+                    f"broken image {sample.path}: {reason}; repair or remove it, or allow some with "
                     f"--max_bad_images ({self.most_bad} now)"
                 )
             return None
@@ -148,51 +146,72 @@ class _Checked:
 
 
 def record_ids(samples: List[Sample]) -> tuple:
-    """(int32 ids of the rows, table back to the data set's own ids or None where they are the same)."""
-    own = [sample.image_id for sample in samples]
-    if all(isinstance(value, int) and -(2**31) <= value < 2**31 for value in own) and len(set(own)) == len(own):
-        return own, None
-    return list(range(len(own))), own
+    """int32 ids of the rows, and the data set's id of each, or None where they are the same."""
+    ids = [sample.image_id for sample in samples]
+    if all(isinstance(value, int) and -(2**31) <= value < 2**31 for value in ids) and len(set(ids)) == len(ids):
+        return ids, None
+    return list(range(len(ids))), ids
 
 
-def convert(cfg, data: DataSet, prefix: str, wanted: dict, annotation_file: str) -> None:
-    """Write records into a folder aside, then move them whole; the note with the fingerprint comes last.
+def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, annotation_file: Optional[str]) -> None:
+    """Write records into a temporary folder, then move them to their place; the manifest comes last.
 
     Args:
-        prefix: path of the files without their number.
-        wanted: the fingerprint.
-        annotation_file: "" for training; else the json that evaluation reads, written where the data set has none.
+        folder: `mindrecord_dir`, held by `conversion_lock`.
+        prefix: path of the files without their number, in `folder` or in a folder of it.
+        manifest: what is known of the records before: settings, data_path, fingerprint, sources, images.
+        annotation_file: None for training; else the json that evaluation compares with, which is written where it lies
+            next to the records.
 
     Raises:
         UserError: a broken image, no room, nothing left to write.
     """
-    folder, name = os.path.split(prefix)
-    _remove_left_overs(folder)
+    is_training = annotation_file is None
+    _remove_left_overs(folder, prefix)
     _check_room(folder, data.samples)
-    aside = _aside(folder)
-    checked = _Checked(cfg.max_bad_images, is_training=not annotation_file)
+    temporary = _temporary_folder(folder)
+    checked = _ImageChecks(cfg.max_bad_images, is_training)
     ids, table = record_ids(data.samples)
     try:
-        os.makedirs(aside)
-        count = _write(os.path.join(aside, name), _rows(ids, data, checked, cfg.num_parallel_workers))
+        os.makedirs(temporary)
+        temporary_prefix = os.path.join(temporary, os.path.basename(prefix))
+        count = _write(temporary_prefix, _rows(ids, data, checked, cfg.num_parallel_workers))
         if count == 0:
             raise UserError(f"{data.where}: no image is left to write")
+        rows = read_row_ids(temporary_prefix)
+        if len(rows) != count:
+            raise OSError(f"MindSpore kept {len(rows)} of {count} rows")
         for line in checked.faults.repaired_lines():
             warn_once(f"{data.where}: {line}")
-        if annotation_file and not data.annotation_file:
-            write_json(annotation_file, coco_json(data, ids, table, checked.sizes, list(cfg.classes)))
-        _report_bad(os.path.join(folder, f"bad_images_{'eval' if annotation_file else 'train'}.txt"), checked.bad)
+        names = [os.path.basename(path) for path in all_files(prefix)]
+        if annotation_file and os.path.dirname(annotation_file) == os.path.dirname(prefix):
+            names.append(os.path.basename(annotation_file))
+            content = coco_json(data, ids, table, checked.sizes, list(cfg.classes))
+            write_json(os.path.join(temporary, names[-1]), dict(content, info={"description": MARK}))
         write_unfinished(prefix)
-        for path in all_files(prefix):
-            os.replace(os.path.join(aside, os.path.basename(path)), path)
-        write_note(prefix, {"fingerprint": wanted, "count": count, "ids": table, "annotation_file": annotation_file})
-    except OSError as error:
-        raise UserError(f"mindrecord_dir: writing {prefix}* failed: {error.strerror or error}") from None
+        bad_images = f"bad_images_{'train' if is_training else 'eval'}.txt"
+        _report_bad(os.path.join(os.path.dirname(prefix), bad_images), checked.bad)
+        for name in names:
+            os.replace(os.path.join(temporary, name), os.path.join(os.path.dirname(prefix), name))
+        entry = annotation_entry(annotation_file, prefix) if annotation_file else None
+        write_manifest(prefix, dict(manifest, count=count, rows=rows.tolist(), ids=table, annotation_file=entry))
+    except (OSError, OutputError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"mindrecord_dir: writing {prefix}* failed: {reason}") from None
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _rows(ids: List[int], data: DataSet, checked: _Checked, workers: int) -> Iterator[dict]:
+def read_row_ids(prefix: str) -> np.ndarray:
+    """img_id of every row, int64 [rows], in the order of the files."""
+    import mindspore.dataset as ds
+
+    rows = ds.MindDataset(record_files(prefix)[0], ["img_id"], shuffle=False).batch(1000)
+    batches = [batch[0].ravel() for batch in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)]
+    return np.concatenate(batches).astype(np.int64)
+
+
+def _rows(ids: List[int], data: DataSet, checked: _ImageChecks, workers: int) -> Iterator[dict]:
     for img_id, sample, (content, size, orientation, reason) in _loaded(ids, data.samples, max(workers, 1)):
         boxes = checked.boxes(img_id, sample, size, orientation, reason)
         if boxes is not None:
@@ -227,10 +246,9 @@ def _write(path: str, rows: Iterator[dict]) -> int:
     return count
 
 
-def _report_bad(path: str, bad: list) -> None:
-    if os.path.exists(path):
+def _report_bad(path: str, bad: List[Tuple[str, str]]) -> None:
+    with contextlib.suppress(FileNotFoundError):
         os.remove(path)
     if bad:
-        with open(path, "w", encoding="utf-8") as handle:
-            handle.writelines(f"{name}: {reason}\n" for name, reason in bad)
+        write_text(path, "".join(f"{printable(name)}: {reason}\n" for name, reason in bad))
         LOGGER.warning("%d broken images were left out, listed in %s", len(bad), path)
