@@ -42,14 +42,18 @@ def main(argv) -> int:
     setup_logging(None if cfg.only_create_dataset else cfg.output_path, rank, size)
 
     # 3. records
-    from src.data.records import prepare_records
+    from src.data.records import missing_evaluation_set, prepare_records
 
+    missing = missing_evaluation_set(cfg)
+    if cfg.run_eval and missing:
+        raise UserError(f"run_eval: there is no evaluation set: no such file or folder: {missing}")
     records = prepare_records(cfg, is_training=True, ranks=ranks)
     eval_records = None
-    if cfg.run_eval or cfg.only_create_dataset:
+    if cfg.run_eval or (cfg.only_create_dataset and not missing):
         eval_records = prepare_records(cfg, is_training=False, ranks=ranks)
     if cfg.only_create_dataset:
-        LOGGER.info("only_create_dataset: done, %d training images", records.count)
+        evaluation = f"{eval_records.count} evaluation images" if eval_records else f"no evaluation set ({missing})"
+        LOGGER.info("only_create_dataset: done, %d training images, %s", records.count, evaluation)
         return 0
     from src.data.pipeline import TrainingData
 

@@ -131,18 +131,20 @@ def write_manifest(prefix: str, content: dict) -> None:
     write_json(manifest_path(prefix), dict(content, version=VERSION, sizes=sizes))
 
 
-def annotation_entry(path: str, prefix: str) -> dict:
+def annotation_entry(path: str, prefix: str, data_path: str) -> dict:
     """An annotation file in a manifest: its name where it lies next to the records, which may be moved, else its path;
     and its checksum where it was written by the conversion."""
     if os.path.dirname(path) != os.path.dirname(prefix):
-        return {"path": path}
+        return {"path": portable_path(path, data_path)}
     return {"path": os.path.basename(path), "sha256": file_checksum(path)}
 
 
-def annotation_path(manifest: dict, prefix: str) -> str:
+def annotation_path(manifest: dict, prefix: str, data_path: str) -> str:
     """Path of the annotation file that evaluation compares with, "" for training records."""
     entry = manifest["annotation_file"]
-    return os.path.join(os.path.dirname(prefix), entry["path"]) if entry else ""
+    if not entry:
+        return ""
+    return os.path.join(os.path.dirname(prefix) if "sha256" in entry else os.path.abspath(data_path), entry["path"])
 
 
 def outdated_because(prefix: str, manifest: dict, cfg) -> str:
@@ -154,7 +156,7 @@ def outdated_because(prefix: str, manifest: dict, cfg) -> str:
         return "record files are missing"
     entry = manifest["annotation_file"]
     try:
-        if entry and "sha256" in entry and file_checksum(annotation_path(manifest, prefix)) != entry["sha256"]:
+        if entry and "sha256" in entry and file_checksum(annotation_path(manifest, prefix, "")) != entry["sha256"]:
             return "their annotation file was changed"
     except OSError:
         return "their annotation file is missing"

@@ -89,13 +89,15 @@ def prepare_records(cfg, is_training: bool, ranks: Ranks = Ranks()) -> RecordSet
     prefix = next((path for host, path in told if host == socket.gethostname()), told[0][1])
     lock = found[1] if found else _reader_lock(prefix)
     manifest = read_manifest(prefix)
-    return _ours(prefix, manifest, lock) if manifest else _foreign(cfg, prefix, is_training, lock)
+    return _ours(cfg, prefix, manifest, lock) if manifest else _foreign(cfg, prefix, is_training, lock)
 
 
-def _ours(prefix: str, manifest: dict, lock: Lock) -> RecordSet:
+def _ours(cfg, prefix: str, manifest: dict, lock: Lock) -> RecordSet:
     ids = None if manifest["ids"] is None else dict(enumerate(manifest["ids"]))
     rows = np.array(manifest["rows"], np.int64)
-    return RecordSet(record_files(prefix), manifest["count"], rows, ids, annotation_path(manifest, prefix), lock)
+    return RecordSet(
+        record_files(prefix), manifest["count"], rows, ids, annotation_path(manifest, prefix, cfg.data_path), lock
+    )
 
 
 def _name(is_training: bool) -> str:
@@ -285,6 +287,14 @@ def _check_labels(prefix: str, num_classes: int) -> None:
                 f"mindrecord_dir: {prefix}* hold class {label}, but num_classes is {num_classes}: they were made for "
                 f"another class list; remove them to have them written again"
             )
+
+
+def missing_evaluation_set(cfg) -> str:
+    """The file or folder without which there is nothing to evaluate on, "" where it exists (or records do)."""
+    settings = record_settings(cfg, is_training=False)
+    path = os.path.join(os.path.abspath(cfg.data_path), settings.get("annotations") or settings["folder"])
+    records = record_files(next(_prefixes(cfg, is_training=False)))[0]
+    return "" if os.path.exists(path) or os.path.exists(records) else path
 
 
 def check_images_exist(data: DataSet) -> None:

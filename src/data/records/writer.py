@@ -193,7 +193,7 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
         _report_bad(os.path.join(os.path.dirname(prefix), bad_images), checked.bad)
         for name in names:
             os.replace(os.path.join(temporary, name), os.path.join(os.path.dirname(prefix), name))
-        entry = annotation_entry(annotation_file, prefix) if annotation_file else None
+        entry = annotation_entry(annotation_file, prefix, cfg.data_path) if annotation_file else None
         write_manifest(prefix, dict(manifest, count=count, rows=rows.tolist(), ids=table, annotation_file=entry))
     except (OSError, OutputError) as error:
         reason = getattr(error, "strerror", None) or error
