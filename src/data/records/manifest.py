@@ -18,7 +18,8 @@ from src.output import write_json
 
 VERSION = 3
 """Of the converter: a change of its rules makes new records."""
-_KEYS = set("version settings data_path fingerprint sources given images sizes count rows ids annotation_file".split())
+_KEYS = set("version settings data_path fingerprint sources given images bad_images".split())
+_KEYS |= set("sizes count rows ids annotation_file".split())
 
 
 def manifest_path(prefix: str) -> str:
@@ -69,9 +70,7 @@ def file_checksum(path: str) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(
-    settings: dict, sources: Sequence[str], images: Sequence[str], max_bad_images: int, data_path: str
-) -> Dict[str, str]:
+def fingerprint(settings: dict, sources: Sequence[str], images: Sequence[str], data_path: str) -> Dict[str, str]:
     """Short texts, one for each thing whose change makes new records.
 
     Args:
@@ -94,7 +93,6 @@ def fingerprint(
         "converter version": str(VERSION),
         "annotation files": contents.hexdigest(),
         "image files": stats.hexdigest(),
-        "max_bad_images": str(max_bad_images),
         "names in the folders": listing.hexdigest(),
     }
 
@@ -123,9 +121,9 @@ def write_manifest(prefix: str, content: dict) -> None:
     """Write the manifest of records that are complete and in their place.
 
     Args:
-        content: settings, data_path, fingerprint, sources, given (annotation files of the user), images, count, rows
-            (img_id of each row, in the order of the files), ids (the data set's id of each img_id, or None where they
-            are the same) and annotation_file.
+        content: settings, data_path, fingerprint, sources, given (annotation files of the user), images,
+            bad_images (how many were left out), count, rows (img_id of each row, in the order of the files), ids (the
+            data set's id of each img_id, or None where they are the same) and annotation_file.
     """
     sizes = [os.path.getsize(path) for path in all_files(prefix)]
     write_json(manifest_path(prefix), dict(content, version=VERSION, sizes=sizes))
@@ -154,6 +152,8 @@ def outdated_because(prefix: str, manifest: dict, cfg) -> str:
             return "a record file has another size than when it was written"
     except OSError:
         return "record files are missing"
+    if manifest["bad_images"] > cfg.max_bad_images:
+        return f"{manifest['bad_images']} broken images were left out, max_bad_images is {cfg.max_bad_images}"
     entry = manifest["annotation_file"]
     try:
         if entry and "sha256" in entry and file_checksum(annotation_path(manifest, prefix, "")) != entry["sha256"]:
@@ -163,9 +163,7 @@ def outdated_because(prefix: str, manifest: dict, cfg) -> str:
     if entry and given_annotation_files(cfg) != manifest["given"]:
         return "another file lies at voc_json"
     try:
-        now = fingerprint(
-            manifest["settings"], manifest["sources"], manifest["images"], cfg.max_bad_images, cfg.data_path
-        )
+        now = fingerprint(manifest["settings"], manifest["sources"], manifest["images"], cfg.data_path)
     except OSError as error:
         return f"a file that they were made from cannot be read: {error.filename}"
     changed = [key for key, value in now.items() if manifest["fingerprint"].get(key) != value]

@@ -156,9 +156,7 @@ def _convert(cfg, is_training: bool) -> Tuple[str, Lock]:
         "given": given,
         "images": [portable_path(sample.path, cfg.data_path) for sample in data.samples],
     }
-    manifest["fingerprint"] = fingerprint(
-        settings, manifest["sources"], manifest["images"], cfg.max_bad_images, cfg.data_path
-    )
+    manifest["fingerprint"] = fingerprint(settings, manifest["sources"], manifest["images"], cfg.data_path)
     with conversion_lock(folder):
         found = _find(cfg, is_training)  # another run may have written them while this one waited
         if found:

@@ -15,7 +15,7 @@ import numpy as np
 
 from src.data.coco import coco_json
 from src.data.images import check_image, exif_orientation
-from src.data.records.files import FILES, all_files, record_files
+from src.data.records.files import FILES, IncompleteRecords, all_files, count_rows, record_files
 from src.data.records.ground_truth import MARK
 from src.data.records.manifest import annotation_entry, write_manifest, write_unfinished
 from src.data.sample import DataSet, Faults, Sample, fit_to_file
@@ -165,6 +165,7 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
 
     Raises:
         UserError: a broken image, no room, nothing left to write.
+        OutputError: the disk is full, say; records that were there before are as they were.
     """
     is_training = annotation_file is None
     _remove_left_overs(folder, prefix)
@@ -178,9 +179,7 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
         count = _write(temporary_prefix, _rows(ids, data, checked, cfg.num_parallel_workers))
         if count == 0:
             raise UserError(f"{data.where}: no image is left to write")
-        rows = read_row_ids(temporary_prefix)
-        if len(rows) != count:
-            raise OSError(f"MindSpore kept {len(rows)} of {count} rows")
+        rows = _rows_as_written(temporary_prefix, count)
         for line in checked.faults.repaired_lines():
             warn_once(f"{data.where}: {line}")
         names = [os.path.basename(path) for path in all_files(prefix)]
@@ -194,12 +193,26 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
         for name in names:
             os.replace(os.path.join(temporary, name), os.path.join(os.path.dirname(prefix), name))
         entry = annotation_entry(annotation_file, prefix, cfg.data_path) if annotation_file else None
-        write_manifest(prefix, dict(manifest, count=count, rows=rows.tolist(), ids=table, annotation_file=entry))
+        known = {"count": count, "rows": rows.tolist(), "ids": table, "bad_images": len(checked.bad)}
+        write_manifest(prefix, dict(manifest, **known, annotation_file=entry))
     except (OSError, OutputError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"mindrecord_dir: writing {prefix}* failed: {reason}") from None
+        raise OutputError(
+            f"mindrecord_dir: writing {prefix}* failed: {getattr(error, 'strerror', None) or error} "
+            f"({shutil.disk_usage(folder).free} bytes are free)"
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rows_as_written(prefix: str, count: int) -> np.ndarray:
+    """`read_row_ids` of records that were just written: MindSpore says little about a write that failed."""
+    try:
+        kept = count_rows(prefix)
+    except IncompleteRecords as error:
+        raise OSError(f"the files are incomplete: {error}") from None
+    if kept != count:
+        raise OSError(f"{kept} of {count} rows arrived")
+    return read_row_ids(prefix)
 
 
 def read_row_ids(prefix: str) -> np.ndarray:
@@ -242,7 +255,10 @@ def _write(path: str, rows: Iterator[dict]) -> int:
         if count:
             writer.commit()
     except RuntimeError as error:
-        raise OSError(str(error).strip().splitlines()[0]) from None
+        # MindSpore's first line says where it failed; the line that begins with a reason comes later, or not at all
+        lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+        reason = [line for line in lines if "Error Message" not in line and "Exception thrown" not in line]
+        raise OSError(reason[0] if reason else lines[0]) from None
     return count
 
 
