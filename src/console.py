@@ -1,4 +1,4 @@
-"""Standard output and standard error that can go away: the reader ends (`| head`), the terminal closes, a disk is full."""
+"""Standard output and standard error that can go away: their reader ends, the terminal closes, a disk is full."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ class Stream:
         stream: what it writes to.
         raises: a write after the error raises that error again; otherwise it is ignored.
 
-    error: the first write error, or None.
+    error: the first write error, or None; log_only: it met a line of the log, which may be lost.
     """
 
     def __init__(self, stream, raises: bool):
         self._stream, self._raises = stream, raises
         self.error: Optional[OSError] = None
+        self.log_only = False
 
     def write(self, text: str) -> int:
         try:

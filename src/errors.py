@@ -97,10 +97,9 @@ def _run(main, argv, stdout) -> tuple:
         else:
             traceback.print_exc()
             line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _several() else ""
-    was_lost = stdout.error is not None  # lines of the log only: printed results would have raised
     with contextlib.suppress(OSError):
         stdout.flush()
-    if status == 0 and stdout.error is not None and not was_lost:
+    if status == 0 and stdout.error is not None and not stdout.log_only:  # argparse catches what its help raises
         return _stdout_status(stdout)
     if status == 0 and _lost:
         return 1, "; ".join(_lost.values())

@@ -103,7 +103,7 @@ class _Console(logging.StreamHandler):
             tqdm.write(self.format(record), file=self.stream)
             self.flush()
         except OSError as error:
-            self._works = False
+            self._works, self.stream.log_only = False, True
             line = f"standard output cannot be written any more ({error.strerror}); the program goes on"
             print(line, file=sys.stderr, flush=True)
             LOGGER.warning("%s", line)

@@ -22,11 +22,11 @@ def test_the_scale_halves_and_grows_again():
     for _ in range(GROWS_AFTER - 1):
         scale.stepped(False)
     assert scale.state == [256, GROWS_AFTER - 1, 0]
-    saved = scale.state
-    for scale in (scale, LossScale(1024)):
-        scale.restore(saved)
-        scale.stepped(False)
-        assert scale.state == [512, 0, 0]
+    resumed = LossScale(1024)
+    resumed.restore(scale.state)
+    for one in (scale, resumed):
+        one.stepped(False)
+        assert one.state == [512, 0, 0]
     for _ in range(3 * GROWS_AFTER):
         scale.stepped(False)
     assert scale.value == 1024  # never above where it started
