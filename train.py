@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -16,6 +17,7 @@ import yaml
 from src.config import learning_rate_advice, load_config
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
+from src.locks import hold_folder
 from src.log import LOGGER, setup_logging
 from src.output import atomic_write
 from src.preflight import check_training, find_resume, room_for_checkpoints, writable_folder
@@ -23,6 +25,11 @@ from src.stop import Stop
 
 
 def main(argv) -> int:
+    with contextlib.ExitStack() as held:
+        return train(argv, held)
+
+
+def train(argv, held: contextlib.ExitStack) -> int:
     # 1. configuration, and all that can be known before anything starts
     cfg = load_config(argv)
     check_launch(cfg)
@@ -39,6 +46,10 @@ def main(argv) -> int:
     # 2. device
     ranks = init_device(cfg)
     rank, size = ranks.rank, ranks.size
+    if not cfg.only_create_dataset:
+        if rank == 0:  # before anything of an earlier run is touched, also its logs
+            held.enter_context(hold_folder(cfg.output_path, "training"))
+        ranks.wait()
     setup_logging(None if cfg.only_create_dataset else cfg.output_path, rank, size)
 
     # 3. records
