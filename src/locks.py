@@ -24,10 +24,14 @@ class Lock:
 
     def __init__(self, descriptor: Optional[int]):
         self._descriptor = descriptor
+        self._passing = ""  # path of a lock file that is removed with the lock
 
     def release(self) -> None:
         """Let others have it."""
         if self._descriptor is not None:
+            if self._passing and _is_file(self._descriptor, self._passing):
+                with contextlib.suppress(OSError):
+                    os.remove(self._passing)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -60,18 +64,29 @@ def wait_lock(path: str, waiting: str, shared: bool = False) -> Lock:
 
 
 def _take(path: str, shared: bool, wait: bool) -> Optional[Lock]:
-    descriptor = _open(path, shared)
-    if descriptor is None:
-        return Lock(None)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        LOGGER.info("%s: this file system has no locks; use its folder from one process at a time", path)
-    return Lock(descriptor)
+    while True:
+        descriptor = _open(path, shared)
+        if descriptor is None:
+            return Lock(None)
+        try:
+            fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:
+            LOGGER.info("%s: this file system has no locks; use its folder from one process at a time", path)
+            return Lock(descriptor)
+        if _is_file(descriptor, path):
+            return Lock(descriptor)
+        os.close(descriptor)  # its holder removed the file between our opening and locking it
+
+
+def _is_file(descriptor: int, path: str) -> bool:
+    """`path` still names the file that is open."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    return False
 
 
 def _open(path: str, shared: bool) -> Optional[int]:
@@ -89,7 +104,7 @@ def _open(path: str, shared: bool) -> Optional[int]:
 
 
 def hold_folder(folder: str, what: str, key: str = "output_path") -> Lock:
-    """Hold a folder that exists for one program: `.{what}.lock` in it says who holds it.
+    """Hold a folder that exists for one program: `.{what}.lock` in it says who holds it, until `release`.
 
     Args:
         what: the kind of program, "training" say; programs of different kinds may share a folder.
@@ -109,6 +124,7 @@ def hold_folder(folder: str, what: str, key: str = "output_path") -> Lock:
             f"--{key}, or wait until it ends"
         )
     _sign(lock)
+    lock._passing = path
     return lock
 
 

@@ -21,6 +21,7 @@ FREE = {
     "ranks",
     "stop",
     "output",
+    "video",
     "locks",
 }
 
