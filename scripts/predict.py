@@ -162,19 +162,17 @@ def detect(files: list, folder: str, predictor, found: Found, drawings: Drawings
             target = paths.path(path, ".mp4" if is_video(path) else ".png" if extension == ".png" else ".jpg")
             try:
                 (detect_video if is_video(path) else detect_picture)(path, target, predictor, found, drawings)
-                renamed += [f"{path} as {os.path.basename(target)}"] * (not _has_stem(target, path))
+                name = os.path.basename(target)
+                if not name.startswith(os.path.splitext(os.path.basename(path))[0] + "."):
+                    renamed.append(f"{os.path.basename(path)[:60]} as {name[-60:]}")
             except UserError as error:
                 LOGGER.warning("%s", error)
                 failed.append(path)
             bar.update()
     if renamed:
         first = shown(", ".join(renamed[:3]))
-        LOGGER.info("%d drawings got another name, because theirs was taken: %s", len(renamed), first)
+        LOGGER.info("drawings under another name, because theirs was taken: %d (%s)", len(renamed), first)
     return failed
-
-
-def _has_stem(target: str, path: str) -> bool:
-    return os.path.splitext(os.path.basename(target))[0] == os.path.splitext(os.path.basename(path))[0]
 
 
 def save(found: Found, path: str, drawings: Drawings) -> None:
@@ -239,7 +237,9 @@ def run(files: list, folder: str, predictor) -> int:
         f"{len(files) - len(unread)} of {len(files)} files, {len(found.images)} pictures in "
         f"{time.time() - start:.1f} s: {len(found.annotations)} detections{f' ({kinds})' if kinds else ''}"
     )
-    print(f"{drawings.count} drawings and {'no ' if lost else ''}{RESULT}: {shown(folder)}")
+    tried = drawings.count + len(drawings.failed)
+    state = "" if lost is None else "an older " if os.path.isfile(os.path.join(folder, RESULT)) else "no "
+    print(f"{drawings.count} of {tried} drawings and {state}{RESULT}: {shown(folder)}")
     faults = [str(error) for error in (lost, drawings.error()) if error]
     missing = bool(faults)
     if unread:

@@ -160,7 +160,8 @@ class DrawingPaths:
 
     def path(self, original: str, extension: str) -> str:
         """The path for the drawing of an original file."""
-        stem = os.path.splitext(os.path.basename(original))[0]
+        stem, ending = os.path.splitext(os.path.basename(original))
+        stem += ending * ending[1:].isdigit()  # the end of a date
         number = self._numbers.get((stem, extension), 0)
         while True:
             number += 1

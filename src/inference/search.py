@@ -39,6 +39,8 @@ def find_files(places: Sequence[str], output: str = "") -> List[str]:
     search = _Search(output)
     for place in places:
         search.add(place)
+    if not search.files:
+        search.refuse(f"nothing to detect on in {shown(', '.join(places))}")
     if search.left_out:
         LOGGER.info("%s", search.summary())
     return search.files
@@ -53,22 +55,25 @@ class _Search:
         self._reached = 0
 
     def add(self, place: str) -> None:
-        """All files of a place."""
+        """All files of a place.
+
+        Raises:
+            UserError: it holds none. Drawings that are left out count, as a shell's `*` names those of an earlier run.
+        """
         self._reached = 0
         if os.path.isfile(place):
-            self._take(place)
-            what = "not detected on:"
+            self._named(place)
         elif os.path.isdir(place):
             self._folder(place)
-            what = "no picture or video in the folder"
         else:
             self._pattern(place)
-            what = "no such file, folder or pattern:"
         if not self._reached:
-            raise UserError(
-                f"{what} {shown(place)} (read are {', '.join(PICTURES + VIDEOS)})"
-                + (f"; {self.summary()}" if self.left_out else "")
-            )
+            what = "no picture or video in the folder" if os.path.isdir(place) else "no such file, folder or pattern:"
+            self.refuse(f"{what} {shown(place)} (read are {', '.join(PICTURES + VIDEOS)})")
+
+    def refuse(self, reason: str) -> None:
+        """Raise a UserError that says what is left out, too."""
+        raise UserError(reason + (f"; {self.summary()}" if self.left_out else ""))
 
     def summary(self) -> str:
         """The line about what is left out."""
@@ -86,12 +91,20 @@ class _Search:
     def _leave(self, kind: str, path: str) -> None:
         self.left_out.setdefault(kind, []).append(shown(os.path.basename(path)))
 
+    def _named(self, path: str) -> None:
+        """A file that was named as a place."""
+        if path.endswith(".json") and self._output == os.path.dirname(os.path.realpath(path)):
+            self._leave("in the output folder", path)
+            self._reached += 1
+        else:
+            self._take(path)
+
     def _take(self, path: str) -> None:
-        """A file that is a picture or video, or was named."""
+        """A picture or video."""
+        self._reached += 1
         if is_drawing(path):
             self._leave("drawings of this program", path)
             return
-        self._reached += 1
         real = os.path.realpath(path)
         if real not in self._known:
             self._known.add(real)
@@ -118,6 +131,7 @@ class _Search:
         for path in sorted(glob.glob(pattern, recursive=True)):
             if self._hides(base) and _lies_in(os.path.realpath(path), self._output):
                 if os.path.isfile(path):
+                    self._reached += 1
                     self._leave("in the output folder", path)
             elif not os.path.isdir(path):
                 self._found(path)
