@@ -104,8 +104,11 @@ def _checked(row, where: str) -> tuple:
         row["image_id"]
     except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(f"{where} is no detection with image_id, category_id, bbox and score") from None
-    if len(box) != 4 or not all(map(math.isfinite, [*box, score])):
-        raise UserError(f"{where}: bbox must be four finite numbers and score one, got {row['bbox']}, {row['score']}")
+    if len(box) != 4 or not all(math.isfinite(value) and abs(value) < 1e9 for value in (*box, score)):
+        raise UserError(
+            f"{where}: bbox must be four numbers below 1e9 and score one, got {str(row['bbox'])[:80]}, "
+            f"{str(row['score'])[:20]}"
+        )
     return box, score, category if isinstance(category, (int, float, str)) else shown(category)
 
 
