@@ -91,7 +91,7 @@ def main(argv) -> int:
     parser.add_argument("--statistics", type=int, default=300, help="samples that the matching figures come from")
     options, rest = parser.parse_known_args(argv)
     if min(options.count, options.statistics) < 1 or options.epoch < 0:
-        parser.error("--count and --statistics must be at least 1, --epoch at least 0")
+        raise UserError("--count and --statistics must be at least 1, --epoch at least 0")
     cfg = load_config(rest)
     setup_logging()
     Stop().install()
