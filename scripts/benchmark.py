@@ -10,7 +10,6 @@ Python that has it. --work is a folder for data that is drawn (600 MB for all).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -42,8 +41,10 @@ from src.config import load_config  # noqa: E402
 from src.data.images import check_image  # noqa: E402
 from src.data.transforms import encode_targets  # noqa: E402
 from src.device import prepare_environment  # noqa: E402
-from src.errors import run_main  # noqa: E402
+from src.errors import UserError, run_main  # noqa: E402
 from src.log import setup_logging  # noqa: E402
+from src.output import write_json  # noqa: E402
+from src.preflight import writable_folder  # noqa: E402
 
 SCALING = (0.1, 0.2)
 
@@ -219,8 +220,12 @@ def main(argv) -> int:
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
-        parser.error(f"unknown part '{unknown[0]}'; there are {', '.join(PARTS)}")
-    os.makedirs(options.work, exist_ok=True)
+        raise UserError(f"unknown part '{unknown[0]}'; there are {', '.join(PARTS)}")
+    if options.json and os.path.isdir(options.json):
+        raise UserError(f"--json: {options.json} is a folder; name the file to write")
+    if options.json:
+        writable_folder(os.path.dirname(os.path.abspath(options.json)), "json")
+    writable_folder(options.work, "work")
     setup_logging()
     prepare_environment()
     table = Table()
@@ -229,10 +234,8 @@ def main(argv) -> int:
     for part in options.parts or [name for name in PARTS if name != "growth"]:
         PARTS[part](table, options)
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as handle:
-            json.dump(
-                {"cores": os.cpu_count(), "python": platform.python_version(), "rows": table.rows}, handle, indent=1
-            )
+        figures = {"cores": os.cpu_count(), "python": platform.python_version(), "rows": table.rows}
+        write_json(options.json, figures, indent=1)
     return 0
 
 

@@ -22,6 +22,7 @@ FREE = {
     "ranks",
     "stop",
     "output",
+    "video",
     "locks",
 }
 
