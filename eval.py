@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from src.config import checkpoint_file, load_config
+from src.config import checkpoint_file, load_config, log_notes
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import run_main
 from src.log import LOGGER, setup_logging
@@ -24,6 +24,8 @@ def main(argv) -> int:
     prepare_environment()
     ranks = init_device(cfg)
     setup_logging(None, ranks.rank, ranks.size)
+    if ranks.rank == 0:
+        log_notes(cfg, LOGGER.warning)
 
     from src.data.mindrecord import prepare_records
     from src.data.pipeline import image_reader

@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from src import PACKAGES, no_package
+from src.streams import use_utf8_streams
 
 
 class UserError(Exception):
@@ -32,6 +33,7 @@ def run_main(main, argv=None) -> int:
     bug and keeps its traceback. With several ranks the last line names rank and cause, and all ranks end: one
     that left quietly would leave the others waiting for it for ever.
     """
+    use_utf8_streams()
     argv = sys.argv[1:] if argv is None else argv
     status, line = 1, ""
     try:

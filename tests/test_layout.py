@@ -22,6 +22,7 @@ FREE = {
     "stop",
     "output",
     "locks",
+    "streams",
 }
 
 
