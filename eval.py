@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 
-from src.config import checkpoint_file, load_config
+from src.config import checkpoint_file, load_config, log_notes
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import run_main
 from src.locks import hold_folder
@@ -31,6 +31,8 @@ def evaluate(argv, held: contextlib.ExitStack) -> int:
     prepare_environment()
     ranks = init_device(cfg)
     setup_logging(None, ranks.rank, ranks.size)
+    if ranks.rank == 0:
+        log_notes(cfg, LOGGER.warning)
 
     from src.data.pipeline import image_reader
     from src.data.records import prepare_records

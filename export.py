@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import sys
 
-from src.config import checkpoint_file, data_file, load_config
+from src.config import checkpoint_file, data_file, load_config, log_notes
 from src.device import init_device, prepare_environment
 from src.errors import UserError, run_main
-from src.log import setup_logging
+from src.log import LOGGER, setup_logging
 
 COMPARED = 4
 
@@ -52,6 +52,7 @@ def main(argv) -> int:
     setup_logging()
     prepare_environment()
     init_device(cfg)
+    log_notes(cfg, LOGGER.warning)
 
     from src.inference.detectors import build_inference
     from src.models.build import build_model

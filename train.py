@@ -14,7 +14,7 @@ import src  # noqa: F401
 import numpy as np
 import yaml
 
-from src.config import learning_rate_advice, load_config
+from src.config import learning_rate_advice, load_config, log_notes
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.locks import hold_folder
@@ -51,6 +51,8 @@ def train(argv, held: contextlib.ExitStack) -> int:
             held.enter_context(hold_folder(cfg.output_path, "training"))
         ranks.wait()
     setup_logging(None if cfg.only_create_dataset else cfg.output_path, rank, size)
+    if rank == 0:
+        log_notes(cfg, LOGGER.warning, for_training=not cfg.only_create_dataset)
 
     # 3. records
     from src.data.records import missing_evaluation_set, prepare_records
@@ -100,11 +102,11 @@ def train(argv, held: contextlib.ExitStack) -> int:
         cfg.lr * cfg.lr_end_rate,
         cfg.lr,
         cfg.warmup_epochs,
-        cfg.pre_trained_epoch_size + cfg.epoch_size,
+        cfg.epoch_size,
         data.steps,
     )
-    rates = rates[int(cfg.pre_trained_epoch_size * data.steps) :]
     step = build_train_step(model, cfg, rates, ranks)
+    step.start_at(cfg.pre_trained_epoch_size * data.steps)
     if cfg.compile_cache and cfg.device_target == "CPU" and not ranks.outside_graph:
         from src.compile_cache import compile_cache
 
@@ -118,7 +120,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
     from src.training.run_state import RunState, figures_config
 
     source = ""
-    state = RunState(steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
+    state = RunState(cfg.pre_trained_epoch_size, steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
     if resumes:
         state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
         LOGGER.info(

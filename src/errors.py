@@ -9,7 +9,7 @@ import traceback
 from typing import Dict
 
 from src import PACKAGES, no_package
-from src.console import PIPE_STATUS, guarded_streams
+from src.console import PIPE_STATUS, guarded_streams, use_utf8_streams
 
 # the machine's state, not a bug of ours
 _ENVIRONMENT = {
@@ -64,6 +64,7 @@ def run_main(main, argv=None) -> int:
     last line names rank and cause, and all ranks end: one that left quietly would leave the others waiting for it for
     ever.
     """
+    use_utf8_streams()
     argv = sys.argv[1:] if argv is None else argv
     _lost.clear()
     with guarded_streams() as stdout:

@@ -31,7 +31,7 @@ def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) 
         LOGGER.removeHandler(handler)
         handler.close()
     prefix = "%(asctime)s " + (f"[{rank}] " if size > 1 else "")
-    formatter = logging.Formatter(prefix + "%(levelname)s %(message)s", "%H:%M:%S")
+    formatter = _Formatter(prefix + "%(levelname)s %(message)s", "%H:%M:%S")
     console = _Console(sys.stdout)
     console.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     handlers = [console]
@@ -52,8 +52,12 @@ def append_json_line(path: str, record: dict) -> None:
 
 
 def printable(text) -> str:
-    """Text that any terminal or file takes: JSON may hold halves of characters."""
-    return str(text).encode("utf-8", "backslashreplace").decode()
+    """Text that any terminal or file takes: JSON may hold halves of characters, and under LC_ALL=C the bytes of a
+    command line or a path arrive as surrogates; those that are UTF-8 become characters again."""
+    try:
+        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def warn_once(line: str) -> None:
@@ -89,6 +93,13 @@ class _LogLines:
 
     def flush(self) -> None:
         """Nothing is held back."""
+
+
+class _Formatter(logging.Formatter):
+    """Lines that every terminal and file takes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _Console(logging.StreamHandler):

@@ -26,7 +26,8 @@ def checkpoint_bytes(cfg) -> int:
 def room_for_checkpoints(cfg) -> int:
     """Bytes that a run will still write at most: checkpoints kept, the best, the one being written, less what lies
     there of the run that it resumes. Each machine has its own ranks' in `output_path`, or all share it."""
-    saved = -(-cfg.epoch_size // cfg.save_checkpoint_epochs)
+    every = cfg.save_checkpoint_epochs
+    saved = -(-cfg.epoch_size // every) - cfg.pre_trained_epoch_size // every
     files = min(saved, cfg.keep_checkpoint_max) * (cfg.device_num if cfg.run_distribute else 1)
     files += int(cfg.run_eval and cfg.save_best_ckpt) + (cfg.device_num if cfg.run_distribute else 1)
     held = glob.glob(os.path.join(glob.escape(cfg.output_path), "ckpt_*[0-9]", "*.ckpt")) if cfg.resume else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mindspore import dtype as mstype
 from mindspore import nn
 
+from src.config import check_network
 from src.errors import UserError
 from src.log import LOGGER
 from src.models.convolution import use_operators
@@ -22,19 +23,12 @@ def build_model(cfg) -> nn.Cell:
     """The network of a config with SPEC's initial weights: images [B, 3, H, W] -> (pred_loc, pred_label).
 
     Raises:
-        UserError: unknown `model_name`, or `steps` that are not the network's strides.
+        UserError: unknown `model_name`, or keys that contradict the network (`src.config.check_network`).
     """
-    if cfg.model_name not in BACKBONES:
-        raise UserError(f"model_name: unknown model '{cfg.model_name}', known are {sorted(BACKBONES)}")
+    check_network(cfg)
     extractor = FeatureExtractor(
         BACKBONES[cfg.model_name](cfg.backbone_padding == "symmetric"), cfg.extras_out_channels[0]
     )
-    if tuple(cfg.steps) != extractor.strides:
-        raise UserError(
-            f"steps: {cfg.model_name} has strides {list(extractor.strides)}, the config says {list(cfg.steps)}"
-        )
-    if len(set(cfg.num_default)) != 1:
-        raise UserError(f"num_default: the shared head has one number of boxes for all levels, got {cfg.num_default}")
     head = MultiBoxHead(
         cfg.num_classes, cfg.num_default[0], len(cfg.steps), cfg.num_addition_layers, cfg.extras_out_channels[0]
     )

@@ -71,6 +71,10 @@ class TrainStep(nn.Cell):
         """A context manager that the first call, which compiles, runs in."""
         self._compiling = context
 
+    def start_at(self, step: int) -> None:
+        """The next step is number `step` of the schedule, from 0; to be called before the first one."""
+        self.update.global_step.set_data(Tensor(np.array([step], np.int32)))
+
     @property
     def parts(self) -> tuple:
         """(classes, boxes): the two parts of the last step's loss."""

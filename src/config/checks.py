@@ -1,0 +1,271 @@
+"""Checks of a converted configuration: ranges of single keys, then keys against each other."""
+
+from __future__ import annotations
+
+import difflib
+import string
+from typing import Callable
+
+from src.config.published import NETWORKS, check_model_name
+from src.config.values import shown
+from src.errors import UserError
+
+# Boxes per cell of the anchor generator: 2 octave scales x 3 aspect ratios (src.boxes.default_boxes)
+GENERATOR_BOXES = 6
+_MAX_INT = 2**31 - 1
+
+# key -> (lowest, highest), both allowed
+_CLOSED = {
+    "device_id": (0, 65535),
+    "device_num": (1, 65536),
+    "eval_start_epoch": (0, _MAX_INT),
+    "eval_interval": (1, _MAX_INT),
+    "save_checkpoint_epochs": (1, _MAX_INT),
+    "keep_checkpoint_max": (1, _MAX_INT),
+    "seed": (0, 2**32 - 1),  # what NumPy and MindSpore take
+    "num_ssd_boxes": (-1, _MAX_INT),
+    "num_addition_layers": (1, 64),
+    "num_classes": (1, _MAX_INT),
+    "match_threshold": (0, 1),
+    "nms_threshold": (0, 1),
+    "max_boxes": (1, _MAX_INT),
+    "lr": (0, 100),
+    "lr_init": (0, 100),
+    "lr_end_rate": (0, 1),
+    "warmup_epochs": (0, _MAX_INT),
+    "epoch_size": (1, 100_000),
+    "batch_size": (1, 65536),
+    "weight_decay": (0, 1),
+    "gamma": (0, 100),
+    "pre_trained_epoch_size": (0, _MAX_INT),
+    "bn_recalibration_steps": (0, _MAX_INT),
+    "num_parallel_workers": (0, _MAX_INT),
+    "max_bad_images": (0, _MAX_INT),
+    # entries of lists
+    "img_shape": (1, 16384),
+    "extras_out_channels": (1, 8192),
+    "num_default": (1, 1000),
+    "feature_size": (1, 16384),
+    "steps": (1, 16384),
+    "all_reduce_fusion_config": (1, _MAX_INT),
+    "prior_scaling": (0.001, 10),
+}
+# key -> (bound, bound, text)
+_HALF_OPEN = {
+    "momentum": (lambda value: 0 <= value < 1, "[0, 1)"),
+    "min_score": (lambda value: 0 <= value < 1, "[0, 1)"),
+    "alpha": (lambda value: 0 < value < 1, "(0, 1)"),
+    "loss_scale": (lambda value: 0 < value <= 2**31, "(0, 2147483648]"),
+    "min_scale": (lambda value: 0 < value <= 1, "(0, 1]"),
+    "max_scale": (lambda value: 0 < value <= 1, "(0, 1]"),
+    "aspect_ratios": (lambda value: 0 < value <= 100, "(0, 100]"),
+}
+_NOT_EMPTY = ("output_path", "mindrecord_dir", "file_name")
+_PER_LEVEL = ("steps", "num_default", "feature_size", "extras_out_channels")
+Bad = Callable[[str], UserError]
+
+
+def spelled_as_choice(key: str, value, allowed: list):
+    """The entry of `allowed` that `value` is, whatever its case; None where it is none of them."""
+    if value in allowed:
+        return value
+    return {str(choice).lower(): choice for choice in allowed if choice is not None}.get(str(value).lower())
+
+
+def check_choices(cfg, choices: dict, bad: Bad) -> None:
+    """Every key with choices has one of them; its spelling becomes that of the choice.
+
+    Raises:
+        UserError: another value.
+    """
+    for key, allowed in choices.items():
+        # a list of freeze_layer holds prefixes of names, which the network knows
+        if isinstance(cfg[key], list) or cfg[key] is None and None in allowed:
+            continue
+        choice = spelled_as_choice(key, cfg[key], allowed)
+        if choice is None:
+            names = [str(name) for name in allowed]
+            near = difflib.get_close_matches(str(cfg[key]), names, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise bad(f"{key} must be one of {', '.join(names)}, got {shown(cfg[key])}{hint}")
+        cfg[key] = choice
+
+
+def check_values(cfg, bad: Bad) -> None:
+    """Every key by itself.
+
+    Raises:
+        UserError: a number out of its range, an empty string where a name is needed, a name twice.
+    """
+    for key, (low, high) in _CLOSED.items():
+        for value in _numbers(cfg[key]):
+            if not low <= value <= high:
+                bound = ("not be negative" if low == 0 else f"be at least {low}") if value < low else f"be at most {high}"
+                raise bad(f"{key} must {bound}, got {shown(cfg[key])}")
+    for key, (is_allowed, text) in _HALF_OPEN.items():
+        if not all(is_allowed(value) for value in _numbers(cfg[key])):
+            raise bad(f"{key} must lie in {text}, got {shown(cfg[key])}")
+    for key in _NOT_EMPTY:
+        if not cfg[key].strip():
+            raise bad(f"{key} must not be empty")
+    for key in ("img_shape", "prior_scaling"):
+        if len(cfg[key]) != 2:
+            raise bad(f"{key} must have 2 entries, got {len(cfg[key])}: {shown(cfg[key])}")
+    fusion = cfg.all_reduce_fusion_config
+    if any(second <= first for first, second in zip(fusion, fusion[1:])):
+        raise bad(f"all_reduce_fusion_config must rise from entry to entry, got {shown(fusion)}")
+    for key in ("checkpoint_filter_list", "freeze_layer"):
+        if isinstance(cfg[key], list) and not all(name.strip() for name in cfg[key]):
+            raise bad(f"{key} has an empty entry: {shown(cfg[key])}")
+    _check_instances_set(cfg.instances_set, bad)
+
+
+def _numbers(value) -> list:
+    """The numbers of a value: itself, of a list, of a list of lists."""
+    if not isinstance(value, list):
+        return [value]
+    return [number for item in value for number in _numbers(item)]
+
+
+def _check_instances_set(pattern: str, bad: Bad) -> None:
+    """`{}` stands for train_data_type or val_data_type."""
+    try:
+        fields = [part[1:] for part in string.Formatter().parse(pattern) if part[1] is not None]
+        usable = all(name in ("", "0") and not spec and not conversion for name, spec, conversion in fields)
+        pattern.format("train2017")
+    except (ValueError, IndexError, KeyError, AttributeError):
+        usable = False
+    if not usable:
+        raise bad(
+            f"instances_set: the data type (train2017) goes where {{}} stands, other braces cannot be used, got "
+            f"{shown(pattern)}"
+        )
+
+
+def check_epochs(cfg, bad: Bad) -> None:
+    """The schedule's parts fit into it.
+
+    Raises:
+        UserError: a warm-up longer than the schedule, or nothing left to train.
+    """
+    if cfg.warmup_epochs > cfg.epoch_size:
+        raise bad(f"warmup_epochs is {cfg.warmup_epochs}, more than epoch_size {cfg.epoch_size}")
+    if cfg.pre_trained_epoch_size >= cfg.epoch_size:
+        raise bad(
+            f"pre_trained_epoch_size is {cfg.pre_trained_epoch_size} and epoch_size is {cfg.epoch_size}: nothing is "
+            f"left to train; epoch_size counts the epochs that pre_trained was trained for"
+        )
+
+
+def check_classes(cfg, bad: Bad) -> None:
+    """Names that can be told apart, as many as `num_classes`.
+
+    Raises:
+        UserError: naming the first fault.
+    """
+    if len(cfg.classes) != cfg.num_classes:
+        raise bad(
+            f"num_classes is {cfg.num_classes}, but classes has {len(cfg.classes)} names; "
+            f"set num_classes to {len(cfg.classes)} (the background counts)"
+        )
+    if len(cfg.classes) < 2:
+        raise bad("classes needs the background and at least one class")
+    seen = set()
+    for name in cfg.classes:
+        if not name.strip() or not name.isprintable():
+            raise bad(f"classes: {shown(name)} is no name; it is empty or holds characters that cannot be printed")
+        if name in seen:
+            raise bad(f"classes: '{name}' is given twice")
+        seen.add(name)
+
+
+def check_boxes(cfg, stated: set, bad: Bad) -> None:
+    """Default boxes against the network's maps; sets `feature_size` and `num_ssd_boxes`.
+
+    Args:
+        stated: keys whose values are to be compared; others are computed.
+
+    Raises:
+        UserError: naming the keys that contradict each other.
+    """
+    levels = len(cfg.steps)
+    for key in _PER_LEVEL:
+        if len(cfg[key]) != levels:
+            raise bad(f"{key} has {len(cfg[key])} entries, but steps has {levels}")
+    largest = max(cfg.steps)
+    for size in cfg.img_shape:
+        if size % largest:
+            lower = max(size // largest * largest, largest)
+            raise bad(
+                f"img_shape {cfg.img_shape}: height and width must be multiples of the largest step {largest}; "
+                f"near {size} are {lower} and {lower + largest}"
+            )
+    check_network(cfg, bad)
+    # feature_size is one number per level: the longer side's, as published for square images
+    derived = [max(cfg.img_shape) // step for step in cfg.steps]
+    if "feature_size" in stated and cfg.feature_size != derived:
+        raise bad(
+            f"feature_size is {cfg.feature_size}, but img_shape {cfg.img_shape} with steps {cfg.steps} gives {derived}"
+        )
+    cfg.feature_size = derived
+    cells = [(cfg.img_shape[0] // step) * (cfg.img_shape[1] // step) for step in cfg.steps]
+    boxes = sum(count * number for count, number in zip(cells, cfg.num_default))
+    if "num_ssd_boxes" in stated and cfg.num_ssd_boxes not in (-1, boxes):
+        raise bad(
+            f"num_ssd_boxes is {cfg.num_ssd_boxes}, but img_shape, steps and num_default give {boxes}; "
+            f"set -1 to have it computed"
+        )
+    cfg.num_ssd_boxes = boxes
+
+
+def check_network(cfg, bad: Bad = UserError) -> None:
+    """Default boxes per cell and steps are those of the network `cfg.model_name`.
+
+    Raises:
+        UserError: unknown `model_name`, or a key that contradicts the network.
+    """
+    strides = NETWORKS[check_model_name(cfg.model_name, "the configuration")]
+    if tuple(cfg.steps) != strides:
+        raise bad(f"steps: {cfg.model_name} has strides {list(strides)}, got {shown(cfg.steps)}")
+    if len(set(cfg.extras_out_channels)) > 1:
+        raise bad(
+            f"extras_out_channels: the levels of {cfg.model_name} share one head and have the same number of channels, "
+            f"got {cfg.extras_out_channels}"
+        )
+    if len(set(cfg.num_default)) > 1:
+        raise bad(
+            f"num_default: the levels of {cfg.model_name} share one head and have the same number of default boxes "
+            f"per cell, got {cfg.num_default}"
+        )
+    if cfg.use_anchor_generator:
+        if cfg.num_default[0] != GENERATOR_BOXES:
+            raise bad(
+                f"num_default is {cfg.num_default}, but the anchor generator makes {GENERATOR_BOXES} default boxes per "
+                f"cell: set it to {[GENERATOR_BOXES] * len(strides)}"
+            )
+        return
+    _check_ssd300_layout(cfg, bad)
+
+
+def _check_ssd300_layout(cfg, bad: Bad) -> None:
+    """The layout of `use_anchor_generator False` has the boxes that the network predicts."""
+    if cfg.img_shape[0] != cfg.img_shape[1]:
+        raise bad(
+            f"img_shape: use_anchor_generator False places default boxes on square maps only, got {cfg.img_shape}; use "
+            f"a square image, or use_anchor_generator True"
+        )
+    if len(cfg.aspect_ratios) < len(cfg.steps):
+        raise bad(
+            f"aspect_ratios has {len(cfg.aspect_ratios)} lists, but steps has {len(cfg.steps)} levels (published files "
+            f"have one list more, which is not read)"
+        )
+    if cfg.min_scale > cfg.max_scale:
+        raise bad(f"min_scale {cfg.min_scale} is above max_scale {cfg.max_scale}")
+    for level, number in enumerate(cfg.num_default):
+        ratios = cfg.aspect_ratios[level]
+        boxes = 3 if level == 0 and not ratios else 2 + 2 * len(ratios)
+        if boxes != number:
+            raise bad(
+                f"num_default[{level}] is {number}, but aspect_ratios[{level}] = {shown(ratios)} gives {boxes} default "
+                f"boxes per cell (use_anchor_generator is False); {cfg.model_name} needs the same number on every level"
+            )

@@ -1,0 +1,232 @@
+"""YAML (+ `_BASE_`) and command line -> one checked EasyDict.
+
+The complete GPU file is the schema: its keys are the only keys, its values' types are the types.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from typing import List
+
+from easydict import EasyDict
+
+from src.config.checks import check_boxes, check_choices, check_classes, check_epochs, check_values
+from src.config.help_text import help_text
+from src.config.notes import Given, list_notes
+from src.config.published import PUBLISHED_KEYS, check_model_name, check_published
+from src.config.values import convert, parse_text, shown
+from src.config.yaml_file import read_documents
+from src.errors import UserError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SCHEMA_FILE = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_gpu.yaml")
+BASE = "_BASE_"
+
+
+class _File:
+    """What a YAML file says: `values` (its keys over those of its `_BASE_`), `keys` that it has itself, `ignored`
+    published keys, help `texts` and `choices`."""
+
+    def __init__(self, path: str, schema: dict):
+        self.path = path
+        documents, fault = read_documents(path)
+        if len(documents) > 3 and any(documents[3:]):
+            raise UserError(f"{path}: {len(documents)} YAML documents; there are three: keys, help texts, choices")
+        content, self.texts, choices = (documents + [{}, {}])[:3]
+        base = content.pop(BASE, None)
+        self.content, self.base, self._fault = content, None, fault
+        self._schema, self._choices = schema, choices
+        if base is not None:
+            if not isinstance(base, str) or "\0" in base:
+                raise UserError(f"{path}: {BASE} must be a file name, got {shown(base)}")
+            # next to the file, else one of this repository's
+            near = os.path.join(os.path.dirname(path), base)
+            self.base = _File(near if os.path.exists(near) else os.path.join(os.path.dirname(SCHEMA_FILE), base), schema)
+            if self.base.base is not None:
+                raise UserError(f"{path}: {BASE} {base} has a {BASE} itself; one level only")
+
+    def model_name(self):
+        """As given, unchecked; None where the file names none."""
+        return self.content.get("model_name", self.base.model_name() if self.base else None)
+
+    def check(self) -> None:
+        """Convert all that the file holds.
+
+        Raises:
+            UserError: naming the file and the key.
+        """
+        if self._fault is not None:
+            raise self._fault
+        self.values, self.ignored, self.keys = {}, [], set(self.content)
+        if self.base is not None:
+            self.base.check()
+            self.values.update(self.base.values)
+            self.ignored += self.base.ignored
+        values = _converted(self.content, self._schema, self.path)
+        self.ignored += [key for key in values if key in PUBLISHED_KEYS and key not in self.ignored]
+        self.values.update({key: value for key, value in values.items() if key not in PUBLISHED_KEYS})
+        for key, text in self.texts.items():
+            if not isinstance(key, str) or isinstance(text, (list, dict)):
+                raise UserError(f"{self.path}: the second YAML document holds help texts, one string per key: {shown(key)}")
+        self.choices = {}
+        for key, allowed in self._choices.items():
+            if key not in self._schema and key not in PUBLISHED_KEYS:
+                raise unknown_key(key, self._schema, f"{self.path}, third YAML document")
+            if not isinstance(allowed, list) or not allowed:
+                raise UserError(f"{self.path}: the third YAML document holds choices: {key} must be a list, got {shown(allowed)}")
+            where = f"{self.path}, choices of {key}"
+            if key in self._schema and not isinstance(self._schema[key], list):
+                self.choices[key] = [convert(key, choice, self._schema[key], where) for choice in allowed]
+
+
+def unknown_key(key, known, where: str) -> UserError:
+    """The error for a key that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(str(key)[:100], list(known), 1, 0.5) if isinstance(key, str) else []
+    hint = f"did you mean '{near[0]}'?" if near else "--help lists the keys"
+    name = key if isinstance(key, str) and len(key) < 100 and key.isprintable() else shown(key)
+    return UserError(f"{where}: unknown key '{name}'; {hint}")
+
+
+def _converted(values: dict, schema: dict, where: str) -> dict:
+    for key in values:
+        if key not in schema and key not in PUBLISHED_KEYS:
+            raise unknown_key(key, schema, where)
+    examples = dict(PUBLISHED_KEYS, **schema)
+    converted = {key: convert(key, value, examples[key], where) for key, value in values.items()}
+    check_published(converted, where)
+    return converted
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(f"command line: {message}; --help lists the options")
+
+
+def _options(words: List[str], schema: dict) -> tuple:
+    """(config path or None, {key: text}) of a command line."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    names = ["config_path", *schema, *PUBLISHED_KEYS]
+    for key in names:
+        # resume alone may stand without a value
+        more = {"nargs": "?", "const": "auto"} if key == "resume" else {}
+        parser.add_argument(f"--{key}", default=argparse.SUPPRESS, **more)
+    known, rest = parser.parse_known_args(words)
+    for word in rest:
+        if word.startswith("--"):
+            raise unknown_key(word[2:].split("=")[0], names, "command line")
+    if rest:
+        raise UserError(f"command line: {shown(rest[0])} belongs to no option; write --key value or --key=value")
+    given = dict(vars(known))
+    return given.pop("config_path", None), given
+
+
+def _config_file(name: str) -> str:
+    """A relative path counts from the current folder, else from the repository."""
+    in_repository = os.path.join(ROOT, name)
+    exists = "\0" in name or os.path.exists(name) or not os.path.exists(in_repository)
+    return os.path.abspath(name) if exists else in_repository
+
+
+def _group_heads() -> dict:
+    """Key -> the comment line above the group of keys that it opens in the schema file."""
+    heads, comment = {}, None
+    with open(SCHEMA_FILE, encoding="utf-8") as handle:
+        for line in handle:
+            if line.startswith("---"):
+                return heads
+            if line.startswith("# "):
+                comment = line[2:].strip()
+            elif comment and ":" in line:
+                heads[line.split(":")[0]], comment = comment, None
+    return heads
+
+
+def load_config(argv) -> EasyDict:
+    """The checked configuration of a command line (without the program's name).
+
+    `--help` prints every key and leaves. The result holds derived values too (`num_ssd_boxes`,
+    `feature_size`, `num_parallel_workers`) and `config_path`, the file it came from.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type or out of its range, keys that contradict each other, a
+            file that is missing or no YAML; names the key and the file.
+    """
+    words = [str(word) for word in argv]
+    (schema, texts, choices), _ = read_documents(SCHEMA_FILE)
+    wants_help = any(word in ("-h", "--help") for word in words)
+    name, options = _options([word for word in words if word not in ("-h", "--help")], schema)
+    path = SCHEMA_FILE if name is None else _config_file(name)
+    source = _File(path, schema)
+    # first of all, since a file of another network differs in everything else too
+    model = options.get("model_name", source.model_name())
+    model = check_model_name(schema["model_name"] if model is None else model, f"{path} or the command line")
+    source.check()
+    if wants_help:
+        values, texts = dict(schema, **source.values), dict(texts, **source.texts)
+        print(help_text(_program(), path, values, _group_heads(), texts, dict(choices, **source.choices)))
+        raise SystemExit(0)
+    parsed = {key: parse_text(key, text, dict(PUBLISHED_KEYS, **schema)[key]) for key, text in options.items()}
+    given = _converted(parsed, schema, "command line")
+    ignored = source.ignored + [key for key in given if key in PUBLISHED_KEYS]
+    cfg = EasyDict(dict(schema, **source.values))
+    cfg.update({key: value for key, value in given.items() if key not in PUBLISHED_KEYS})
+    cfg.model_name, cfg.config_path = model, path
+    origin = Given(set(given), source.keys, schema)
+    # feature_size and num_ssd_boxes are checked where they were given with or after img_shape, else derived
+    stated = origin.options if "img_shape" in origin.options else origin.options | origin.in_file
+    _finish(cfg, stated, (choices, source.choices))
+    _fit_to_machine(cfg, origin, ignored)
+    return cfg
+
+
+def _program() -> str:
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return name if name.endswith(".py") else "train.py"
+
+
+def _finish(cfg: EasyDict, stated: set, choices: tuple) -> None:
+    """Derived values, ranges, and the checks between keys."""
+    where = f"{cfg.config_path} or the command line"
+
+    def bad(text):
+        return UserError(f"{where}: {text}")
+
+    for allowed in choices:
+        check_choices(cfg, allowed, bad)
+    check_values(cfg, bad)
+    check_epochs(cfg, bad)
+    check_classes(cfg, bad)
+    check_boxes(cfg, stated, bad)
+
+
+def _fit_to_machine(cfg: EasyDict, origin: Given, ignored: List[str]) -> None:
+    """Values that follow from the machine, and the notes about keys without effect."""
+    asked = cfg.num_parallel_workers, cfg.loss_scale
+    cores = os.cpu_count() or 1
+    cfg.num_parallel_workers = min(cfg.num_parallel_workers or cores, cores)
+    if cfg.device_target == "CPU":
+        cfg.loss_scale = 1
+    # attributes only: what is among the items would be written to a run's config.yaml
+    object.__setattr__(cfg, "_origin", origin)
+    object.__setattr__(cfg, "_notes", list_notes(cfg, origin, ignored, *asked))
+
+
+def is_given(cfg, key: str) -> bool:
+    """Whether the user chose the value of `key`: on the command line, or another than the default in a file."""
+    origin = cfg.__dict__.get("_origin")
+    return origin is not None and origin.chosen(key, cfg[key])
+
+
+def log_notes(cfg, log, for_training: bool = False) -> None:
+    """Log what the configuration holds without effect, one line each; called once, on rank 0.
+
+    Args:
+        log: called with a format and its argument, such as `LOGGER.warning`.
+        for_training: also what concerns training alone.
+    """
+    notes, training = cfg.__dict__.get("_notes", ((), ()))
+    for line in [*notes, *(training if for_training else ())]:
+        log("%s", line)
