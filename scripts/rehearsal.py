@@ -16,8 +16,6 @@ each stage that loads a checkpoint, as an epoch over COCO does; it slows other u
 from __future__ import annotations
 
 import argparse
-import glob
-import json
 import os
 import platform
 import re
@@ -28,6 +26,7 @@ from typing import Callable, List, NamedTuple, Optional
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from scripts import rehearsal_run as running  # noqa: E402
+from scripts.rehearsal_checks import Checks  # noqa: E402
 from src.errors import UserError, run_main  # noqa: E402
 from src.output import write_json  # noqa: E402
 
@@ -35,9 +34,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 CONFIG = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_cpu.yaml")
 LIMIT_MB = 2000
-PREDICTED = 1000
-CLASSES = 80
-FIXED_BYTES, BYTES_AT_FULL_SCALE = 2_000_000_000, 2_500_000_000
+FIXED_BYTES, BYTES_AT_FULL_SCALE = 1_400_000_000, 2_200_000_000
 STARVED = 1 << 30  # the page cache is full where less than this is free
 LAST_LINES = 12
 SIZE = ["--img_shape=[128, 128]", "--feature_extractor_base_param="]
@@ -60,19 +57,16 @@ class Stage(NamedTuple):
     loads: bool = False
 
 
-class Rehearsal:
-    """All stages on one folder.
+class Rehearsal(Checks):
+    """All stages on one folder, below which everything is written.
 
-    Args:
-        folder: everything is written there.
+    rows: what came out, one dict a stage.
     """
 
     def __init__(self, folder: str, scale: float, fill_page_cache: bool):
-        self.folder, self.scale, self.fill_page_cache = folder, scale, fill_page_cache
-        self.data, self.logs, self.cwd = (os.path.join(folder, name) for name in ("coco2017", "logs", "cwd"))
-        self.checkpoint = ""
-        self.mount: List[str] = []
-        self.before: List[tuple] = []
+        super().__init__(folder, scale)
+        self.fill_page_cache = fill_page_cache
+        self.logs, self.cwd = self.path("logs"), self.path("cwd")
         self.rows: List[dict] = []
 
     def _in(self, name: str) -> str:
@@ -80,29 +74,29 @@ class Rehearsal:
 
     def _program(self, name: str, *more: str) -> List[str]:
         return [sys.executable, os.path.join(ROOT, name), f"--config_path={CONFIG}", f"--data_path={self.folder}",
-                "--coco_root=coco2017", f"--mindrecord_dir={self._in('records')}", *SIZE, *more]  # fmt: skip
+                "--coco_root=coco2017", f"--mindrecord_dir={self.path('records')}", *SIZE, *more]  # fmt: skip
 
     def stages(self) -> List[Stage]:
         """Every stage in order."""
-        train = ["train.py", "--batch_size=4", "--lr=0.001", "--epoch_size=2", f"--output_path={self._in('run')}"]
+        train = ["train.py", "--batch_size=4", "--lr=0.001", "--epoch_size=100", f"--output_path={self.path('run')}"]
         evaluate = ["eval.py", *EVALUATION]
         several = ["--run_distribute=True", "--device_num=2"]
         return [
             Stage(
                 "draw",
                 lambda: [sys.executable, f"{HERE}/rehearsal_data.py", "draw", self.data, "--scale", str(self.scale)],
-                self._check_drawn,
+                self.drawn,
             ),
             Stage(
                 "check_data.py",
-                lambda: self._program("scripts/check_data.py", f"--json={self._in('check.json')}"),
-                self._check_counts,
+                lambda: self._program("scripts/check_data.py", f"--json={self.path('check.json')}"),
+                self.counts,
                 ("draw",),
             ),
             Stage(
                 "train.py --only_create_dataset",
                 lambda: self._program("train.py", "--only_create_dataset=True"),
-                self._check_records,
+                self.records,
                 ("draw",),
             ),
             Stage(
@@ -113,14 +107,14 @@ class Rehearsal:
                     "read",
                     *self._program("", "--batch_size=16")[2:],
                 ],
-                self._check_epoch,
+                self.epoch,
                 ("train.py --only_create_dataset",),
             ),
-            Stage("train.py", lambda: self._program(*train), self._check_training, ("draw",), stopped=True),
+            Stage("train.py", lambda: self._program(*train), self.training, ("draw",), stopped=True),
             Stage(
                 "train.py --resume",
                 lambda: self._program(*train, "--resume"),
-                self._check_resumed,
+                self.resumed,
                 ("train.py",),
                 stopped=True,
                 loads=True,
@@ -128,9 +122,9 @@ class Rehearsal:
             Stage(
                 "eval.py",
                 lambda: self._program(
-                    *evaluate, f"--checkpoint_file_path={self.checkpoint}", f"--output_path={self._in('eval_1')}"
+                    *evaluate, f"--checkpoint_file_path={self.checkpoint}", f"--output_path={self.path('eval_1')}"
                 ),
-                lambda output: self._check_evaluation("eval_1"),
+                lambda output: self.evaluation("eval_1"),
                 ("train.py",),
                 loads=True,
             ),
@@ -142,10 +136,10 @@ class Rehearsal:
                         *evaluate,
                         *several,
                         f"--checkpoint_file_path={self.checkpoint}",
-                        f"--output_path={self._in('eval_2')}",
+                        f"--output_path={self.path('eval_2')}",
                     ),
                 ],
-                lambda output: self._check_evaluation("eval_2") or self._check_equal(),
+                lambda output: self.evaluation("eval_2") or self.equal(),
                 ("eval.py",),
                 loads=True,
             ),
@@ -156,19 +150,17 @@ class Rehearsal:
                         "export.py",
                         "--batch_size=1",
                         f"--checkpoint_file_path={self.checkpoint}",
-                        f"--file_name={self._in('model')}",
+                        f"--file_name={self.path('model')}",
                         f"--file_format={kind}",
                     ),
-                    lambda output, kind=kind: self._check_file(f"model.{kind.lower()}"),
+                    lambda output, kind=kind: self.file(f"model.{kind.lower()}"),
                     ("train.py",),
                     loads=True,
                 )
                 for kind in ("MINDIR", "ONNX")
             ),
-            Stage("predict.py", self._predict, lambda output: self._check_predictions(), ("train.py",), loads=True),
+            Stage("predict.py", self._predict, lambda output: self.predictions(), ("train.py",), loads=True),
         ]
-
-    # commands
 
     def _mpirun(self) -> List[str]:
         beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
@@ -178,94 +170,13 @@ class Rehearsal:
         return [found, "-allow-run-as-root", "-n", "2"]
 
     def _predict(self) -> List[str]:
-        pictures = self._in("pictures")
+        pictures = self.path("pictures")
         os.makedirs(pictures)
-        names = sorted(os.listdir(os.path.join(self.data, "train2017")))[: self._predicted()]
+        names = sorted(os.listdir(os.path.join(self.data, "train2017")))[: self.predicted()]
         for name in names:
             shutil.copy(os.path.join(self.data, "train2017", name), pictures)
         words = [sys.executable, f"{HERE}/predict.py", f"--model={self.checkpoint}", pictures]
-        return [*words, f"--output={self._in('detections')}", "--min_score=0.005"]
-
-    def _predicted(self) -> int:
-        return max(int(round(PREDICTED * self.scale)), 5)
-
-    # what must come out
-
-    def _drawn(self) -> dict:
-        with open(os.path.join(self.data, "drawn.json"), encoding="utf-8") as handle:
-            return json.load(handle)
-
-    def _check_drawn(self, _: str) -> str:
-        self.mount = running.read_only_mount(self.data)
-        if not self.mount:
-            running.take_write_permission(self.data)
-            print("no read-only mount here: write permission is taken away, and the listing compared", flush=True)
-        self.before = running.listing(self.data)
-        return ""
-
-    def _check_counts(self, _: str) -> str:
-        with open(self._in("check.json"), encoding="utf-8") as handle:
-            report = json.load(handle)
-        for split, drawn in zip(("train", "val"), self._drawn().values()):
-            found = {key: report[split].get(key) for key in ("images", "images_with_boxes", "boxes")}
-            wanted = {key: drawn[key] for key in found}
-            if found != wanted:
-                return f"{split}: {found} found, {wanted} drawn"
-        return ""
-
-    def _trained(self) -> int:
-        return self._drawn()["train2017"]["images_with_boxes"]
-
-    def _check_records(self, output: str) -> str:
-        wanted = f"{self._trained()} training images"
-        return "" if wanted in output else f"the output lacks '{wanted}'"
-
-    def _check_epoch(self, output: str) -> str:
-        batches = self._trained() // 16
-        wanted = f"read {16 * batches} images in {batches} batches"
-        return "" if wanted in output else f"the output lacks '{wanted}'"
-
-    def _newest(self) -> str:
-        found = glob.glob(os.path.join(glob.escape(self._in("run")), "ckpt_0", "ssd-*.ckpt"))
-        return max(found, key=os.path.getmtime, default="")
-
-    def _check_training(self, _: str) -> str:
-        self.checkpoint = self._newest()
-        return "" if self.checkpoint else "no checkpoint was saved"
-
-    def _check_resumed(self, output: str) -> str:
-        epoch, step = map(int, re.findall(r"\d+", os.path.basename(self.checkpoint)))
-        wanted = (f"resumed: epoch {epoch}, step {step + 1},", f"resumed: epoch {epoch + 1}, step 1,")
-        if not any(line in output for line in wanted):
-            return f"the output lacks '{wanted[0]}'"
-        again, self.checkpoint = self.checkpoint, self._newest()
-        return "" if self.checkpoint != again else "no further checkpoint was saved"
-
-    def _check_evaluation(self, folder: str) -> str:
-        with open(os.path.join(self._in(folder), "evaluation.json"), encoding="utf-8") as handle:
-            report = json.load(handle)
-        images = self._drawn()["val2017"]["images"]
-        found, wanted = (report["images"], report["detections"]), (images, CLASSES * images)
-        return "" if found == wanted else f"(images, detections) are {found}, not {wanted}"
-
-    def _check_equal(self) -> str:
-        reports = []
-        for folder in ("eval_1", "eval_2"):
-            with open(os.path.join(self._in(folder), "evaluation.json"), encoding="utf-8") as handle:
-                reports.append(json.load(handle)["stats"])
-        return "" if reports[0] == reports[1] else f"one process: {reports[0]}, two: {reports[1]}"
-
-    def _check_file(self, name: str) -> str:
-        return "" if os.path.isfile(self._in(name)) else f"{name} was not written"
-
-    def _check_predictions(self) -> str:
-        with open(os.path.join(self._in("detections"), "detections.json"), encoding="utf-8") as handle:
-            found = len(json.load(handle)["images"])
-        drawings = len(glob.glob(os.path.join(glob.escape(self._in("detections")), "*.jpg")))
-        wanted = self._predicted()
-        return "" if found == drawings == wanted else f"{found} pictures and {drawings} drawings, not {wanted}"
-
-    # running
+        return [*words, f"--output={self.path('detections')}", "--min_score=0.005"]
 
     def run(self) -> None:
         """Every stage; what came out is in `rows`."""

@@ -85,7 +85,7 @@ def plan(split: str, scale: float) -> Split:
     counts[rng.permutation(pictures)[:boxed]] = 1 + rng.multinomial(total - boxed, weights / weights.sum())
     starts = np.concatenate([[0], np.cumsum(counts)])
     of_box = np.repeat(sides, counts, axis=0)[:, ::-1].astype(np.float64)  # width, height
-    size = of_box.mean(1, keepdims=True) * np.exp(rng.normal(np.log(0.16), 0.8, (total, 1)))
+    size = of_box.mean(1, keepdims=True) * np.exp(rng.normal(np.log(0.3), 0.6, (total, 1)))
     ratio = np.exp(rng.normal(0, 0.4, (total, 1)))
     size = np.clip(np.hstack([size * ratio, size / ratio]), SMALLEST, 0.98 * of_box)
     low = rng.uniform(0, 1, (total, 2)) * (of_box - size)

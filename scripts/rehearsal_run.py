@@ -161,7 +161,9 @@ def _collect(process: subprocess.Popen) -> int:
     if pid == 0:
         return 0
     process.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    return 1024 * usage.ru_maxrss  # what the samples miss between the last of them and the end
+    # what the samples miss between the last of them and the end; a process starts with the figure of its parent
+    peak = 1024 * usage.ru_maxrss
+    return peak if peak > peak_bytes(os.getpid()) else 0
 
 
 def run(
@@ -198,6 +200,7 @@ def run(
                 _end(process)
                 with open(log, "a", encoding="utf-8") as handle:
                     handle.write(f"rehearsal: ended, as it wrote nothing for {SILENT_SECONDS // 60} minutes\n")
+                break
             time.sleep(SAMPLE_SECONDS)
             exact = _collect(process)
     finally:

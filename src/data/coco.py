@@ -58,13 +58,19 @@ def repair_coco(path: str, faults: Faults) -> dict:
 def _read_json(path: str):
     try:
         with open(path, encoding="utf-8-sig") as handle:
-            return json.load(handle)
+            return json.load(handle, object_hook=_without_outline)
     except FileNotFoundError:
         raise UserError(f"annotation file not found: {path}") from None
     except OSError as error:
         raise UserError(f"cannot read annotation file {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
+
+
+def _without_outline(row: dict) -> dict:
+    """An object of the file without `segmentation`: nothing here reads it, and COCO's outlines take 2 GB as numbers."""
+    row.pop("segmentation", None)
+    return row
 
 
 def _with_ids(rows: list, what: str, name_key: str, faults: Faults) -> list:
