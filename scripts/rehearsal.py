@@ -35,11 +35,10 @@ ROOT = os.path.dirname(HERE)
 CONFIG = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_cpu.yaml")
 LIMIT_MB = 2000
 FIXED_BYTES, BYTES_AT_FULL_SCALE = 1_400_000_000, 2_200_000_000
-STARVED = 1 << 30  # the page cache is full where less than this is free
 LAST_LINES = 12
 SIZE = ["--img_shape=[128, 128]", "--feature_extractor_base_param="]
-# one detection of every class in every picture, whatever the weights: 400,000 at full size
-EVALUATION = ["--min_score=0", "--max_boxes=1", "--batch_size=16"]
+# one detection of every class in every picture, whatever the weights: 400,000 in an evaluation at full size
+THRESHOLDS = ["--min_score=0", "--max_boxes=1"]
 
 
 class Stage(NamedTuple):
@@ -79,7 +78,8 @@ class Rehearsal(Checks):
     def stages(self) -> List[Stage]:
         """Every stage in order."""
         train = ["train.py", "--batch_size=4", "--lr=0.001", "--epoch_size=100", f"--output_path={self.path('run')}"]
-        evaluate = ["eval.py", *EVALUATION]
+        train += THRESHOLDS  # predict.py takes them from the run
+        evaluate = ["eval.py", *THRESHOLDS, "--batch_size=16"]
         several = ["--run_distribute=True", "--device_num=2"]
         return [
             Stage(
@@ -176,7 +176,7 @@ class Rehearsal(Checks):
         for name in names:
             shutil.copy(os.path.join(self.data, "train2017", name), pictures)
         words = [sys.executable, f"{HERE}/predict.py", f"--model={self.checkpoint}", pictures]
-        return [*words, f"--output={self.path('detections')}", "--min_score=0.005"]
+        return [*words, f"--output={self.path('detections')}"]
 
     def run(self) -> None:
         """Every stage; what came out is in `rows`."""
@@ -219,7 +219,7 @@ class Rehearsal(Checks):
         if not (stage.loads and self.fill_page_cache):
             return running.run(words, self.cwd, log, environment, stop_when)
         with running.full_page_cache(self.folder) as free:
-            if free > STARVED:
+            if free > running.STARVED:
                 print(f"{stage.name}: the page cache is not full, {free >> 20} MB are still free", flush=True)
             return running.run(words, self.cwd, log, environment, stop_when)
 

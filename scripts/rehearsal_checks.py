@@ -112,9 +112,12 @@ class Checks:
         return "" if os.path.isfile(self.path(name)) else f"{name} was not written"
 
     def predictions(self) -> str:
-        """Every picture is listed and drawn."""
+        """Every picture is listed, with a detection of every class, and drawn."""
         with open(os.path.join(self.path("detections"), "detections.json"), encoding="utf-8") as handle:
-            found = len(json.load(handle)["images"])
+            content = json.load(handle)
+        found, detections = len(content["images"]), len(content["annotations"])
+        if detections != CLASSES * found:
+            return f"{detections} detections in {found} pictures, not {CLASSES} in each"
         drawings = len(glob.glob(os.path.join(glob.escape(self.path("detections")), "*.jpg")))
         wanted = self.predicted()
         return "" if found == drawings == wanted else f"{found} pictures and {drawings} drawings, not {wanted}"

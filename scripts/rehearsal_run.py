@@ -9,14 +9,16 @@ import resource
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
+from typing import IO, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 OPEN_FILES = 256
 SAMPLE_SECONDS = 0.1
 SILENT_SECONDS = 20 * 60  # a program that writes nothing for so long hangs
 NO_HOME = "/proc/1/none"  # exists nowhere and cannot be made, not even by root
-_BLOCK = 8 << 20
+STARVED = 512 << 20  # the page cache is full where less than this is free
+_BLOCK, _ROUNDS = 8 << 20, 4
 
 
 class Finished(NamedTuple):
@@ -85,20 +87,43 @@ def memory_info() -> Dict[str, int]:
 
 @contextlib.contextmanager
 def full_page_cache(folder: str) -> Iterator[int]:
-    """Fill the page cache by reading a sparse file; gives the bytes that are free then (MemFree). The file takes no
-    room on the disk and is removed at the end, and its pages with it."""
-    path = os.path.join(folder, "page_cache")
+    """Fill the page cache with a sparse file that is read, and keep it full within the block; gives the bytes that are
+    free at its start (MemFree). The file takes no room on the disk; at the end it is removed, and its pages with it."""
+    path, over = os.path.join(folder, "page_cache"), threading.Event()
+    keeper = None
     try:
-        with open(path, "wb") as handle:
-            os.truncate(handle.fileno(), memory_info()["MemAvailable"] + (1 << 30))
-        with open(path, "rb", buffering=0) as handle:
+        with open(path, "w+b", buffering=0) as handle:
+            # page by page: read ahead in large pieces, the kernel throws GBs of them out again and the memory stays free
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
             block = bytearray(_BLOCK)
-            while handle.readinto(block):
-                pass
-        yield memory_info()["MemFree"]
+            for _ in range(_ROUNDS):  # other programs give memory back meanwhile
+                if not _read_more(handle, block):
+                    break
+            keeper = threading.Thread(target=_keep_full, args=(handle, block, over), daemon=True)
+            keeper.start()
+            yield memory_info()["MemFree"]
+            over.set()
+            keeper.join()
     finally:
+        over.set()
         with contextlib.suppress(OSError):
             os.remove(path)
+
+
+def _read_more(handle: IO, block: bytearray) -> bool:
+    """Read as much of the sparse file as there is memory free; False where little is."""
+    wanted = memory_info()["MemFree"] - STARVED // 2
+    if wanted < STARVED // 2:
+        return False
+    handle.truncate(handle.tell() + wanted)
+    while handle.readinto(block):
+        pass
+    return True
+
+
+def _keep_full(handle: IO, block: bytearray, over: threading.Event) -> None:
+    while not over.wait(0.2):
+        _read_more(handle, block)
 
 
 def members(session: int) -> List[int]:
