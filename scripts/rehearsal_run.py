@@ -93,7 +93,7 @@ def full_page_cache(folder: str) -> Iterator[int]:
     keeper = None
     try:
         with open(path, "w+b", buffering=0) as handle:
-            # page by page: read ahead in large pieces, the kernel throws GBs of them out again and the memory stays free
+            # page by page: of what is read ahead in large pieces some kernels drop GBs at once, and memory stays free
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
             block = bytearray(_BLOCK)
             for _ in range(_ROUNDS):  # other programs give memory back meanwhile

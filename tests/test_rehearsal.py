@@ -141,10 +141,17 @@ def test_read_only_mount(tmp_path):
 
 
 def test_page_cache_file_takes_no_room_and_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr(rehearsal_run, "memory_info", lambda: {"MemAvailable": -(1 << 30) + (64 << 20), "MemFree": 7})
+    """64 MB are free at first, nothing after the first round, 8 MB again while the stage runs."""
+    sizes = iter([64 << 20, 0, 0])
+    monkeypatch.setattr(rehearsal_run, "STARVED", 4 << 20)
+    monkeypatch.setattr(rehearsal_run, "memory_info", lambda: {"MemFree": next(sizes, 8 << 20)})
     with rehearsal_run.full_page_cache(str(tmp_path)) as free:
         (path,) = tmp_path.iterdir()
-        assert free == 7 and path.stat().st_size == 64 << 20 and path.stat().st_blocks < 64
+        assert free == 0
+        assert path.stat().st_size == 62 << 20
+        time.sleep(0.5)
+        assert path.stat().st_size > 62 << 20  # kept full
+        assert path.stat().st_blocks < 64
     assert list(tmp_path.iterdir()) == []
 
 
