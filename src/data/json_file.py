@@ -31,12 +31,18 @@ def read_json(path: str, faults: Faults) -> object:
     try:
         text = data.decode(json.detect_encoding(data))
         del data
-        content = json.loads(text)
+        content = json.loads(text, object_hook=_without_outline)
         if _may_repeat(text, content):
             json.loads(text, object_pairs_hook=lambda pairs: _note_repeated(pairs, faults))
         return content
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
+
+
+def _without_outline(row: dict) -> dict:
+    """An object of the file without `segmentation`: nothing here reads it, and COCO's outlines take 2 GB as numbers."""
+    row.pop("segmentation", None)
+    return row
 
 
 @contextlib.contextmanager

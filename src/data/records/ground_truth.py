@@ -11,17 +11,12 @@ import json
 import os
 from typing import List, Optional
 
-from src.config import data_file
+from src.config import data_file, voc_json_places
 from src.data.sample import DataSet
 from src.log import LOGGER, warn_once
 from src.output import OutputError, write_json
 
 MARK = "written by SSD for MindSpore at conversion"
-
-
-def voc_json_places(cfg) -> List[str]:
-    """Where `voc_json` may lie: below `voc_root` as published, then below `data_path`."""
-    return list(dict.fromkeys([os.path.join(data_file(cfg, cfg.voc_root), cfg.voc_json), data_file(cfg, cfg.voc_json)]))
 
 
 def _read(path: str) -> Optional[dict]:
