@@ -1,6 +1,7 @@
 """The figures do not depend on the batch size, and sets without detections or ground truth are told in words."""
 
 import json
+import pickle
 import os
 
 import cv2
@@ -100,7 +101,7 @@ class Simulated(Ranks):
         self.rank, self.size, self.kept = rank, size, kept
 
     def gather(self, value):
-        self.kept.append(json.loads(json.dumps(value)))
+        self.kept.append(pickle.loads(pickle.dumps(value)))
         return self.kept if self.rank == self.size - 1 else None
 
 
