@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from src.config import checkpoint_file, load_config
 from src.device import check_launch, init_device, prepare_environment
@@ -37,13 +38,17 @@ def main(argv) -> int:
     records = prepare_records(cfg, is_training=False, ranks=ranks)
     evaluator = build_evaluator(records, cfg)
     LOGGER.info("evaluating %s on %d images", checkpoint, records.count)
+    start = time.perf_counter()
     detect(detector, records, cfg, evaluator, ranks)
+    detected = time.perf_counter()
     if ranks.rank > 0:
         ranks.wait()
         return 0
     predictions = os.path.join(cfg.output_path, "predictions.json")
     evaluator.save(predictions)
     result = evaluator.summarize()
+    scored = time.perf_counter()
+    LOGGER.info("detection took %.1f s, saving and scoring %.1f s", detected - start, scored - detected)
     print(format_table(result))
     print(f"mAP: {result['mAP']:.6f}")
     print(f"mAP, published protocol: {result['mAP_published']:.6f}")

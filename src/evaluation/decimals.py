@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 LOWEST, HIGHEST = -4, 5  # exponents of ten; others are rare here and left to `repr`
-WIDTH = 28
+WIDTH = 24  # of the longest one, -1.7976931348623157e+308
 _STEPS = np.array([float(f"1e{power}") for power in range(LOWEST, HIGHEST + 2)])
 _SCALES = np.array([10.0 ** (16 - power) for power in range(LOWEST, HIGHEST + 1)])  # exact, as 1e22 is
 _SPLIT = 2.0**27 + 1
@@ -16,7 +16,7 @@ _FOUR = np.frombuffer(b"".join(b"%04d" % number for number in range(10000)), np.
 
 
 def texts(values: np.ndarray) -> np.ndarray:
-    """uint8 [..., 28]: `repr` of each finite float of [...], with zero bytes at places without a character."""
+    """uint8 [..., 24]: `repr` of each finite float of [...], with zero bytes at places without a character."""
     flat = np.ascontiguousarray(values, np.float64).reshape(-1)
     power = np.searchsorted(_STEPS, flat, side="right") - 1
     simple = (power >= 0) & (power <= HIGHEST - LOWEST)
@@ -35,7 +35,7 @@ def texts(values: np.ndarray) -> np.ndarray:
 
 
 def _with_point(digits: np.ndarray, before: int) -> np.ndarray:
-    """uint8 [N, 28]: digits [N, 17] with a point behind the first `before`, or zeros in front of them."""
+    """uint8 [N, 24]: digits [N, 17] with a point behind the first `before`, or zeros in front of them."""
     fields = np.zeros((len(digits), WIDTH), np.uint8)
     if before <= 0:
         fields[:, : 2 - before] = np.frombuffer(b"0.000"[: 2 - before], np.uint8)
@@ -49,10 +49,10 @@ def _with_point(digits: np.ndarray, before: int) -> np.ndarray:
 
 
 def _digits(values: np.ndarray, power: np.ndarray) -> tuple:
-    """(the decimal digits as uint8 [N, 17], the zeros at their end as zero bytes; bool [N] where rounding leaves doubt).
+    """(the decimal digits as uint8 [N, 17], zeros at the end as zero bytes; bool [N] where rounding leaves doubt).
 
-    17 digits are always enough and any decimal of at most 15 survives as a float; so the nearest decimals of 15, 16 and
-    17 digits are looked at in turn, and the first one within half a float's spacing is the shortest.
+    17 digits are always enough, and any decimal of at most 15 survives as a float; so the nearest decimals of 15, 16
+    and 17 digits are looked at in turn, and the first one within half a float's spacing is the shortest.
     """
     scale = _SCALES[power]
     product, rest = _exact_product(values, scale)
@@ -66,8 +66,9 @@ def _digits(values: np.ndarray, power: np.ndarray) -> tuple:
     by_16 = np.where(last + missing < 5, -last, 10 - last)
     far_15, far_16 = np.abs(by_15 - missing), np.abs(by_16 - missing)
     fits_15, fits_16 = far_15 < reach, far_16 < reach
-    doubtful = (np.abs(far_15 - reach) < 1e-9) | (np.abs(far_16 - reach) < 1e-9)
-    doubtful |= (np.abs(far_16 - 5) < 1e-9) | (np.abs(np.abs(missing) - 0.5) < 1e-9)
+    # a tie between two decimals of 16 digits, or a decimal just at half a float's spacing (the rest is rounding)
+    doubtful = (np.abs(far_16 - reach) < 1e-9) | (fits_16 & (np.abs(far_16 - 5) < 1e-9))
+    doubtful = (doubtful & ~fits_15) | (np.abs(far_15 - reach) < 1e-9)
     number += np.where(fits_15, by_15, np.where(fits_16, by_16, 0))
     digits = _characters(number)
     digits[fits_16 & ~fits_15, 16] = 0

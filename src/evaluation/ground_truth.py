@@ -1,4 +1,4 @@
-"""The ground truth of an evaluation as arrays: images and categories by position, annotations in the order of the file."""
+"""The ground truth of an evaluation as arrays: images and categories by position, annotations as in the file."""
 
 from __future__ import annotations
 

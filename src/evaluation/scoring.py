@@ -1,9 +1,9 @@
 """pycocotools' figures for boxes, computed on arrays: matching, precision over recall, the 12 figures.
 
-Every figure equals pycocotools' to the last bit (`tests/evaluation/test_scoring.py`): the same floating-point operations
-in the same order, the same stable sorting, the same rule for equal overlaps. What differs is only that images are not
-visited one by one: a detection without an overlap of 0.5 cannot be matched by any threshold and is never compared again,
-and the detections that remain are matched rank by rank, those of all images and categories at once.
+Every figure equals pycocotools' to the last bit (`tests/evaluation/test_scoring.py`): the same floating-point
+operations in the same order, the same stable sorting, the same rule for equal overlaps. What differs is that images are
+not visited one by one: a detection without an overlap of 0.5 is matched at no threshold and never compared again, and
+those that remain are matched rank by rank, all images and categories at once.
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ def _pairs(key: np.ndarray, boxes: np.ndarray, truth_key: np.ndarray, truth: Tru
         stop = max(start + 1, int(np.searchsorted(ends, before + PAIRS_AT_ONCE, "right")))
         rows, number = compared[start:stop], count[compared[start:stop]]
         detection = np.repeat(rows, number)
-        other = np.arange(ends[stop - 1] - before) + np.repeat(first[rows] - (ends[start:stop] - number - before), number)
+        other = np.arange(ends[stop - 1] - before) + np.repeat(
+            first[rows] - (ends[start:stop] - number - before), number
+        )
         overlap = _overlap(boxes[detection], truth.boxes[other], truth.crowd[other])
         near = overlap >= OVERLAPS[0]
         parts.append((detection[near], other[near], overlap[near]))

@@ -1,8 +1,8 @@
 """The figures do not depend on the batch size, and sets without detections or ground truth are told in words."""
 
 import json
-import pickle
 import os
+import pickle
 
 import cv2
 import numpy as np
