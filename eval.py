@@ -40,6 +40,7 @@ def main(argv) -> int:
     LOGGER.info("evaluating %s on %d images", checkpoint, records.count)
     start = time.perf_counter()
     detect(detector, records, cfg, evaluator, ranks)
+    highest = max(ranks.share(float(detector.highest)))  # each rank saw a part of the images
     detected = time.perf_counter()
     if ranks.rank > 0:
         ranks.wait()
@@ -52,7 +53,7 @@ def main(argv) -> int:
     print(format_table(result))
     print(f"mAP: {result['mAP']:.6f}")
     print(f"mAP, published protocol: {result['mAP_published']:.6f}")
-    paths, why = write_report(evaluator, result, image_reader(records), cfg.output_path, checkpoint, detector.highest)
+    paths, why = write_report(evaluator, result, image_reader(records), cfg.output_path, checkpoint, highest)
     if why:
         print("why it is next to nothing:", *why, sep="\n  ")
     print(f"detections: {os.path.abspath(predictions)}")
