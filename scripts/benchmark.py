@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast the parts are, each as a ratio to the straightforward way in the same run.
 
-    python3 scripts/benchmark.py [matching postprocessing pipeline conversion growth step start] [--json FILE]
+    python3 scripts/benchmark.py [matching postprocessing pipeline conversion scoring growth step start] [--json FILE]
 
 Without names: all but growth. Nothing else should run beside it. `step` compares with PyTorch where --torch names a
 Python that has it. --work is a folder for data that is drawn (600 MB for all).
@@ -35,6 +35,7 @@ from scripts.benchmark_data import (  # noqa: E402
     network_output,
 )
 from scripts.benchmark_runs import measure_growth, measure_start, measure_step  # noqa: E402
+from scripts.benchmark_scoring import measure_scoring  # noqa: E402
 from src.boxes.default_boxes import default_boxes  # noqa: E402
 from src.boxes.postprocess import postprocess  # noqa: E402
 from src.config import load_config  # noqa: E402
@@ -205,6 +206,7 @@ PARTS = {
     "postprocessing": measure_postprocessing,
     "pipeline": measure_pipeline,
     "conversion": measure_conversion,
+    "scoring": measure_scoring,
     "growth": measure_growth,
     "step": measure_step,
     "start": measure_start,

@@ -74,6 +74,6 @@ def detect(
                     evaluator.add(records.dataset_id(img_id), *detections)
                 bar.update(len(ids))
     if ranks.size > 1:
-        for detections in ranks.gather(evaluator.detections) or []:
-            evaluator.extend(detections)
+        for found in ranks.gather(evaluator.arrays()) or []:
+            evaluator.merge(found)
     return True

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 
 import cv2
 import numpy as np
@@ -100,7 +101,7 @@ class Simulated(Ranks):
         self.rank, self.size, self.kept = rank, size, kept
 
     def gather(self, value):
-        self.kept.append(json.loads(json.dumps(value)))
+        self.kept.append(pickle.loads(pickle.dumps(value)))
         return self.kept if self.rank == self.size - 1 else None
 
 
