@@ -13,7 +13,7 @@ from src.boxes.default_boxes import default_boxes  # noqa: E402
 SIZE, STEPS = 640, (8, 16, 32, 64, 128)
 COLOURS = {"ratio 1": "#1f77b4", "ratio 2": "#d62728", "ratio 0.5": "#2ca02c"}
 GREY, DARK = "#c8c8c8", "#333333"
-STYLE = 'font-family="sans-serif" font-size="15"'
+STYLE = 'font-family="Helvetica, Arial, sans-serif" font-size="15"'
 
 
 def rectangle(box_px, scale: float, left: float, top: float, colour: str, dashed: bool = False) -> str:
@@ -46,7 +46,7 @@ def drawing() -> str:
     scale, side, left, top = 0.5, 320.0, 40.0, 70.0
     parts = [text(left, 30, "one box of each level (ratio 1, scale 1)"), *grid(10, side, left, top)]
     first = 0
-    for step, row, column in zip(STEPS, (70, 33, 14, 2, 3), (6, 12, 5, 6, 1)):
+    for step, row, column in zip(STEPS, (70, 5, 13, 2, 3), (6, 6, 13, 7, 1)):
         cells = SIZE // step
         box = boxes[first + 6 * (row * cells + column)]
         parts.append(rectangle(box, scale, left, top, DARK))
