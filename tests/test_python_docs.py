@@ -102,7 +102,9 @@ def test_signatures_are_those_of_the_code():
     assert wrong == []
 
 
-@pytest.mark.parametrize("code", ["(a, c=2)", "(a, b=2, c=3)", "(b=2, a=1)", "(a, b=3)", "(a, *, b=2)", "(a, b=2, *, c)"])
+@pytest.mark.parametrize(
+    "code", ["(a, c=2)", "(a, b=2, c=3)", "(b=2, a=1)", "(a, b=3)", "(a, *, b=2)", "(a, b=2, *, c)"]
+)
 def test_a_wrong_signature_is_found(code):
     right = code == "(a, b=2, c=3)"
     assert (differences(written("(a, b=2)"), written(code)) == []) == right
