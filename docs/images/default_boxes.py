@@ -41,7 +41,7 @@ def grid(cells: int, side: float, left: float, top: float) -> list:
 
 
 def drawing() -> str:
-    """The whole SVG file."""
+    """The SVG file as text."""
     boxes = default_boxes((SIZE, SIZE))[1] * SIZE
     scale, side, left, top = 0.5, 320.0, 40.0, 70.0
     parts = [text(left, 30, "one box of each level (ratio 1, scale 1)"), *grid(10, side, left, top)]
