@@ -50,6 +50,7 @@ def sections(text):
 
 PAGE = read(os.path.join(ROOT, "docs", "reference.md"))
 SECTIONS = sections(PAGE)
+SENTENCES = " ".join(PAGE.split())  # wherever lines end
 
 
 def rows(heading, header):
@@ -277,7 +278,8 @@ def test_learning_rate():
 
 def test_post_processing():
     (sentence,) = re.findall(
-        r"Example: the boxes \[(.*)\] and \[(.*)\] have areas .* and IoU ([\d.]+); .* be ([\d.]+)\.", PAGE
+        r"Example: the boxes \[([\d, ]+)\] and \[([\d, ]+)\] have areas [^;]* and IoU ([\d.]+); [^.]* be ([\d.]+)\.",
+        SENTENCES,
     )
     boxes = [numbers(sentence[0]), numbers(sentence[1])]
     counted, plain = float(sentence[2]), float(sentence[3])
@@ -293,14 +295,14 @@ def test_defaults_that_the_page_names():
     """`key` value, or `key` (value), as the sections write it: the values of the complete file."""
     schema = next(yaml.safe_load_all(read(os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_gpu.yaml"))))
     found = {}
-    for key, value in re.findall(r"`(\w+)` \(?(-?\d[\d.]*\b|True|False)", PAGE):
+    for key, value in re.findall(r"`(\w+)` \(?(-?\d[\d.]*\b|True|False)", SENTENCES):
         if key in schema and key not in ("gamma", "use_anchor_generator"):  # BN's gamma; both layouts
             found[key] = value
             assert schema[key] == yaml.safe_load(value), key
     assert len(found) >= 19, sorted(found)
-    assert "`alpha` is 0.25, `gamma` 2.0" in PAGE and (schema["alpha"], schema["gamma"]) == (0.25, 2.0)
-    assert "`prior_scaling` is [0.1, 0.2]" in PAGE and schema["prior_scaling"] == [0.1, 0.2]
-    assert "`steps`, [8, 16, 32, 64, 128]" in PAGE and schema["steps"] == [8, 16, 32, 64, 128]
+    assert "`alpha` is 0.25, `gamma` 2.0" in SENTENCES and (schema["alpha"], schema["gamma"]) == (0.25, 2.0)
+    assert "`prior_scaling` is [0.1, 0.2]" in SENTENCES and schema["prior_scaling"] == [0.1, 0.2]
+    assert "`steps`, [8, 16, 32, 64, 128]" in SENTENCES and schema["steps"] == [8, 16, 32, 64, 128]
     np.testing.assert_allclose(transforms.MEAN / 255, [0.485, 0.456, 0.406], rtol=1e-6)
     np.testing.assert_allclose(transforms.STD / 255, [0.229, 0.224, 0.225], rtol=1e-6)
 
@@ -316,7 +318,7 @@ def test_parameters(reference):
         if trainable:
             kinds[name.rpartition(".")[2]] += 1
     assert list(kinds.values()) == [71, 13, 98, 98] and len(listed) == 476
-    assert "280 trainable (71 convolution weights, 13 biases, 98 `gamma`, 98 `beta`) and 196 running" in PAGE
+    assert "280 trainable (71 convolution weights, 13 biases, 98 `gamma`, 98 `beta`) and 196 running" in SENTENCES
     for part, trained, running in rows("Network", "part"):
         sizes = {True: 0, False: 0}
         for name, (shape, trainable) in listed.items():
