@@ -121,7 +121,13 @@ def train(argv, held: contextlib.ExitStack) -> int:
     from src.training.run_state import RunState, figures_config
 
     source = ""
-    state = RunState(cfg.pre_trained_epoch_size, steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
+    state = RunState(
+        cfg.pre_trained_epoch_size,
+        steps_per_epoch=data.steps,
+        images=records.count,
+        size=size,
+        config=figures_config(cfg),
+    )
     if resumes:
         state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
         LOGGER.info(

@@ -163,7 +163,7 @@ def progress(total: int, what: str, unit: str = "images", speaks: bool = True, t
         mininterval=PROGRESS_SECONDS,
         maxinterval=PROGRESS_SECONDS,
         delay=PROGRESS_SECONDS,
-        bar_format="{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}, {remaining} left",
+        bar_format="{desc}: {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left",
         disable=not speaks,
         leave=False,
     )

@@ -196,7 +196,7 @@ def write_text(path: str, text: str) -> None:
 def write_json(path: str, content: object, indent: Optional[int] = None) -> None:
     """Write a JSON file; see `atomic_write` for what it raises."""
     with atomic_write(path) as handle:
-        json.dump(content, handle, indent=indent)
+        handle.write(json.dumps(content, indent=indent))  # much faster than `json.dump`, which writes piece by piece
 
 
 def append_line(path: str, line: str) -> None:

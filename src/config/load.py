@@ -44,7 +44,9 @@ class _File:
                 raise UserError(f"{path}: {BASE} must be a file name, got {shown(base)}")
             # next to the file, else one of this repository's
             near = os.path.join(os.path.dirname(path), base)
-            self.base = _File(near if os.path.exists(near) else os.path.join(os.path.dirname(SCHEMA_FILE), base), schema)
+            self.base = _File(
+                near if os.path.exists(near) else os.path.join(os.path.dirname(SCHEMA_FILE), base), schema
+            )
             if self.base.base is not None:
                 raise UserError(f"{path}: {BASE} {base} has a {BASE} itself; one level only")
 
@@ -70,13 +72,17 @@ class _File:
         self.values.update({key: value for key, value in values.items() if key not in PUBLISHED_KEYS})
         for key, text in self.texts.items():
             if not isinstance(key, str) or isinstance(text, (list, dict)):
-                raise UserError(f"{self.path}: the second YAML document holds help texts, one string per key: {shown(key)}")
+                raise UserError(
+                    f"{self.path}: the second YAML document holds help texts, one string per key: {shown(key)}"
+                )
         self.choices = {}
         for key, allowed in self._choices.items():
             if key not in self._schema and key not in PUBLISHED_KEYS:
                 raise unknown_key(key, self._schema, f"{self.path}, third YAML document")
             if not isinstance(allowed, list) or not allowed:
-                raise UserError(f"{self.path}: the third YAML document holds choices: {key} must be a list, got {shown(allowed)}")
+                raise UserError(
+                    f"{self.path}: the third YAML document holds choices: {key} must be a list, got {shown(allowed)}"
+                )
             where = f"{self.path}, choices of {key}"
             if key in self._schema and not isinstance(self._schema[key], list):
                 self.choices[key] = [convert(key, choice, self._schema[key], where) for choice in allowed]

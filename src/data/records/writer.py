@@ -254,12 +254,20 @@ def _write(path: str, rows: Iterator[dict]) -> int:
             writer.write_raw_data(group)
         if count:
             writer.commit()
+            for name in all_files(path):
+                os.chmod(name, 0o666 & ~_umask())  # MindSpore lets nobody else read them
     except RuntimeError as error:
         # MindSpore's first line says where it failed; the line that begins with a reason comes later, or not at all
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
         reason = [line for line in lines if "Error Message" not in line and "Exception thrown" not in line]
         raise OSError(reason[0] if reason else lines[0]) from None
     return count
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _report_bad(path: str, bad: List[Tuple[str, str]]) -> None:
