@@ -193,15 +193,19 @@ def write_json(path: str, content: object, indent: Optional[int] = None) -> None
 
 
 def append_line(path: str, line: str) -> None:
-    """Append a line (without its line end) to a text file.
+    """Append a line (without its line end) to a text file; see `append_bytes` for what it raises."""
+    append_bytes(path, (line + "\n").encode("utf-8", "backslashreplace"))
+
+
+def append_bytes(path: str, data: bytes) -> None:
+    """Append to a file, which is made where it is missing.
 
     Raises:
-        OutputError: it cannot be written; what a failed write left of the line is cut off again.
+        OutputError: it cannot be written; what a failed write left of `data` is cut off again.
     """
     try:
         with open(path, "ab", buffering=0) as handle:
             start = handle.seek(0, os.SEEK_END)
-            data = (line + "\n").encode("utf-8", "backslashreplace")
             try:
                 while data:
                     data = data[handle.write(data) :]
