@@ -9,7 +9,7 @@ import traceback
 from typing import Dict
 
 from src import PACKAGES, no_package
-from src.console import PIPE_STATUS, guarded_streams, use_utf8_streams
+from src.console import PIPE_STATUS, guarded_streams, say, use_utf8_streams
 
 # the machine's state, not a bug of ours
 _ENVIRONMENT = {
@@ -71,7 +71,7 @@ def run_main(main, argv=None) -> int:
         status, line = _run(main, argv, stdout)
         if line:
             rank = f"rank {_ranks.rank}: " if _several() else ""
-            print(f"error: {rank}{line}", file=sys.stderr, flush=True)
+            say(f"error: {rank}{line}")
         if status and _several():
             _ranks.abort(status)
     return status
@@ -96,7 +96,7 @@ def _run(main, argv, stdout) -> tuple:
         elif isinstance(error, OSError) and error.errno in _ENVIRONMENT:
             line = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
         else:
-            traceback.print_exc()
+            say(traceback.format_exc().rstrip())
             line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _several() else ""
     with contextlib.suppress(OSError):
         stdout.flush()

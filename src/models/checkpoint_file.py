@@ -85,9 +85,11 @@ def write_whole(path: str, entries: Dict[str, np.ndarray]) -> None:
     except Exception as error:  # MindSpore raises many kinds when a file cannot be written
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip().splitlines()[0]
         needed = sum(value.nbytes for value in entries.values())
+        saved = glob.glob(os.path.join(glob.escape(folder), "*.ckpt"))
+        advice = "those saved before are complete: make room and go on with --resume" if saved else "none is saved yet"
         raise RunError(
-            f"cannot save {path} ({reason}): {needed} bytes are needed, {shutil.disk_usage(folder).free} are free; the "
-            f"checkpoints saved before are whole: make room and go on with --resume"
+            f"cannot save {path} ({reason}): {needed} bytes are needed, {shutil.disk_usage(folder).free} are free; "
+            f"{advice}"
         ) from None
     finally:
         for left_over in glob.glob(os.path.join(glob.escape(folder), f"{PART}{os.getpid()}.*")):
