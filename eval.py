@@ -6,17 +6,25 @@ A MINDIR or ONNX file of export.py is measured alike: --checkpoint_file_path ssd
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 
 from src.config import checkpoint_file, load_config, log_notes
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import run_main
-from src.log import LOGGER, setup_logging
+from src.locks import hold_folder
+from src.log import LOGGER, setup_logging, write_or_go_on
 from src.preflight import writable_folder
 
 
 def main(argv) -> int:
+    with contextlib.ExitStack() as held:
+        return evaluate(argv, held)
+
+
+def evaluate(argv, held: contextlib.ExitStack) -> int:
     cfg = load_config(argv)
     check_launch(cfg)
     checkpoint = checkpoint_file(cfg)
@@ -27,8 +35,8 @@ def main(argv) -> int:
     if ranks.rank == 0:
         log_notes(cfg, LOGGER.warning)
 
-    from src.data.mindrecord import prepare_records
     from src.data.pipeline import image_reader
+    from src.data.records import prepare_records
     from src.evaluation.detector import build_evaluator, detect
     from src.evaluation.report import write_report
     from src.evaluation.table import format_table
@@ -36,24 +44,35 @@ def main(argv) -> int:
 
     detector = open_model(checkpoint, cfg)  # a wrong one is told before anything is written
     writable_folder(cfg.output_path, "output_path")
+    if ranks.rank == 0:
+        held.enter_context(hold_folder(cfg.output_path, "evaluation"))
+    ranks.wait()
     records = prepare_records(cfg, is_training=False, ranks=ranks)
     evaluator = build_evaluator(records, cfg)
     LOGGER.info("evaluating %s on %d images", checkpoint, records.count)
+    start = time.perf_counter()
     detect(detector, records, cfg, evaluator, ranks)
+    highest = max(ranks.share(float(detector.highest)))  # each rank saw a part of the images
+    detected = time.perf_counter()
     if ranks.rank > 0:
         ranks.wait()
         return 0
     predictions = os.path.join(cfg.output_path, "predictions.json")
-    evaluator.save(predictions)
+    saved = write_or_go_on(predictions, evaluator.save, predictions)
     result = evaluator.summarize()
-    print(format_table(result))
-    print(f"mAP: {result['mAP']:.6f}")
-    print(f"mAP, published protocol: {result['mAP_published']:.6f}")
-    paths, why = write_report(evaluator, result, image_reader(records), cfg.output_path, checkpoint, detector.highest)
+    scored = time.perf_counter()
+    LOGGER.info("detection took %.1f s, saving and scoring %.1f s", detected - start, scored - detected)
+    paths, why = write_report(evaluator, result, image_reader(records), cfg.output_path, checkpoint, highest)
+    # last: where nobody reads any more, the files are there
+    lines = [format_table(result), f"mAP: {result['mAP']:.6f}"]
+    lines.append(f"mAP, published protocol: {result['mAP_published']:.6f}")
     if why:
-        print("why it is next to nothing:", *why, sep="\n  ")
-    print(f"detections: {os.path.abspath(predictions)}")
-    print(f"report: {os.path.abspath(paths['report.html'])} (figures: evaluation.json, evaluation.csv)")
+        lines.append("\n  ".join(["why it is next to nothing:", *why]))
+    if saved:
+        lines.append(f"detections: {os.path.abspath(predictions)}")
+    if "report.html" in paths:
+        lines.append(f"report: {os.path.abspath(paths['report.html'])} (figures: evaluation.json, evaluation.csv)")
+    print("\n".join(lines))
     ranks.wait()
     return 0
 

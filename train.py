@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 
 # first: it tells in one line where this Python has no packages
 import src  # noqa: F401
@@ -16,6 +18,7 @@ import yaml
 from src.config import learning_rate_advice, load_config, log_notes
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
+from src.locks import hold_folder
 from src.log import LOGGER, setup_logging
 from src.output import atomic_write
 from src.preflight import check_training, find_resume, room_for_checkpoints, writable_folder
@@ -23,6 +26,11 @@ from src.stop import Stop
 
 
 def main(argv) -> int:
+    with contextlib.ExitStack() as held:
+        return train(argv, held)
+
+
+def train(argv, held: contextlib.ExitStack) -> int:
     # 1. configuration, and all that can be known before anything starts
     cfg = load_config(argv)
     check_launch(cfg)
@@ -39,19 +47,27 @@ def main(argv) -> int:
     # 2. device
     ranks = init_device(cfg)
     rank, size = ranks.rank, ranks.size
+    if not cfg.only_create_dataset:
+        if rank == 0:  # before anything of an earlier run is touched, also its logs
+            held.enter_context(hold_folder(cfg.output_path, "training"))
+        ranks.wait()
     setup_logging(None if cfg.only_create_dataset else cfg.output_path, rank, size)
     if rank == 0:
         log_notes(cfg, LOGGER.warning, for_training=not cfg.only_create_dataset)
 
     # 3. records
-    from src.data.mindrecord import prepare_records
+    from src.data.records import missing_evaluation_set, prepare_records
 
+    missing = missing_evaluation_set(cfg)
+    if cfg.run_eval and missing:
+        raise UserError(f"run_eval: there is no evaluation set: no such file or folder: {missing}")
     records = prepare_records(cfg, is_training=True, ranks=ranks)
     eval_records = None
-    if cfg.run_eval or cfg.only_create_dataset:
+    if cfg.run_eval or (cfg.only_create_dataset and not missing):
         eval_records = prepare_records(cfg, is_training=False, ranks=ranks)
     if cfg.only_create_dataset:
-        LOGGER.info("only_create_dataset: done, %d training images", records.count)
+        evaluation = f"{eval_records.count} evaluation images" if eval_records else f"no evaluation set ({missing})"
+        LOGGER.info("only_create_dataset: done, %d training images, %s", records.count, evaluation)
         return 0
     from src.data.pipeline import TrainingData
 
@@ -105,7 +121,13 @@ def main(argv) -> int:
     from src.training.run_state import RunState, figures_config
 
     source = ""
-    state = RunState(cfg.pre_trained_epoch_size, steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
+    state = RunState(
+        cfg.pre_trained_epoch_size,
+        steps_per_epoch=data.steps,
+        images=records.count,
+        size=size,
+        config=figures_config(cfg),
+    )
     if resumes:
         state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
         LOGGER.info(
@@ -130,13 +152,21 @@ def main(argv) -> int:
         detector, evaluator = build_detector(model, cfg), build_evaluator(eval_records, cfg)
 
         def evaluate(should_stop):
+            start = time.perf_counter()
             evaluator.clear()
             detector.cell.set_train(False)
             with first_averages(model, ranks):
                 if not detect(detector, eval_records, cfg, evaluator, ranks, should_stop):
                     return None
+            detected = time.perf_counter()
             result = ranks.broadcast(evaluator.summarize() if rank == 0 else None)
-            LOGGER.info("mAP %.4f (all images), %.4f (published protocol)", result["mAP"], result["mAP_published"])
+            LOGGER.info(
+                "mAP %.4f (all images), %.4f (published protocol); evaluation took %.1f s, of which scoring %.1f s",
+                result["mAP"],
+                result["mAP_published"],
+                time.perf_counter() - start,
+                time.perf_counter() - detected,
+            )
             return result["mAP"]
 
     # 8. train

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast the parts are, each as a ratio to the straightforward way in the same run.
 
-    python3 scripts/benchmark.py [matching postprocessing pipeline conversion growth step start] [--json FILE]
+    python3 scripts/benchmark.py [matching postprocessing pipeline conversion scoring growth step start] [--json FILE]
 
 Without names: all but growth. Nothing else should run beside it. `step` compares with PyTorch where --torch names a
 Python that has it. --work is a folder for data that is drawn (600 MB for all).
@@ -10,7 +10,6 @@ Python that has it. --work is a folder for data that is drawn (600 MB for all).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -36,14 +35,17 @@ from scripts.benchmark_data import (  # noqa: E402
     network_output,
 )
 from scripts.benchmark_runs import measure_growth, measure_start, measure_step  # noqa: E402
+from scripts.benchmark_scoring import measure_scoring  # noqa: E402
 from src.boxes.default_boxes import default_boxes  # noqa: E402
 from src.boxes.postprocess import postprocess  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.images import check_image  # noqa: E402
 from src.data.transforms import encode_targets  # noqa: E402
 from src.device import prepare_environment  # noqa: E402
-from src.errors import run_main  # noqa: E402
+from src.errors import UserError, run_main  # noqa: E402
 from src.log import setup_logging  # noqa: E402
+from src.output import write_json  # noqa: E402
+from src.preflight import writable_folder  # noqa: E402
 
 SCALING = (0.1, 0.2)
 
@@ -125,8 +127,8 @@ def consumed(batches, warm_up: int, most: int, bytes_of=None) -> tuple:
 
 def measure_pipeline(table: Table, options) -> None:
     """Training batches of 16 at 640 x 640 from photos of 126 KB with 8 boxes, measured at the consumer."""
-    from src.data.mindrecord import prepare_records
     from src.data.pipeline import TrainingData
+    from src.data.records import prepare_records
     from src.data.targets import packed
     from src.device import init_device
 
@@ -152,7 +154,7 @@ def measure_pipeline(table: Table, options) -> None:
 def measure_conversion(table: Table, options) -> None:
     """Images -> MindRecord, every image decoded; files come from the page cache."""
     from src.data.annotations import read_dataset
-    from src.data.mindrecord import prepare_records
+    from src.data.records import prepare_records
 
     cfg = coco_config(options.work, 640)
     data = read_dataset(cfg, True)
@@ -204,6 +206,7 @@ PARTS = {
     "postprocessing": measure_postprocessing,
     "pipeline": measure_pipeline,
     "conversion": measure_conversion,
+    "scoring": measure_scoring,
     "growth": measure_growth,
     "step": measure_step,
     "start": measure_start,
@@ -219,8 +222,12 @@ def main(argv) -> int:
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
-        parser.error(f"unknown part '{unknown[0]}'; there are {', '.join(PARTS)}")
-    os.makedirs(options.work, exist_ok=True)
+        raise UserError(f"unknown part '{unknown[0]}'; there are {', '.join(PARTS)}")
+    if options.json and os.path.isdir(options.json):
+        raise UserError(f"--json: {options.json} is a folder; name the file to write")
+    if options.json:
+        writable_folder(os.path.dirname(os.path.abspath(options.json)), "json")
+    writable_folder(options.work, "work")
     setup_logging()
     prepare_environment()
     table = Table()
@@ -229,10 +236,8 @@ def main(argv) -> int:
     for part in options.parts or [name for name in PARTS if name != "growth"]:
         PARTS[part](table, options)
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as handle:
-            json.dump(
-                {"cores": os.cpu_count(), "python": platform.python_version(), "rows": table.rows}, handle, indent=1
-            )
+        figures = {"cores": os.cpu_count(), "python": platform.python_version(), "rows": table.rows}
+        write_json(options.json, figures, indent=1)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 
 from src.boxes.default_boxes import default_boxes
+from src.output import atomic_write, write_json
 
 PHOTOS, PHOTO_BYTES, BOXES = 640, 126_000, 8
 
@@ -86,7 +86,7 @@ def coco_folder(work: str, count: int = PHOTOS, name: str = "photos", side: int 
     photos = [photo(seed) if not side else small_picture(seed, side) for seed in range(32)]
     width, height = (side, side) if side else (640, 480)
     for number in range(1, count + 1):
-        with open(os.path.join(root, "train2017", f"{number:012}.jpg"), "wb") as handle:
+        with atomic_write(os.path.join(root, "train2017", f"{number:012}.jpg"), "wb", durable=False) as handle:
             handle.write(photos[number % len(photos)])
         for y1, x1, y2, x2, label in ground_truth(rng, boxes).tolist():
             box = [width * x1, height * y1, max(width * (x2 - x1), 2), max(height * (y2 - y1), 2)]
@@ -102,5 +102,5 @@ def coco_folder(work: str, count: int = PHOTOS, name: str = "photos", side: int 
             )
     images = [{"id": k, "file_name": f"{k:012}.jpg", "height": height, "width": width} for k in range(1, count + 1)]
     categories = [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "kite"}]
-    with open(os.path.join(root, "annotations", "instances_train2017.json"), "w", encoding="utf-8") as handle:
-        json.dump({"images": images, "annotations": annotations, "categories": categories}, handle)
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    write_json(os.path.join(root, "annotations", "instances_train2017.json"), content)

@@ -4,7 +4,8 @@
     python3 scripts/check_data.py --config_path FILE [--key=value ...] [--split train|val|both] [--decode] [--json FILE]
 
 All keys of the configuration are options, as for train.py. Headers of the images are read; --decode decodes
-every image, as a conversion does. Exit status 2 where a conversion would refuse the data, else 0.
+every image, as a conversion does. With both splits, pictures that are in train and in val are found too. Exit status 2
+where a conversion would refuse the data, else 0: warnings are for you to judge.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.config import load_config  # noqa: E402
-from src.data.check import check_split  # noqa: E402
-from src.errors import UserError, run_main  # noqa: E402
+from src.data.check import check_splits  # noqa: E402
+from src.errors import run_main  # noqa: E402
 from src.log import setup_logging  # noqa: E402
 from src.output import write_json  # noqa: E402
 
@@ -46,7 +47,7 @@ def format_report(report: dict) -> str:
             lines.append("boxes by size: " + ", ".join(f"{name} {number}" for name, number in report["sizes"].items()))
     lines += ["", "faults:" if report["faults"] else "no faults"]
     for fault in report["faults"]:
-        mark = "REFUSED" if fault["refused"] else "mended "
+        mark = "REFUSED" if fault["refused"] else "warning"
         places = ", ".join(fault["places"]) + (", ..." if fault["number"] > len(fault["places"]) else "")
         lines.append(f"  {mark} {fault['number']:>6} {fault['kind']}" + (f": {places}" if places else ""))
     return "\n".join(lines)
@@ -75,17 +76,15 @@ def main(argv) -> int:
     cfg = load_config(rest)
     setup_logging()
     splits = [name for name in ("train", "val") if options.split in (name, "both")]
-    reports = []
-    for name in splits:
-        reports.append(check_split(cfg, name == "train", options.decode))
-        print(format_report(reports[-1]) + "\n")
+    reports = check_splits(cfg, splits, options.decode)
+    for report in reports:
+        print(format_report(report) + "\n")
     if options.json:
-        try:
-            write_json(os.path.abspath(options.json), {report["split"]: report for report in reports})
-        except OSError as error:
-            raise UserError(f"--json: cannot write {options.json}: {error.strerror}") from None
+        write_json(os.path.abspath(options.json), {report["split"]: report for report in reports})
     refused = sum(fault["refused"] for report in reports for fault in report["faults"])
-    print("the data can be used" if not refused else f"{refused} kinds of faults must be mended first")
+    warnings = sum(not fault["refused"] for report in reports for fault in report["faults"])
+    usable = "the data can be used" + (f" ({warnings} kinds of warnings)" if warnings else "")
+    print(f"{refused} kinds of faults must be corrected first" if refused else usable)
     return 2 if refused else 0
 
 

@@ -27,6 +27,9 @@ import numpy as np  # noqa: E402
 
 from src.errors import UserError, run_main  # noqa: E402
 from src.models.resnet_names import convert  # noqa: E402
+from src.output import shown  # noqa: E402
+from src.preflight import writable_folder  # noqa: E402
+from src.stop import Stop  # noqa: E402
 
 
 def read_torch(path: str) -> dict:
@@ -76,8 +79,10 @@ def read(path: str) -> dict:
         UserError: no such file, another ending, a package that is missing, a damaged file.
     """
     ending = os.path.splitext(path)[1].lower()
+    if os.path.isdir(path):
+        raise UserError(f"--input: {shown(os.path.abspath(path))} is a folder; name the file of weights")
     if not os.path.isfile(path):
-        raise UserError(f"--input: no such file: {os.path.abspath(path)}")
+        raise UserError(f"--input: no such file: {shown(os.path.abspath(path))}")
     if ending not in READERS:
         raise UserError(f"--input: a name that ends in {', '.join(READERS)} is wanted, got {path}")
     try:
@@ -102,18 +107,22 @@ def main(argv) -> int:
         "--fold_eps", action="store_true", help="for weights of PyTorch: BN computes what it does there"
     )
     options = parser.parse_args(argv)
-    folder = os.path.dirname(os.path.abspath(options.output))
-    if not options.output.endswith(".ckpt"):
-        raise UserError(f"--output: a name that ends in .ckpt is wanted, got {options.output}")
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise UserError(f"--output: cannot write to {folder}")
+    output = os.path.abspath(options.output)
+    if not output.endswith(".ckpt"):
+        raise UserError(f"--output: a name that ends in .ckpt is wanted, got {shown(options.output)}")
+    if os.path.isdir(output):
+        raise UserError(f"--output: {shown(output)} is a folder; name the file to write")
+    if os.path.realpath(options.input) == os.path.realpath(output):
+        raise UserError("--output: this is the file of --input; name another one")
+    Stop().install()
+    writable_folder(os.path.dirname(output), "output")
     found = read(options.input)
     converted, unused = convert(found, options.input, options.fold_eps)
 
     from src.models.checkpoint_file import write_whole
 
-    write_whole(options.output, converted)
-    print(f"{options.output}: {len(converted)} parameters of the backbone, all of ResNet50's")
+    write_whole(output, converted)
+    print(f"{shown(options.output)}: {len(converted)} parameters of the backbone, all of ResNet50's")
     counters = [name for name in unused if name.endswith("num_batches_tracked")]
     others = [name for name in unused if name not in counters]
     rest = ", ".join([f"{len(counters)} num_batches_tracked"] * bool(counters) + others) or "none"

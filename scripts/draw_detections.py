@@ -3,81 +3,184 @@
 
     python3 scripts/draw_detections.py --annotations instances_val2017.json --images val2017 \
         --predictions output/predictions.json --output pictures [--count 12 --min_score 0.3]
+
+--predictions is predictions.json of eval.py, or detections.json of predict.py (its pictures are found by their names,
+its classes by theirs). Detections of other images are left out, and counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
+from collections import defaultdict
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # first: it tells in one line where this Python has no packages
 import src  # noqa: E402, F401
 
 # isort: split
-import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 from src.data.coco import load_coco_json  # noqa: E402
-from src.data.images import decode_rgb  # noqa: E402
-from src.drawing import draw_box, draw_tag, fitted, sheet  # noqa: E402
+from src.drawing import DrawingPaths, draw_box, draw_tag, fitted, sheet  # noqa: E402
 from src.errors import UserError, run_main  # noqa: E402
+from src.inference.pictures import read_picture  # noqa: E402
+from src.log import LOGGER, setup_logging  # noqa: E402
+from src.output import Arrivals, shown, write_picture  # noqa: E402
+from src.preflight import writable_folder  # noqa: E402
+from src.stop import Stop  # noqa: E402
 
 GREEN, RED = (60, 200, 60), (40, 40, 230)  # BGR
 TILE = 384
+OVERVIEW, OVERVIEW_TILES = "overview.png", 100
 
 
 def draw(image: np.ndarray, boxes: list, colour: tuple, below: bool) -> None:
     """Boxes [(x, y, w, h), text] on a BGR image in place."""
     for (x, y, w, h), text in boxes:
-        box = (y, x, y + h, x + w)
+        box = np.clip((y, x, y + h, x + w), -TILE, 2 * TILE)  # what lies far outside is not drawn
         draw_box(image, box, colour)
         draw_tag(image, text, box, colour, below)
 
 
-def main(argv) -> int:
+def category_names(categories: list) -> dict:
+    """Category id -> the name as OpenCV's fonts can draw it."""
+    return {row["id"]: row["name"] if row["name"].isascii() else f"category {row['id']}" for row in categories}
+
+
+def read_predictions(path: str, content: dict, folder: str) -> dict:
+    """Detections by image id of the annotation file: {id: [([x, y, w, h], category name, score)]}.
+
+    Args:
+        content: of the annotation file; folder: of its images.
+
+    Raises:
+        UserError: the file cannot be read, a row of it cannot be used, or no row belongs to an image.
+    """
+    try:
+        with open(path, encoding="utf-8") as handle:
+            predictions = json.load(handle)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or f"it is not valid JSON ({error})"
+        raise UserError(f"--predictions: cannot read {shown(path)}: {reason}") from None
+    ids, names = {record["id"]: record["id"] for record in content["images"]}, category_names(content["categories"])
+    if isinstance(predictions, dict):
+        ids, names, predictions = _own(path, predictions, content, folder)
+    if not isinstance(predictions, list):
+        raise _unusable(path)
+    found, unknown = defaultdict(list), 0
+    for number, row in enumerate(predictions, 1):
+        box, score, category = _checked(row, f"--predictions: {shown(path)}: row {number}")
+        image_id = row["image_id"]
+        if isinstance(image_id, (str, int, float)) and image_id in ids:
+            found[ids[image_id]].append((box, names.get(category, f"category {category}"), score))
+        else:
+            unknown += 1
+    if unknown == len(predictions) > 0:
+        raise UserError(
+            f"--predictions: none of the {unknown} detections in {shown(path)} is of an image of --annotations"
+        )
+    if unknown:
+        LOGGER.warning(
+            "%d of %d detections are of images that --annotations does not list: left out", unknown, len(predictions)
+        )
+    return found
+
+
+def _unusable(path: str) -> UserError:
+    return UserError(
+        f"--predictions: {shown(path)} is neither predictions.json of eval.py (a list of detections) nor "
+        "detections.json of predict.py"
+    )
+
+
+def _checked(row, where: str) -> tuple:
+    """(box, score, category id) of a detection."""
+    try:
+        box, score, category = [float(value) for value in row["bbox"]], float(row["score"]), row["category_id"]
+        row["image_id"]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise UserError(f"{where} is no detection with image_id, category_id, bbox and score") from None
+    if len(box) != 4 or not all(math.isfinite(value) and abs(value) < 1e9 for value in (*box, score)):
+        raise UserError(
+            f"{where}: bbox must be four numbers below 1e9 and score one, got {str(row['bbox'])[:80]}, "
+            f"{str(row['score'])[:20]}"
+        )
+    return box, score, category if isinstance(category, (int, float, str)) else shown(category)
+
+
+def _own(path: str, predictions: dict, content: dict, folder: str) -> tuple:
+    """(annotated image id of each detected one, category names, rows) of predict.py's detections.json."""
+    try:
+        wanted = {os.path.realpath(os.path.join(folder, r["file_name"])): r["id"] for r in content["images"]}
+        by_name = defaultdict(list)
+        for real, image_id in wanted.items():
+            by_name[os.path.basename(real)].append(image_id)
+        ids = {}
+        for record in predictions["images"]:
+            same = by_name[os.path.basename(record["file_name"])]
+            image_id = wanted.get(os.path.realpath(record["file_name"]), same[0] if len(same) == 1 else None)
+            if image_id is not None and "frame" not in record:
+                ids[record["id"]] = image_id
+        return ids, category_names(predictions["categories"]), predictions["annotations"]
+    except (KeyError, TypeError, AttributeError):
+        raise _unusable(path) from None
+
+
+def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("annotations", "images", "predictions", "output"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--count", type=int, default=12)
-    parser.add_argument("--min_score", type=float, default=0.3)
+    parser.add_argument("--count", type=int, default=12, help="pictures to draw, from 1 (default: %(default)s)")
+    parser.add_argument("--min_score", type=float, default=0.3, help="least score drawn (default: %(default)s)")
     options = parser.parse_args(argv)
+    if options.count < 1:
+        raise UserError(f"--count must be at least 1, got {options.count}")
+    if not 0 <= options.min_score <= 1:
+        raise UserError(f"--min_score must lie in [0, 1], got {options.min_score}")
+    if not os.path.isdir(options.images):
+        raise UserError(f"--images: no such folder: {shown(os.path.abspath(options.images))}")
+    return options
+
+
+def main(argv) -> int:
+    options = parse(argv)
+    Stop().install()
+    setup_logging()
     content = load_coco_json(options.annotations)
-    try:
-        with open(options.predictions, encoding="utf-8") as handle:
-            predictions = json.load(handle)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--predictions: cannot read {options.predictions}: {error}") from None
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    os.makedirs(options.output, exist_ok=True)
-    tiles = []
-    for record in content["images"][: options.count]:
-        path = os.path.join(options.images, record["file_name"])
+    if not content["images"]:
+        raise UserError(f"--annotations: {shown(options.annotations)} lists no image")
+    predictions = read_predictions(options.predictions, content, options.images)
+    names, truths = category_names(content["categories"]), defaultdict(list)
+    for row in content["annotations"]:
+        text = names[row["category_id"]] + " (crowd)" * bool(row["iscrowd"])
+        truths[row["image_id"]].append((row["bbox"], text))
+    writable_folder(options.output, "output")
+    records = content["images"][: options.count]
+    originals = [os.path.join(options.images, record["file_name"]) for record in records]
+    paths, arrivals, tiles = DrawingPaths(options.output, originals, [OVERVIEW]), Arrivals("pictures"), []
+    for record, original in zip(records, originals):
         try:
-            with open(path, "rb") as handle:
-                image = decode_rgb(handle.read())[..., ::-1]
-        except (OSError, ValueError) as error:
-            raise UserError(f"--images: cannot read {path}: {error}") from None
+            image = read_picture(original)[..., ::-1]
+        except UserError as error:
+            raise UserError(f"--images: {error}") from None
         image, scale = fitted(image, TILE)
-        truth = [
-            (np.array(a["bbox"]) * scale, names[a["category_id"]] + (" (crowd)" if a["iscrowd"] else ""))
-            for a in content["annotations"]
-            if a["image_id"] == record["id"]
-        ]
-        found = [
-            (np.array(d["bbox"]) * scale, f"{names[d['category_id']]} {d['score']:.2f}")
-            for d in predictions
-            if d["image_id"] == record["id"] and d["score"] >= options.min_score
-        ]
-        draw(image, truth, GREEN, below=True)
-        draw(image, found, RED, below=False)
-        name = os.path.splitext(os.path.basename(record["file_name"]))[0] + ".png"
-        cv2.imwrite(os.path.join(options.output, name), image)
-        tiles.append(image)
-    cv2.imwrite(os.path.join(options.output, "overview.png"), sheet(tiles))
-    print(f"drew {min(options.count, len(content['images']))} pictures: {os.path.join(options.output, 'overview.png')}")
+        found = [row for row in predictions[record["id"]] if row[2] >= options.min_score]
+        draw(image, [(np.array(box) * scale, text) for box, text in truths[record["id"]]], GREEN, below=True)
+        draw(image, [(np.array(box) * scale, f"{name} {score:.2f}") for box, name, score in found], RED, below=False)
+        if len(tiles) < OVERVIEW_TILES:
+            tiles.append(image)
+        with arrivals.one():
+            write_picture(paths.path(record["file_name"], ".png"), image, drawing=True)
+    overview = os.path.join(options.output, OVERVIEW)
+    drawn = arrivals.count
+    with arrivals.one():
+        write_picture(overview, sheet(tiles), drawing=True)
+        print(f"drew {drawn} pictures: {shown(overview)}")
+    arrivals.finish()
     return 0
 
 

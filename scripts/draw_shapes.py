@@ -3,18 +3,21 @@
 
     python3 scripts/draw_shapes.py --output shapes [--train 600 --val 60 --image_size 256 --seed 1]
 
-Writes DIR/train2017, DIR/val2017 and DIR/annotations/instances_{train,val}2017.json, whole or not at
-all. The same arguments give the same files. Some images are grey JPEGs, some hold a crowd box.
+Writes DIR/train2017, DIR/val2017 and DIR/annotations/instances_{train,val}2017.json: all of them or, where it fails or
+is stopped, nothing. DIR/drawn.json lists them; drawing again with other arguments replaces these files only, and
+refuses to touch one that was changed since. The same arguments give the same files. Some images are grey JPEGs, some
+hold a crowd box.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
 import os
 import shutil
 import sys
-import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # first: it tells in one line where this Python has no packages
@@ -25,8 +28,14 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 from src.errors import UserError, run_main  # noqa: E402
+from src.locks import hold_folder  # noqa: E402
+from src.output import output_error, shown, write_json, write_picture  # noqa: E402
+from src.preflight import writable_folder  # noqa: E402
+from src.stop import Stop  # noqa: E402
 
 VERSION = 3
+RECORD, WORK = "drawn.json", ".drawing"
+MOST = 70000  # images of a split: further ids would meet those of the other split
 # names and ids of COCO's own categories, so that a COCO class list works on this data
 CATEGORIES = (("stop sign", 13), ("sports ball", 37), ("kite", 38))
 ASPECTS = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.75))
@@ -154,9 +163,13 @@ def _crowd(image: np.ndarray, rng: np.random.Generator) -> tuple:
     height, width = image.shape[:2]
     w, h = int(width * 0.3), int(height * 0.18)
     x, y = int(rng.integers(width - w)), int(rng.integers(height - h))
+    radius = min(4, (h - 1) // 2)  # a small picture's box has no room for discs of the usual size
     for _ in range(14):
-        centre = (int(rng.integers(x + 4, x + w - 4)), int(rng.integers(y + 4, y + h - 4)))
-        cv2.circle(image, centre, 4, [int(v) for v in rng.integers(40, 240, 3)], -1, cv2.LINE_AA)
+        centre = (
+            int(rng.integers(x + radius, x + w - radius)),
+            int(rng.integers(y + radius, y + h - radius)),
+        )
+        cv2.circle(image, centre, radius, [int(v) for v in rng.integers(40, 240, 3)], -1, cv2.LINE_AA)
     return CATEGORIES[1][1], [float(x), float(y), float(w), float(h)], float(w * h), 1
 
 
@@ -171,8 +184,7 @@ def draw_split(folder: str, json_path: str, count: int, seed: list, longest: int
         name = f"{image_id:012d}.jpg"
         if rng.random() < GREY_SHARE:
             image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        if not cv2.imwrite(os.path.join(folder, name), image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
-            raise UserError(f"cannot write {os.path.join(folder, name)}")
+        write_picture(os.path.join(folder, name), image)
         images.append({"id": image_id, "file_name": name, "height": image.shape[0], "width": image.shape[1]})
         for category, box, area, crowd in found:
             annotations.append(
@@ -186,8 +198,140 @@ def draw_split(folder: str, json_path: str, count: int, seed: list, longest: int
                 }
             )
     categories = [{"id": number, "name": name, "supercategory": "shape"} for name, number in CATEGORIES]
-    with open(json_path, "w", encoding="utf-8") as handle:
-        json.dump({"images": images, "annotations": annotations, "categories": categories}, handle)
+    write_json(json_path, {"images": images, "annotations": annotations, "categories": categories})
+
+
+def draw_all(folder: str, options: argparse.Namespace) -> None:
+    """Draw both splits into a folder."""
+    for part, (split, count) in enumerate((("train2017", options.train), ("val2017", options.val))):
+        draw_split(
+            os.path.join(folder, split),
+            os.path.join(folder, "annotations", f"instances_{split}.json"),
+            count,
+            [options.seed, part],
+            options.image_size,
+            1009 + part * 500000,
+        )
+
+
+def checksum(path: str) -> str:
+    """SHA-256 of a file, "" where there is none."""
+    if not os.path.isfile(path):
+        return ""
+    with open(path, "rb") as handle:
+        return hashlib.sha256(handle.read()).hexdigest()
+
+
+def checksums(folder: str) -> dict:
+    """Path below the folder -> SHA-256 of every file, pictures first."""
+    paths = [os.path.join(top, name) for top, _, names in os.walk(folder) for name in names]
+    paths.sort(key=lambda path: (path.endswith(".json"), path))
+    return {os.path.relpath(path, folder): checksum(path) for path in paths}
+
+
+def read_record(output: str) -> dict:
+    """drawn.json: the arguments, `files` (path -> SHA-256) and, while files are replaced, `earlier` (path -> a list).
+
+    {} for a folder without one. A damaged one lists nothing, so no file counts as drawn.
+
+    Raises:
+        UserError: the folder holds files, and none says that this script drew there.
+    """
+    try:
+        with open(os.path.join(output, RECORD), encoding="utf-8") as handle:
+            content = json.load(handle)
+        return content if isinstance(content, dict) else {}
+    except FileNotFoundError:
+        others = [name for name in os.listdir(output) if name not in (WORK, ".drawing.lock")]
+        if others:
+            raise UserError(
+                f"--output: {shown(output)} holds files that this script did not draw; name an empty folder"
+            ) from None
+    except (OSError, ValueError):
+        pass
+    return {}
+
+
+def ours(record: dict) -> dict:
+    """Path -> checksums that this script's file there may have."""
+    found = {}
+    for key in ("files", "earlier"):
+        rows = record.get(key)
+        for path, value in rows.items() if isinstance(rows, dict) else ():
+            if not os.path.isabs(path) and ".." not in path.split("/"):
+                found.setdefault(path, set()).update([value] if isinstance(value, str) else value)
+    return found
+
+
+def is_foreign(output: str, path: str, known: set) -> bool:
+    """At the place of a file lies what this script did not draw, or a file where its folder belongs."""
+    folder = os.path.join(output, os.path.dirname(path))
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        return True
+    return os.path.lexists(os.path.join(output, path)) and checksum(os.path.join(output, path)) not in known
+
+
+def publish(work: str, output: str, record: dict, arguments: dict) -> list:
+    """Put what was drawn in `work` in its place and remove what an earlier drawing left; user's files that stay.
+
+    A kill in between leaves a drawn.json that lists both drawings, so the next run knows its files.
+
+    Raises:
+        UserError: a file of another content, not drawn by this script, lies where one belongs; nothing is changed.
+    """
+    new, old = checksums(work), ours(record)
+    same = without_files(record) == arguments
+    changed = [path for path, value in new.items() if is_foreign(output, path, {value, *old.get(path, ())})]
+    if changed and not (same and all(os.path.isfile(os.path.join(output, path)) for path in changed)):
+        raise UserError(
+            f"--output: {shown(output)} holds what this script did not draw, or what was changed since, in place of "
+            f"{len(changed)} of its files (first {changed[0]}); move it away or name another folder"
+        )
+    write_json(os.path.join(output, RECORD), {"files": new, "earlier": {path: sorted(old[path]) for path in old}})
+    for path in old:
+        target = os.path.join(output, path)
+        if path not in new and checksum(target) in old[path]:
+            os.remove(target)
+            with contextlib.suppress(OSError):  # the user's files are in it
+                os.rmdir(os.path.dirname(target))
+    for path in new:
+        if path not in changed:
+            os.makedirs(os.path.dirname(os.path.join(output, path)), exist_ok=True)
+            os.replace(os.path.join(work, path), os.path.join(output, path))
+    write_json(os.path.join(output, RECORD), dict(arguments, files=new))
+    return changed
+
+
+def without_files(record: dict) -> dict:
+    """The arguments in drawn.json."""
+    return {key: value for key, value in record.items() if key not in ("files", "earlier")}
+
+
+def draw_into(output: str, options: argparse.Namespace) -> None:
+    """Draw the data set into a folder that is held, unless it is there already."""
+    arguments = {
+        "version": VERSION,
+        "train": options.train,
+        "val": options.val,
+        "seed": options.seed,
+        "image_size": options.image_size,
+    }
+    record, work = read_record(output), os.path.join(output, WORK)
+    files = ours(record)
+    if files and without_files(record) == arguments and all(os.path.isfile(os.path.join(output, p)) for p in files):
+        print(f"already drawn: {shown(output)}")
+        return
+    try:
+        shutil.rmtree(work, ignore_errors=True)  # of a killed drawing
+        draw_all(work, options)
+        changed = publish(work, output, record, arguments)
+    except OSError as error:
+        raise output_error(error.filename or output, error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(f"drew {options.train} training and {options.val} held-out images: {shown(output)}")
+    if changed:
+        print(f"kept as it is, because it was changed since: {len(changed)} of them, first {changed[0]}")
 
 
 def main(argv) -> int:
@@ -195,51 +339,24 @@ def main(argv) -> int:
     parser.add_argument("--output", required=True, help="folder of the data set")
     parser.add_argument("--train", type=int, default=600, help="training images")
     parser.add_argument("--val", type=int, default=60, help="held-out images")
-    parser.add_argument("--image_size", type=int, default=256, help="longer side in pixels")
+    parser.add_argument("--image_size", type=int, default=256, help="longer side in pixels, 64 to 4096")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(argv)
-    if options.train < 1 or options.val < 1 or options.image_size < 64 or options.seed < 0:
-        raise UserError("--train and --val must be at least 1, --image_size at least 64, --seed at least 0")
+    if not (1 <= options.train <= MOST and 1 <= options.val <= MOST and 64 <= options.image_size <= 4096):
+        raise UserError(f"--train and --val must lie in [1, {MOST}], --image_size in [64, 4096]")
+    if not 0 <= options.seed < 2**64:
+        raise UserError("--seed must lie in [0, 2^64)")
+    Stop().install()
     output = os.path.abspath(options.output)
-    stamp = json.dumps(
-        {
-            "version": VERSION,
-            "train": options.train,
-            "val": options.val,
-            "seed": options.seed,
-            "image_size": options.image_size,
-        },
-        sort_keys=True,
-    )
-    stamp_file = os.path.join(output, "drawn.json")
-    if os.path.isdir(output) and os.listdir(output):
-        if not os.path.exists(stamp_file):
-            raise UserError(f"--output: {output} holds files that this script did not draw; name an empty folder")
-        with open(stamp_file, encoding="utf-8") as handle:
-            if handle.read() == stamp:
-                print(f"already drawn: {output}")
-                return 0
-    os.makedirs(os.path.dirname(output), exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix=".drawing-", dir=os.path.dirname(output))
+    is_new = not os.path.isdir(output)
+    writable_folder(output, "output")
     try:
-        os.makedirs(os.path.join(temporary, "annotations"))
-        for part, (split, count) in enumerate((("train2017", options.train), ("val2017", options.val))):
-            draw_split(
-                os.path.join(temporary, split),
-                os.path.join(temporary, "annotations", f"instances_{split}.json"),
-                count,
-                [options.seed, part],
-                options.image_size,
-                1009 + part * 500000,
-            )
-        with open(os.path.join(temporary, "drawn.json"), "w", encoding="utf-8") as handle:
-            handle.write(stamp)
-        shutil.rmtree(output, ignore_errors=True)
-        os.chmod(temporary, 0o755)
-        os.rename(temporary, output)
+        with hold_folder(output, "drawing", key="output"):
+            draw_into(output, options)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    print(f"drew {options.train} training and {options.val} held-out images: {output}")
+        if is_new:
+            with contextlib.suppress(OSError):  # empty when nothing was drawn
+                os.rmdir(output)
     return 0
 
 

@@ -157,8 +157,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", help="where to work; default: a temporary folder, removed when all went well")
     arguments = parser.parse_args()
+    if arguments.kills < 1 or arguments.seed < 0:
+        parser.error("--kills must be at least 1, --seed at least 0")
     folder = os.path.abspath(arguments.folder or tempfile.mkdtemp())
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--folder: cannot write to {folder}: {error.strerror}")
     run(folder, arguments.kills, arguments.seed)
     if not arguments.folder:
         shutil.rmtree(folder)

@@ -84,8 +84,8 @@ def convert(samples: list, path: str) -> None:
     """MindRecord files, one image and one row at a time."""
     from mindspore.mindrecord import FileWriter
 
-    from src.data.converter import SCHEMA
     from src.data.images import decode_rgb
+    from src.data.records.writer import SCHEMA
 
     writer = FileWriter(path, 8, overwrite=True)
     writer.add_schema(SCHEMA, "ssd")

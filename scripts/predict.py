@@ -4,14 +4,16 @@
     python3 scripts/predict.py --model output/ckpt_0/best_map.ckpt photos/ more/*.jpg clip.mp4 --output detections
 
 --model is a checkpoint, or a MINDIR or ONNX file of export.py (an ONNX file needs no MindSpore). Places are files,
-folders (with all below them) and patterns. In --output: every picture and video with its boxes (at most 100, the
-surest), and detections.json with all of them in COCO's form (`images`, `categories`, `annotations`, each with a score;
-a category's id is the class's index).
+folders (with all below them, links followed) and patterns. In --output: every picture and video with its boxes (at
+most 100, the surest), and detections.json with all of them in COCO's form (`images`, `categories`, `annotations`, each
+with a score; a category's id is the class's index). Drawings carry a mark and are not detected on again. What could not
+be read or written is named, and the exit status is not 0; detections.json comes first where the disk is full.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -24,12 +26,18 @@ import src  # noqa: E402, F401
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from src.drawing import draw_detections  # noqa: E402
+from src.drawing import DrawingPaths, draw_detections  # noqa: E402
 from src.errors import UserError, run_main  # noqa: E402
-from src.inference.pictures import find_files, is_video, read_picture  # noqa: E402
+from src.inference.pictures import read_picture  # noqa: E402
+from src.inference.search import find_files, is_video  # noqa: E402
+from src.locks import hold_folder  # noqa: E402
 from src.log import LOGGER, progress, setup_logging  # noqa: E402
-from src.output import write_json  # noqa: E402
+from src.output import Arrivals, OutputError, shown, write_json, write_picture  # noqa: E402
 from src.preflight import writable_folder  # noqa: E402
+from src.stop import Stop  # noqa: E402
+from src.video import VideoFile  # noqa: E402
+
+RESULT = "detections.json"
 
 
 class Found:
@@ -59,7 +67,11 @@ class Found:
             )
 
     def save(self, path: str) -> None:
-        """Write it whole or not at all."""
+        """Write all to `path`.
+
+        Raises:
+            OutputError: it could not be written.
+        """
         content = {
             "images": self.images,
             "categories": [{"id": k, "name": name} for k, name in enumerate(self.classes) if k],
@@ -68,57 +80,117 @@ class Found:
         write_json(path, content)
 
 
-def detect_picture(path: str, target: str, predictor, found: Found) -> int:
-    """Detect on a picture, draw and note it; the number of detections."""
+class Drawings(Arrivals):
+    """The drawings of a run: `paths` of those that arrived, in order."""
+
+    def __init__(self):
+        super().__init__("drawings")
+        self.paths = []
+
+    def remove_last(self) -> int:
+        """Remove the newest drawing to make room; its bytes."""
+        path = self.paths.pop()
+        size = os.path.getsize(path)
+        os.remove(path)
+        self.count -= 1
+        self.add_failure(OutputError(f"cannot keep {shown(path)}: {RESULT} needs its room on a full disk", True))
+        return size
+
+
+def detect_picture(path: str, target: str, predictor, found: Found, drawings: Drawings) -> None:
+    """Detect on a picture, draw and note it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     image = read_picture(path)
     detections = predictor(image)
     found.add(path, image.shape[:2], detections)
     boxes, labels, scores = detections
-    cv2.imwrite(target, draw_detections(image[..., ::-1], boxes, labels, scores, predictor.classes))
-    return len(boxes)
+    with drawings.one():
+        drawn = draw_detections(image[..., ::-1], boxes, labels, scores, predictor.classes)
+        write_picture(target, drawn, drawing=True)
+        drawings.paths.append(target)
 
 
-def detect_video(path: str, target: str, predictor, found: Found) -> int:
-    """Detect on every frame of a video; the number of detections."""
+def detect_video(path: str, target: str, predictor, found: Found, drawings: Drawings) -> None:
+    """Detect on every frame of a video; where it cannot be drawn, the detections are kept.
+
+    Raises:
+        UserError: no frame can be decoded.
+    """
     video = cv2.VideoCapture(path)
     rate = video.get(cv2.CAP_PROP_FPS) or 25.0
     frames = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-    writer, count, number = None, 0, 0
-    with progress(frames or None, os.path.basename(path), "frames") as bar:
+    number = 0
+    with contextlib.ExitStack() as stack:
+        stack.callback(video.release)
+        bar = stack.enter_context(progress(frames or None, shown(os.path.basename(path)), "frames"))
+        drawn = stack.enter_context(VideoFile(target, rate))
+        failure = None
         while True:
             read, frame = video.read()
             if not read:
                 break
             detections = predictor(np.ascontiguousarray(frame[..., ::-1]))
             found.add(path, frame.shape[:2], detections, frame=number)
-            boxes, labels, scores = detections
-            drawn = draw_detections(frame, boxes, labels, scores, predictor.classes)
-            if writer is None:
-                size = (drawn.shape[1], drawn.shape[0])
-                writer = cv2.VideoWriter(target, cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
-            writer.write(drawn)
-            count, number = count + len(boxes), number + 1
-            bar.update()
-    video.release()
-    if writer is None:
-        raise UserError(f"cannot read {path}: no frame can be decoded")
-    writer.release()
-    return count
-
-
-def targets(files: list, folder: str) -> list:
-    """Where each file's drawing goes: its own name, numbered where two would meet; never the file itself."""
-    taken, paths = {os.path.realpath(path) for path in files}, []
-    for path in files:
-        stem, ending = os.path.splitext(os.path.basename(path))
-        ending = ".mp4" if is_video(path) else ".png" if ending.lower() == ".png" else ".jpg"
-        number, target = 1, os.path.join(folder, stem + ending)
-        while os.path.realpath(target) in taken:
             number += 1
-            target = os.path.join(folder, f"{stem}_{number}{ending}")
-        taken.add(os.path.realpath(target))
-        paths.append(target)
-    return paths
+            bar.update()
+            if failure is None:
+                try:
+                    drawn.write(draw_detections(frame, *detections, predictor.classes))
+                except OutputError as error:
+                    failure = error
+        if not number:
+            raise UserError(f"cannot read {shown(path)}: no frame can be decoded")
+        if number < 0.9 * frames:
+            LOGGER.warning("%s: only %d of %d frames could be decoded", shown(path), number, frames)
+        with drawings.one():
+            if failure is not None:
+                raise failure
+            drawn.close()
+            drawings.paths.append(target)
+
+
+def detect(files: list, folder: str, predictor, found: Found, drawings: Drawings) -> list:
+    """Detect on all files, drawing into a folder; the files that could not be read."""
+    failed, renamed = [], []
+    paths = DrawingPaths(folder, files, [RESULT])
+    with progress(len(files), "detecting", "files") as bar:
+        for path in files:
+            extension = os.path.splitext(path)[1].lower()
+            target = paths.path(path, ".mp4" if is_video(path) else ".png" if extension == ".png" else ".jpg")
+            try:
+                (detect_video if is_video(path) else detect_picture)(path, target, predictor, found, drawings)
+                name = os.path.basename(target)
+                if not name.startswith(os.path.splitext(os.path.basename(path))[0] + "."):
+                    renamed.append(f"{os.path.basename(path)[:60]} as {name[-60:]}")
+            except UserError as error:
+                LOGGER.warning("%s", error)
+                failed.append(path)
+            bar.update()
+    if renamed:
+        first = shown(", ".join(renamed[:3]))
+        LOGGER.info("drawings under another name, because theirs was taken: %d (%s)", len(renamed), first)
+    return failed
+
+
+def save(found: Found, path: str, drawings: Drawings) -> None:
+    """Write detections.json. On a full disk the newest drawings make room for it: they can be drawn again.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    while True:
+        try:
+            found.save(path)
+            return
+        except OutputError as error:
+            size = 200 * len(found.annotations) + 500 * len(found.images)
+            if not error.full or sum(map(os.path.getsize, drawings.paths)) < size:
+                raise
+            while drawings.paths and size > 0:
+                size -= drawings.remove_last()
 
 
 def parse(argv) -> argparse.Namespace:
@@ -136,35 +208,44 @@ def main(argv) -> int:
     options = parse(argv)
     if options.min_score is not None and not 0 <= options.min_score <= 1:
         raise UserError(f"--min_score must lie in [0, 1], got {options.min_score}")
-    files = find_files(options.places)
     if not os.path.isfile(options.model):
-        raise UserError(f"--model: no such file: {os.path.abspath(options.model)}")
+        raise UserError(f"--model: no such file: {shown(os.path.abspath(options.model))}")
+    Stop().install()
     setup_logging()
+    folder = os.path.abspath(options.output)
+    files = find_files(options.places, folder)
     from src.inference.predictor import Predictor
 
     predictor = Predictor(options.model, options.config_path, options.min_score, options.device_target)
-    writable_folder(options.output, "output")
-    found, failed, count, start = Found(predictor.classes), [], 0, time.time()
-    with progress(len(files), "detecting", "files") as bar:
-        for path, target in zip(files, targets(files, options.output)):
-            try:
-                count += (detect_video if is_video(path) else detect_picture)(path, target, predictor, found)
-            except UserError as error:
-                LOGGER.warning("%s", error)
-                failed.append(path)
-            bar.update()
-    result = os.path.join(options.output, "detections.json")
-    found.save(result)
-    seconds = time.time() - start
+    writable_folder(folder, "output")
+    with hold_folder(folder, "prediction", key="output"):
+        return run(files, folder, predictor)
+
+
+def run(files: list, folder: str, predictor) -> int:
+    """Detect, write, and say what arrived."""
+    found, drawings, start = Found(predictor.classes), Drawings(), time.time()
+    unread = detect(files, folder, predictor, found, drawings)
+    lost = None
+    try:
+        save(found, os.path.join(folder, RESULT), drawings)
+    except OutputError as error:
+        lost = error
     by_class = np.bincount([row["category_id"] for row in found.annotations], minlength=len(predictor.classes))
     kinds = ", ".join(f"{number} {predictor.classes[k]}" for k, number in enumerate(by_class) if number)
     print(
-        f"{len(files) - len(failed)} of {len(files)} files, {len(found.images)} pictures in {seconds:.1f} s: "
-        f"{count} detections{f' ({kinds})' if kinds else ''}"
+        f"{len(files) - len(unread)} of {len(files)} files, {len(found.images)} pictures in "
+        f"{time.time() - start:.1f} s: {len(found.annotations)} detections{f' ({kinds})' if kinds else ''}"
     )
-    print(f"drawings and detections.json: {os.path.abspath(options.output)}")
-    if failed:
-        raise UserError(f"{len(failed)} of {len(files)} files could not be read, first {failed[0]}")
+    tried = drawings.count + len(drawings.failed)
+    state = "" if lost is None else "an older " if os.path.isfile(os.path.join(folder, RESULT)) else "no "
+    print(f"{drawings.count} of {tried} drawings and {state}{RESULT}: {shown(folder)}")
+    faults = [str(error) for error in (lost, drawings.error()) if error]
+    missing = bool(faults)
+    if unread:
+        faults.append(f"{len(unread)} of {len(files)} files could not be read, first {shown(unread[0])}")
+    if faults:
+        raise (OutputError if missing else UserError)("; ".join(faults))
     return 0
 
 

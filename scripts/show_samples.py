@@ -26,21 +26,23 @@ import numpy as np  # noqa: E402
 from src.boxes.default_boxes import build_default_boxes  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.annotations import read_dataset  # noqa: E402
-from src.data.converter import record_ids  # noqa: E402
 from src.data.images import read_header  # noqa: E402
 from src.data.label_page import label_figures, label_page  # noqa: E402
-from src.data.mindrecord import check_images_exist  # noqa: E402
 from src.data.preview import Preview, preview  # noqa: E402
+from src.data.records.prepare import check_images_exist  # noqa: E402
+from src.data.records.writer import record_ids  # noqa: E402
 from src.data.statistics import level_sizes  # noqa: E402
 from src.data.transforms import TrainTransform  # noqa: E402
 from src.drawing import caption, class_colour, draw_box, draw_corners, draw_tag, fitted, sheet  # noqa: E402
 from src.errors import RunError, UserError, run_main  # noqa: E402
 from src.log import progress, setup_logging  # noqa: E402
-from src.output import write_json  # noqa: E402
+from src.output import Arrivals, write_json, write_picture, write_text  # noqa: E402
 from src.preflight import writable_folder  # noqa: E402
+from src.stop import Stop  # noqa: E402
 
 TILE = 480
 LARGEST_DISTANCE = 0.5
+OVERVIEW_TILES = 100
 
 
 def draw(seen: Preview, name: str, cfg) -> np.ndarray:
@@ -89,9 +91,10 @@ def main(argv) -> int:
     parser.add_argument("--statistics", type=int, default=300, help="samples that the matching figures come from")
     options, rest = parser.parse_known_args(argv)
     if min(options.count, options.statistics) < 1 or options.epoch < 0:
-        parser.error("--count and --statistics must be at least 1, --epoch at least 0")
+        raise UserError("--count and --statistics must be at least 1, --epoch at least 0")
     cfg = load_config(rest)
     setup_logging()
+    Stop().install()
     data = read_dataset(cfg, True)
     check_images_exist(data)
     writable_folder(options.output, "output")
@@ -101,29 +104,35 @@ def main(argv) -> int:
         cfg.img_shape, build_default_boxes(cfg), cfg.match_threshold, cfg.prior_scaling, cfg.seed, options.epoch
     )
     order = np.random.default_rng([cfg.seed, 0]).permutation(len(ids))[: max(options.count, options.statistics)]
-    tiles, seen = [], []
+    tiles, drawn, seen, arrivals = [], 0, [], Arrivals("files")
     with progress(len(order), "looking at") as bar:
         for number in order:
             sample = data.samples[number]
             seen.append(preview(transform, sample, ids[number], level_sizes(cfg)))
-            if len(tiles) < options.count:
-                tiles.append(draw(seen[-1], os.path.basename(sample.path), cfg))
-                cv2.imwrite(os.path.join(options.output, f"sample_{len(tiles) - 1:02d}.png"), tiles[-1])
+            if drawn < options.count:
+                picture = draw(seen[-1], os.path.basename(sample.path), cfg)
+                tiles += [picture] * (drawn < OVERVIEW_TILES)
+                with arrivals.one():
+                    write_picture(os.path.join(options.output, f"sample_{drawn:02d}.png"), picture, drawing=True)
+                drawn += 1
             seen[-1].image = None  # the figures need no pixels
             bar.update()
-    overview = os.path.join(options.output, "samples.png")
-    cv2.imwrite(overview, sheet(tiles))
+    overview, count = os.path.join(options.output, "samples.png"), arrivals.count
+    with arrivals.one():
+        write_picture(overview, sheet(tiles), drawing=True)
+        print(f"{count} samples: {os.path.abspath(overview)}")
     figures = label_figures(data.samples, seen, cfg)
-    write_json(os.path.abspath(os.path.join(options.output, "labels.json")), figures)
+    with arrivals.one():
+        write_json(os.path.join(options.output, "labels.json"), figures)
     page = os.path.join(options.output, "labels.html")
-    with open(page, "w", encoding="utf-8") as handle:
-        handle.write(label_page(figures, cfg))
+    with arrivals.one():
+        write_text(page, label_page(figures, cfg))
+        print(f"label statistics: {os.path.abspath(page)}")
     distance = max(one.distance for one in seen)
-    print(f"{len(tiles)} samples: {os.path.abspath(overview)}")
-    print(f"label statistics: {os.path.abspath(page)}")
     print(f"largest distance between a target and its ground truth: {distance:.4f} pixels ({len(seen)} samples)")
     if distance > LARGEST_DISTANCE:
         raise RunError(f"targets lie up to {distance:.1f} pixels from the ground truth: the encoding is wrong")
+    arrivals.finish()
     return 0
 
 

@@ -118,7 +118,10 @@ def main() -> int:
     if arguments.epochs < SETTLED + 2 * WINDOW:
         parser.error(f"--epochs must be at least {SETTLED + 2 * WINDOW}")
     if arguments.folder:
-        os.makedirs(arguments.folder, exist_ok=True)
+        try:
+            os.makedirs(arguments.folder, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--folder: cannot write to {os.path.abspath(arguments.folder)}: {error.strerror}")
         return 0 if report(run(os.path.abspath(arguments.folder), arguments.epochs)) else 1
     with tempfile.TemporaryDirectory() as folder:
         return 0 if report(run(folder, arguments.epochs)) else 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import colorsys
-from typing import Sequence
+import os
+from typing import Iterable, Sequence
 
 import cv2
 import numpy as np
+
+from src.output import is_drawing
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (110, 110, 110)
@@ -140,3 +143,42 @@ def sheet(tiles: Sequence[np.ndarray], columns: int = 4, margin: int = 8) -> np.
         top, left = number // columns * height + margin, number % columns * width + margin
         page[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
     return page
+
+
+class DrawingPaths:
+    """Where drawings go in a folder: each gets the name of its original, numbered where two would meet.
+
+    A file that is no drawing of this program is never the target, nor is one of `originals`; a drawing of an earlier
+    run is. A folder of the name stays the target (writing it fails, and is reported).
+    """
+
+    def __init__(self, folder: str, originals: Iterable[str] = (), reserved: Iterable[str] = ()):
+        self._folder = folder
+        self._taken = {os.path.realpath(path) for path in originals}
+        self._taken |= {os.path.realpath(os.path.join(folder, name)) for name in reserved}
+        self._numbers = {}
+
+    def path(self, original: str, extension: str) -> str:
+        """The path for the drawing of an original file."""
+        stem, ending = os.path.splitext(os.path.basename(original))
+        stem += ending * ending[1:].isdigit()  # the end of a date
+        number = self._numbers.get((stem, extension), 0)
+        while True:
+            number += 1
+            suffix = (f"_{number}" if number > 1 else "") + extension
+            path = os.path.join(self._folder, _shortened(stem, 255 - len(suffix)) + suffix)
+            real = os.path.realpath(path)
+            if real not in self._taken and not self._is_foreign(path):
+                self._numbers[stem, extension] = number
+                self._taken.add(real)
+                return path
+
+    @staticmethod
+    def _is_foreign(path: str) -> bool:
+        return os.path.islink(path) or (os.path.lexists(path) and not os.path.isdir(path) and not is_drawing(path))
+
+
+def _shortened(name: str, room: int) -> str:
+    """The beginning of a name, at most `room` bytes long in a file system."""
+    data = os.fsencode(name)
+    return name if len(data) <= room else data[:room].decode("utf-8", "ignore")

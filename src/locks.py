@@ -10,6 +10,7 @@ import shlex
 import socket
 import sys
 import time
+import weakref
 from typing import Optional
 
 from src.errors import UserError
@@ -17,25 +18,57 @@ from src.log import LOGGER
 
 
 class Lock:
-    """A lock file that this process holds until `release` (or its own end).
+    """A lock file that this process, not its children, holds until `release` (or its own end).
 
-    descriptor: of the open lock file, None where the file system has no locks or the folder cannot be written.
+    Args:
+        descriptor: of the open lock file, None where the file system has no locks or the folder cannot be written.
     """
 
     def __init__(self, descriptor: Optional[int]):
         self._descriptor = descriptor
+        self._remove = ""
+        _HELD.add(self)
 
     def release(self) -> None:
         """Let others have it."""
+        if self._remove:
+            with contextlib.suppress(OSError):
+                os.remove(self._remove)  # while it is held: nobody else can have taken it
+        self._close()
+
+    def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+        self._remove = ""
+
+    def _is_at(self, path: str) -> bool:
+        """Whether the file is still there: its former holder may have removed it between opening and locking."""
+        try:
+            return self._descriptor is None or os.path.samestat(os.fstat(self._descriptor), os.stat(path))
+        except OSError:
+            return False
+
+    def __del__(self):
+        self.release()
 
     def __enter__(self) -> Lock:
         return self
 
     def __exit__(self, *_) -> None:
         self.release()
+
+
+_HELD = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """A forked child has the descriptor too, and would keep the lock when its parent is killed."""
+    for lock in list(_HELD):
+        lock._close()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def try_lock(path: str, shared: bool = False) -> Optional[Lock]:
@@ -89,7 +122,7 @@ def _open(path: str, shared: bool) -> Optional[int]:
 
 
 def hold_folder(folder: str, what: str, key: str = "output_path") -> Lock:
-    """Hold a folder that exists for one program: `.{what}.lock` in it says who holds it.
+    """Hold a folder that exists for one program: `.{what}.lock` in it says who holds it, until it is released.
 
     Args:
         what: the kind of program, "training" say; programs of different kinds may share a folder.
@@ -98,17 +131,32 @@ def hold_folder(folder: str, what: str, key: str = "output_path") -> Lock:
     Raises:
         UserError: a program of this kind holds it; the line names it.
     """
-    path = os.path.join(os.path.abspath(folder), f".{what}.lock")
-    try:
-        lock = try_lock(path)
-    except OSError as error:
-        raise UserError(f"{key}: cannot write to {os.path.abspath(folder)}: {error.strerror}") from None
-    if lock is None:
-        raise UserError(
-            f"{key}: {os.path.abspath(folder)} is in use by another {what} ({_holder(path)}); name another folder with "
-            f"--{key}, or wait until it ends"
-        )
+    folder = os.path.abspath(folder)
+    return _hold(os.path.join(folder, f".{what}.lock"), folder, what, key, "folder")
+
+
+def hold_file(path: str, what: str, key: str) -> Lock:
+    """As `hold_folder`, for one file to be written: `.{its name}.{what}.lock` beside it says who writes it."""
+    folder, name = os.path.split(os.path.realpath(path))
+    return _hold(os.path.join(folder, f".{name}.{what}.lock"), os.path.join(folder, name), what, key, "file")
+
+
+def _hold(path: str, target: str, what: str, key: str, kind: str) -> Lock:
+    while True:
+        try:
+            lock = try_lock(path)
+        except OSError as error:
+            raise UserError(f"{key}: cannot write to {os.path.dirname(path)}: {error.strerror}") from None
+        if lock is None:
+            raise UserError(
+                f"{key}: {target} is in use by another {what} ({_holder(path)}); name another {kind} with --{key}, or "
+                f"wait until it ends"
+            )
+        if lock._is_at(path):
+            break
+        lock.release()
     _sign(lock)
+    lock._remove = path
     return lock
 
 

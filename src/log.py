@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import sys
+from typing import Callable
 
 from tqdm import tqdm
 
-from src.output import append_line
+from src.errors import output_arrived, output_lost
+from src.output import OutputError, append_bytes, append_line, output_error
 
 LOGGER = logging.getLogger("ssd")
 _TOLD = set()
@@ -19,7 +21,11 @@ PROGRESS_SECONDS = 20
 def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) -> logging.Logger:
     """Log to stdout, and in more detail to `output_path/log_{rank}.txt` when a folder is given.
 
-    Calling it again replaces the handlers, so that nothing is written twice.
+    Calling it again replaces the handlers, so that nothing is written twice. A console that goes away later, or a disk
+    that fills up, does not end the program.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
@@ -30,8 +36,7 @@ def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) 
     console.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     handlers = [console]
     if output_path:
-        os.makedirs(output_path, exist_ok=True)
-        handlers.append(logging.FileHandler(os.path.join(output_path, f"log_{rank}.txt"), encoding="utf-8"))
+        handlers.append(_LogFile(os.path.join(output_path, f"log_{rank}.txt")))
         handlers[-1].setLevel(logging.DEBUG)
     for handler in handlers:
         handler.setFormatter(formatter)
@@ -62,6 +67,23 @@ def warn_once(line: str) -> None:
         LOGGER.warning("%s", line)
 
 
+def write_or_go_on(path: str, write: Callable, *arguments) -> bool:
+    """Call `write(*arguments)`, which writes `path`. Where it cannot be written, the program goes on without it.
+
+    Returns:
+        Whether it was written. If not, that is logged (once per path), and the program ends with status 1 unless a
+        later call for the same path succeeds.
+    """
+    try:
+        write(*arguments)
+    except OutputError as error:
+        if output_lost(path, str(error)):
+            LOGGER.warning("%s; the program goes on without it", error)
+        return False
+    output_arrived(path)
+    return True
+
+
 class _LogLines:
     """A file for tqdm that makes each state of the bar a line of the log."""
 
@@ -81,11 +103,45 @@ class _Formatter(logging.Formatter):
 
 
 class _Console(logging.StreamHandler):
-    """Lines above the bar of a terminal, not through it."""
+    """Lines above the bar of a terminal, not through it. Once the console has gone away, it is left alone."""
+
+    _works = True
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=self.stream)
-        self.flush()
+        if not self._works:
+            return
+        try:
+            tqdm.write(self.format(record), file=self.stream)
+            self.flush()
+        except OSError as error:
+            self._works, self.stream.log_only = False, True
+            line = f"standard output cannot be written any more ({error.strerror}); the program goes on"
+            print(line, file=sys.stderr, flush=True)
+            LOGGER.warning("%s", line)
+
+
+class _LogFile(logging.Handler):
+    """A log file. Each line arrives complete; of lines that cannot be written only the first is reported.
+
+    Raises:
+        OutputError: it cannot be written at the start.
+    """
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.path = os.path.abspath(path)
+        try:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        append_bytes(self.path, b"")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            append_line(self.path, self.format(record))
+        except OutputError as error:
+            if output_lost(self.path, f"lines are missing from {self.path}: {error}"):
+                print(f"warning: {error}; the program goes on", file=sys.stderr, flush=True)
 
 
 def progress(total: int, what: str, unit: str = "images", speaks: bool = True, terminal_only: bool = False) -> tqdm:
@@ -107,7 +163,7 @@ def progress(total: int, what: str, unit: str = "images", speaks: bool = True, t
         mininterval=PROGRESS_SECONDS,
         maxinterval=PROGRESS_SECONDS,
         delay=PROGRESS_SECONDS,
-        bar_format="{desc}: {n_fmt} of {total_fmt} {unit}, {rate_fmt}, {remaining} left",
+        bar_format="{desc}: {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left",
         disable=not speaks,
         leave=False,
     )

@@ -18,7 +18,7 @@ class MultiBoxLoss(nn.Cell):
         super().__init__()
         self.gamma, self.alpha = float(gamma), float(alpha)
         self.columns = Tensor(np.arange(num_classes, dtype=np.int32).reshape(1, 1, -1))
-        self.abs, self.exp, self.log1p, self.pow = ops.Abs(), ops.Exp(), ops.Log1p(), ops.Pow()
+        self.abs, self.exp, self.log1p = ops.Abs(), ops.Exp(), ops.Log1p()
         self.relu, self.sigmoid, self.equal, self.greater = ops.ReLU(), ops.Sigmoid(), ops.Equal(), ops.Greater()
         self.expand, self.maximum, self.sum, self.select = (
             ops.ExpandDims(),
@@ -34,14 +34,17 @@ class MultiBoxLoss(nn.Cell):
         target = self.equal(self.expand(labels, -1), self.columns).astype(mstype.float32)
         # 1. cross entropy of the sigmoid, stable for large |x|
         positive = self.relu(logits)  # logits - 2 * positive = -|logits|
-        entropy = positive - logits * target + self.log1p(self.exp(logits - 2.0 * positive))
-        # 2. 1 - p_t, the probability of being wrong
-        probability = self.sigmoid(logits)
-        wrong = target + probability - 2.0 * target * probability
+        tail = self.log1p(self.exp(logits - 2.0 * positive))
+        entropy = positive - logits * target + tail
+        # 2. (1 - p_t) ** gamma, where 1 - p_t is the probability of being wrong
         if self.gamma == 2.0:
+            probability = self.sigmoid(logits)
+            wrong = target + probability - 2.0 * target * probability
             modulation = wrong * wrong
         else:
-            modulation = self.pow(wrong, self.gamma)
+            # The gradient of a power is infinite at 0 below gamma 1. -log(1 - p_t) is softplus(x) for a one and
+            # softplus(-x) for a zero, whose gradients never are: the product's limit, 0, is what comes out.
+            modulation = self.exp(-self.gamma * (positive - logits * (1.0 - target) + tail))
         # 3. alpha for the one, 1 - alpha for the zeros
         return (1.0 - self.alpha + (2.0 * self.alpha - 1.0) * target) * modulation * entropy
 

@@ -1,35 +1,42 @@
-"""SIGTERM and Ctrl-C: at once where nothing is lost by it, after the step where training would lose something."""
+"""Signals that end a run: at once where nothing is lost by it, after the step where training would lose something."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
-import sys
 import threading
 from typing import Iterator
 
 # mpirun ends its ranks a second after its own SIGTERM; USR1 and USR2 it only passes on: scripts/launch.py sends those
-STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143, signal.SIGUSR2: 130}
+STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 143, signal.SIGUSR2: 130}
 
 
 class Stop:
     """Signal handlers of a run. Outside `held()` a signal ends the process through SystemExit (so that everything
-    is cleaned up), inside it only sets `status`; a second signal always ends it."""
+    is cleaned up), inside it only sets `status`; a second signal always ends it.
+
+    A closed terminal is not taken for a second signal: shell and kernel send SIGHUP both.
+    """
 
     def __init__(self):
         self.status = 0
         self._held = False
 
     def install(self) -> None:
-        """Set the handlers."""
+        """Set the handlers. Where SIGHUP is ignored from the start (`nohup`), it stays ignored."""
         for number in STATUS:
-            signal.signal(number, self._received)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._received)
 
     def _received(self, number, _) -> None:
+        if self.status and number == signal.SIGHUP:
+            return
         again, self.status = bool(self.status), STATUS[number]
         if again or not self._held:
-            print("stopped by a signal", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the terminal may be what is gone
+                os.write(2, b"stopped by a signal\n")  # unlike print, it may interrupt a print
             raise SystemExit(self.status)
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -60,6 +61,7 @@ def done_figures(shapes, model, cwd):
 def test_train_evaluate_resume_export(shapes, tmp_path):
     done = run("train.py", *config(shapes, "--epoch_size=1", "--lr=0.01", "--run_eval=True"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"published protocol\); evaluation took \d+\.\d s, of which scoring \d+\.\d s", done.stdout)
     assert sorted(os.listdir(shapes / "out" / "ckpt_0")) == ["best_map.ckpt", "ssd-1_3.ckpt"]
     done = run("train.py", *config(shapes, "--epoch_size=2", "--lr=0.01", "--resume"), cwd=tmp_path)
     assert done.returncode == 0 and "resumed: epoch 2, step 1" in done.stdout, done.stdout + done.stderr

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 PAGES = ["README.md", *(f"docs/{page}.md" for page in ("resume", "data", "export", "distributed", "performance"))]
 COPIED = ["src", "scripts", "config", "ckpt", "train.py", "eval.py", "export.py"]
 # run by CI itself or by hand, several machines, a file of PyTorch's
-ELSEWHERE = r"test\.sh|lint\.sh|kill_test\.py|--torch|--hostfile|^msrun|Ascend|resnet50\.pth"
+ELSEWHERE = r"test\.sh|lint\.sh|kill_test\.py|rehearsal\.py|--torch|--hostfile|^msrun|Ascend|resnet50\.pth"
 USUAL = "--config_path config/ssd_resnet50_fpn_config_cpu.yaml --data_path cv --output_path output"
 # what a reader has in place of ours, or would do for longer
 SMALLER = [

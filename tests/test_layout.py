@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 ORDER = ["config", "boxes", "data", "models", "loss", "training", "inference", "evaluation"]
 FREE = {
     "compile_cache",
+    "console",
     "errors",
     "log",
     "compat",
@@ -21,8 +22,8 @@ FREE = {
     "ranks",
     "stop",
     "output",
+    "video",
     "locks",
-    "streams",
 }
 
 

@@ -100,7 +100,9 @@ def check_values(cfg, bad: Bad) -> None:
     for key, (low, high) in _CLOSED.items():
         for value in _numbers(cfg[key]):
             if not low <= value <= high:
-                bound = ("not be negative" if low == 0 else f"be at least {low}") if value < low else f"be at most {high}"
+                bound = (
+                    ("not be negative" if low == 0 else f"be at least {low}") if value < low else f"be at most {high}"
+                )
                 raise bad(f"{key} must {bound}, got {shown(cfg[key])}")
     for key, (is_allowed, text) in _HALF_OPEN.items():
         if not all(is_allowed(value) for value in _numbers(cfg[key])):

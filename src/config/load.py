@@ -83,13 +83,17 @@ class _File:
         self.values.update({key: value for key, value in values.items() if key not in PUBLISHED_KEYS})
         for key, text in self.texts.items():
             if not isinstance(key, str) or isinstance(text, (list, dict)):
-                raise UserError(f"{self.path}: the second YAML document holds help texts, one string per key: {shown(key)}")
+                raise UserError(
+                    f"{self.path}: the second YAML document holds help texts, one string per key: {shown(key)}"
+                )
         self.choices = {}
         for key, allowed in self._choices.items():
             if key not in self._schema and key not in PUBLISHED_KEYS:
                 raise unknown_key(key, self._schema, f"{self.path}, third YAML document")
             if not isinstance(allowed, list) or not allowed:
-                raise UserError(f"{self.path}: the third YAML document holds choices: {key} must be a list, got {shown(allowed)}")
+                raise UserError(
+                    f"{self.path}: the third YAML document holds choices: {key} must be a list, got {shown(allowed)}"
+                )
             where = f"{self.path}, choices of {key}"
             if key in self._schema and not isinstance(self._schema[key], list):
                 self.choices[key] = [convert(key, choice, self._schema[key], where) for choice in allowed]

@@ -49,11 +49,7 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
 
     without = [key for key in PUBLISHED_KEYS if key in ignored]
     if cfg.use_anchor_generator:
-        without += [
-            key
-            for key in _SSD300_KEYS
-            if given.chosen(key, cfg[key]) or (key in given.in_file and ignored)
-        ]
+        without += [key for key in _SSD300_KEYS if given.chosen(key, cfg[key]) or (key in given.in_file and ignored)]
     if without:
         notes.append(f"keys without effect here: {', '.join(without)}")
     if not cfg.run_distribute and cfg.device_num > 1:

@@ -83,9 +83,7 @@ def convert(key: str, value, example, where: str):
 def _wrong(key: str, value, example, where: str) -> UserError:
     hint = "; YAML reads it as another type without quotes: write it 'in quotes'"
     is_unquoted = key.startswith("classes[") and isinstance(value, (bool, int, float)) or value is None and "[" in key
-    return UserError(
-        f"{where}: {key} must be {type_name(example)}, got {shown(value)}{hint if is_unquoted else ''}"
-    )
+    return UserError(f"{where}: {key} must be {type_name(example)}, got {shown(value)}{hint if is_unquoted else ''}")
 
 
 def _boolean(key: str, value, where: str) -> bool:

@@ -59,7 +59,9 @@ def read_documents(path: str) -> tuple:
             if document is None:
                 document = {}
             if not isinstance(document, dict):
-                raise UserError(f"{path}: every YAML document must be a table of `key: value` lines, number {number} is not")
+                raise UserError(
+                    f"{path}: every YAML document must be a table of `key: value` lines, number {number} is not"
+                )
             documents.append(document)
     except yaml.YAMLError as error:
         raise _not_valid(path, error) from None
@@ -149,9 +151,7 @@ def _drop_templates(root: yaml.MappingNode) -> None:
             if key.tag == _MERGE:
                 targets = value.value if isinstance(value, yaml.SequenceNode) else [value]
                 merged.update(id(target) for target in targets)
-    root.value = [
-        (key, value) for key, value in root.value if key.tag == _MERGE or not _holds_any(value, merged, root)
-    ]
+    root.value = [(key, value) for key, value in root.value if key.tag == _MERGE or not _holds_any(value, merged, root)]
 
 
 def _holds_any(value: yaml.Node, wanted: set, root: yaml.Node) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 from src.data.coco import read_coco
+from src.data.doubts import note_doubts
 from src.data.listfile import read_list
-from src.data.sample import DataSet
+from src.data.sample import DataSet, Faults, Sample
 from src.data.voc import read_voc
 from src.errors import UserError
 from src.log import warn_once
@@ -17,18 +20,28 @@ folder or file, no JSON); every other fault is in `DataSet.faults`, so that a ch
 def read_dataset(cfg, is_training: bool) -> DataSet:
     """The samples of a config's data set: for training the images with a box, for evaluation every image.
 
-    What was mended is told once, one line a kind.
+    Each kind of repaired problem is logged once, with its number and first places.
 
     Raises:
         UserError: a root, file or annotation that is missing or cannot be used; nothing to train on.
     """
     data = READERS[cfg.dataset](cfg, is_training)
     data.faults.raise_refused(data.where)
+    note_doubts(data.samples, data.form, data.faults)
+    if is_training:
+        note_without_boxes(data.samples, data.faults)
+        data.samples = [sample for sample in data.samples if len(sample.boxes)]
     for line in data.faults.repaired_lines():
         warn_once(f"{data.where}: {line}")
-    if is_training:
-        data.samples = [sample for sample in data.samples if len(sample.boxes)]
     if not data.samples:
         what = "image with a box of the listed classes" if is_training else "image"
         raise UserError(f"{data.where}: no {what}")
     return data
+
+
+def note_without_boxes(samples: Sequence[Sample], faults: Faults) -> None:
+    """Note the images that training leaves out."""
+    kind = f"of {len(samples)} images have no box of the listed classes and are left out of training"
+    for sample in samples:
+        if len(sample.boxes) == 0:
+            faults.repair(kind, sample.path)

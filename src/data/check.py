@@ -2,54 +2,94 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from src.data.annotations import READERS
-from src.data.images import decode_rgb, exif_orientation, read_header
-from src.data.sample import Faults, Sample, fit_to_file
+from src.data.annotations import READERS, note_without_boxes
+from src.data.copies import note_copies, note_shared
+from src.data.doubts import note_doubts, note_images
+from src.data.images import decode_rgb, exif_orientation, flaw, has_16_bits, read_header
+from src.data.locate import missing_images
+from src.data.sample import DataSet, Sample, fit_to_file
 from src.data.statistics import best_iou, class_rows, normalized_boxes, shape_figures
 from src.errors import UserError
 from src.log import progress
+
+
+class _Split(NamedTuple):
+    """A split as read: `usable` are the samples whose image can be read; without data, `reason` says why."""
+
+    name: str
+    data: Optional[DataSet]
+    usable: List[Sample]
+    reason: str = ""
+
+
+def check_splits(cfg, names: Sequence[str], decode: bool) -> List[dict]:
+    """`check_split` of each of "train", "val", and what they share: the same pictures, classes that one of them lacks.
+
+    What is shared is among the faults of "val".
+    """
+    splits = {name: _read(cfg, name == "train", decode) for name in names}
+    train, val = splits.get("train"), splits.get("val")
+    if train and val and train.data and val.data:
+        note_shared(train.usable, val.usable, cfg.classes, val.data.faults, cfg.num_parallel_workers)
+    return [_report(cfg, split) for split in splits.values()]
 
 
 def check_split(cfg, is_training: bool, decode: bool) -> dict:
     """Read a split as a conversion would, without stopping at a fault.
 
     Args:
-        decode: decode every image instead of reading its header only.
+        decode: decode every image instead of reading its header only (one of 16 bits is decoded in any case).
 
     Returns:
         {"split", "source", "images", "images_with_boxes", "boxes", "crowded", "image_sizes", "boxes_an_image",
         "classes": [...], "size", "sizes", "aspect", "uncovered", "faults": [{"kind", "refused", "number", "places"}]}.
         Where nothing can be read there are only "split" and "faults".
     """
-    split = "train" if is_training else "val"
+    return _report(cfg, _read(cfg, is_training, decode))
+
+
+def _read(cfg, is_training: bool, decode: bool) -> _Split:
+    name = "train" if is_training else "val"
     try:
         data = READERS[cfg.dataset](cfg, is_training)
     except UserError as error:
-        return {"split": split, "faults": [{"kind": str(error), "refused": True, "number": 1, "places": []}]}
-    usable = _look_at_images(cfg, data.samples, data.faults, decode)
-    boxed = [sample for sample in usable if len(sample.boxes)]
+        return _Split(name, None, [], str(error))
+    if is_training:
+        note_without_boxes(data.samples, data.faults)
+    usable = _look_at_images(cfg, data, decode)
+    note_images(usable, data.faults)
+    note_copies(usable, data.faults, cfg.num_parallel_workers)
+    return _Split(name, data, usable)
+
+
+def _report(cfg, split: _Split) -> dict:
+    data = split.data
+    if data is None:
+        fault = {"kind": split.reason, "refused": True, "number": 1, "places": []}
+        return {"split": split.name, "faults": [fault]}
+    boxed = [sample for sample in split.usable if len(sample.boxes)]
     boxes = normalized_boxes(boxed)
     images = np.repeat(np.arange(len(boxed)), [len(sample.boxes) for sample in boxed])
     covered = best_iou(boxes[:, :4], cfg) > cfg.match_threshold
-    if is_training:
-        steps = len(boxed) // (cfg.batch_size * cfg.device_num)
-        if not steps:
-            data.faults.refuse(
-                "batch is larger than the data set",
-                f"{len(boxed)} images / ({cfg.batch_size} x {cfg.device_num}) = 0 steps an epoch",
-            )
+    if split.name == "train" and not len(boxed) // (cfg.batch_size * cfg.device_num):
+        data.faults.refuse(
+            "batch is larger than the data set",
+            f"{len(boxed)} images / ({cfg.batch_size} x {cfg.device_num}) = 0 steps per epoch",
+        )
     report = {
-        "split": split,
+        "split": split.name,
         "source": data.where,
         "images": len(data.samples),
         "images_with_boxes": len(boxed),
         "boxes": len(boxes),
-        "image_sizes": _image_sizes(usable),
+        "image_sizes": _image_sizes(split.usable),
         "most_boxes_an_image": int(np.bincount(images).max()) if len(images) else 0,
         "classes": class_rows(boxes, images, ~covered, cfg.classes),
         "match_threshold": cfg.match_threshold,
@@ -69,38 +109,56 @@ def _image_sizes(samples: list) -> dict:
 
 
 def _look(sample: Sample, decode: bool) -> tuple:
-    """((height, width), orientation, reason it cannot be used or "")."""
+    """((height, width), orientation, reason it cannot be used or "", what is odd about its pixels or "")."""
     try:
-        if not decode:
-            return (*read_header(sample.path), "")
+        header, deep = _header(sample.path)
+        if header and not decode and not deep:
+            return (*header, "", "")
         with open(sample.path, "rb") as handle:
             content = handle.read()
-        return decode_rgb(content).shape[:2], exif_orientation(content), ""
+        pixels = decode_rgb(content)
+        return pixels.shape[:2], exif_orientation(content), "", flaw(pixels, deep)
     except OSError as error:
-        return (0, 0), 1, error.strerror or str(error)
+        return (0, 0), 1, error.strerror or str(error), ""
     except ValueError as error:
-        return (0, 0), 1, str(error)
+        return (0, 0), 1, str(error), ""
 
 
-def _look_at_images(cfg, samples: list, faults: Faults, decode: bool) -> list:
+def _header(path: str) -> tuple:
+    """(`read_header`, whether it has 16 bits), (None, False) where decoding must tell what is wrong."""
+    try:
+        return read_header(path), has_16_bits(path)
+    except ValueError:
+        return None, False
+
+
+def _look_at_images(cfg, data: DataSet, decode: bool) -> List[Sample]:
     """The samples whose image can be read, with its real size and boxes clipped to it."""
-    usable, broken = [], []
-    present = []
-    for sample in samples:
-        if os.path.isfile(sample.path):
-            present.append(sample)
-        else:
-            faults.refuse("images are missing", sample.path)
+    faults = data.faults
+    _note_missing(data)
+    present = [sample for sample in data.samples if os.path.isfile(sample.path)]
+    usable, annotated, broken = [], [], []
     with ThreadPoolExecutor(max(cfg.num_parallel_workers, 1)) as pool, progress(len(present), "looking at") as bar:
-        for sample, (size, orientation, reason) in zip(present, pool.map(lambda one: _look(one, decode), present)):
+        looks = pool.map(lambda sample: _look(sample, decode), present)
+        for sample, (size, orientation, reason, odd) in zip(present, looks):
             bar.update()
             if reason:
                 broken.append(f"{sample.path} ({reason})")
                 continue
-            sample.boxes = fit_to_file(sample, size, orientation, faults)
+            if odd:
+                faults.repair(odd, sample.path)
+            annotated.append(dataclasses.replace(sample, height=size[0], width=size[1]))
+            fit_to_file(sample, size, orientation, faults)
             sample.height, sample.width = size
             usable.append(sample)
+    note_doubts(annotated, data.form, faults)
     note = faults.refuse if len(broken) > cfg.max_bad_images else faults.repair
     for place in broken:
         note(f"images are broken (max_bad_images is {cfg.max_bad_images})", place)
     return usable
+
+
+def _note_missing(data: DataSet) -> None:
+    missing, hint = missing_images(data)
+    for number, path in enumerate(missing):
+        data.faults.refuse("images are missing", path + (f" ({hint})" if hint and number == 0 else ""))

@@ -1,14 +1,16 @@
-"""COCO annotation files: `load_coco_json` reads and repairs, `read_coco` gives samples (SPEC section 7)."""
+"""COCO annotation files: `load_coco_json` reads and repairs, `read_coco` gives samples."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
 
 from src.config import data_file
-from src.data.sample import DataSet, Faults, Sample, boxes_array, clip_boxes
+from src.data.doubts import Normalized, alike
+from src.data.json_file import no_collection, read_json
+from src.data.locate import locate
+from src.data.sample import DataSet, Faults, Sample, boxes_array
 from src.errors import UserError
 from src.log import printable, warn_once
 
@@ -29,16 +31,18 @@ def load_coco_json(path: str) -> dict:
     return content
 
 
+@no_collection()
 def repair_coco(path: str, faults: Faults) -> dict:
     """The content of a COCO annotation file, mended; rows that cannot be are left out and noted as refused.
 
-    Mended: `iscrowd` and `area` that are missing, annotation ids that are missing, given twice or not above 0
-    (all are numbered anew from 1), images and categories given twice word by word, boxes of no area (dropped).
+    Repaired: ids of another type (1.0, or "1" where the file's id is 1), `iscrowd` and `area` that are missing,
+    annotation ids that are missing, given twice or not above 0 (numbered again from 1), images and categories given
+    twice word for word, boxes without area (dropped).
 
     Raises:
         UserError: the file is missing, no JSON, or not of this form at all.
     """
-    content = _read_json(path)
+    content = read_json(path, faults)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a COCO annotation file (the top level must be an object)")
     for key in ("images", "annotations", "categories"):
@@ -55,23 +59,15 @@ def repair_coco(path: str, faults: Faults) -> dict:
     return dict(content, images=images, categories=categories, annotations=annotations)
 
 
-def _read_json(path: str):
-    try:
-        with open(path, encoding="utf-8-sig") as handle:
-            return json.load(handle)
-    except FileNotFoundError:
-        raise UserError(f"annotation file not found: {path}") from None
-    except OSError as error:
-        raise UserError(f"cannot read annotation file {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
-
-
 def _with_ids(rows: list, what: str, name_key: str, faults: Faults) -> list:
     """The rows that have an id of their own (a whole number or a text) and a name."""
     seen, kept = {}, []
     for row in rows:
         own, name = row.get("id"), row.get(name_key)
+        if isinstance(own, float) and own.is_integer() and abs(own) < 2**53:
+            faults.repair(f"{what} ids are written with a fraction (taken as whole numbers)", own)
+            own = int(own)
+            row = dict(row, id=own)
         if isinstance(own, bool) or not isinstance(own, (int, str)):
             faults.refuse(f"{what} rows without a usable id", str(row)[:80])
         elif not isinstance(name, str) or not name.strip() or "\0" in name:
@@ -82,34 +78,84 @@ def _with_ids(rows: list, what: str, name_key: str, faults: Faults) -> list:
         elif row == seen[own]:
             faults.repair(f"{what} rows are given twice word by word (one is used), ids", own)
         else:
-            faults.refuse(f"{what} ids are given to two different rows", own)
+            names = " and ".join(dict.fromkeys((seen[own][name_key][:80], name[:80])))
+            faults.refuse(f"{what} ids are given to two different rows", f"{own!r} ({names})")
+    texts = [row["id"] for row in kept if isinstance(row["id"], str)]
+    if texts and len(texts) < len(kept):
+        for own in texts:
+            faults.repair(f"{what} ids are texts, others of the file are numbers", repr(own))
     return kept
 
 
+def _listed(value, ids: dict):
+    """The id that a reference means, None where there is none: 1.0 and, where no other id fits, "1" mean 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
+    if value in ids:
+        return value
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**18 and str(value) in ids else None
+    text = value.strip()
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 18 else None
+    return number if number is not None and str(number) == text and number in ids else None
+
+
+def _type(value) -> str:
+    return "a text" if isinstance(value, str) else "a number"
+
+
+def _unlisted(value, ids: dict) -> str:
+    """What is wrong with a reference that means no row, in words."""
+    shown = f"{value!r}"[:60] if isinstance(value, str) else str(value)[:60]
+    types = {type(own) for own in ids}
+    if isinstance(value, str) and types == {int}:
+        return f"{shown} (a text, the file's ids are numbers)"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and types == {str}:
+        return f"{shown} (a number, the file's ids are texts)"
+    return shown
+
+
 def _annotations(rows: list, images: list, categories: list, faults: Faults) -> list:
-    known = {"image_id": {row["id"] for row in images}, "category_id": {row["id"] for row in categories}}
+    known = {
+        "image_id": dict.fromkeys(row["id"] for row in images),
+        "category_id": dict.fromkeys(row["id"] for row in categories),
+    }
     kept = []
     for row in rows:
         own = row.get("id")
-        stray = [
-            key
-            for key, ids in known.items()
-            if isinstance(row.get(key), bool) or not isinstance(row.get(key), (int, str)) or row[key] not in ids
-        ]
-        if stray:
-            for key in stray:
+        row = dict(row)
+        usable = True
+        for key, ids in known.items():
+            value = row.get(key)
+            if type(value) is int and value in ids:
+                continue
+            meant = _listed(value, ids)
+            if meant is None:
                 faults.refuse(
-                    f"annotations have a {key} that the file does not list", f"annotation {own}: {row.get(key)}"
+                    f"annotations have a {key} that the file does not list",
+                    f"annotation {own}: {_unlisted(value, ids)}",
                 )
+                usable = False
+            elif type(meant) is not type(value):
+                faults.repair(
+                    f"annotations have a {key} of another type than the id it means (matched by value)",
+                    f"annotation {own}: {value!r} is {_type(value)}, the id {meant!r} {_type(meant)}",
+                )
+            row[key] = meant
+        if not usable:
             continue
         box = row.get("bbox")
         if not _is_box(box):
-            faults.refuse("annotations have no usable bbox [x, y, width, height]", f"annotation {own}: {str(box)[:60]}")
+            faults.refuse(
+                "annotations have no usable bbox [x, y, width, height]",
+                f"annotation {own}: {str(box)[:60]}{_flaw(box)}",
+            )
             continue
         if box[2] <= 0 or box[3] <= 0:
             faults.repair("boxes of no area (dropped), annotations", own)
             continue
-        row = dict(row)
         if not _is_number(row.get("iscrowd")) or row["iscrowd"] not in (0, 1):
             faults.repair("annotations without 'iscrowd' (taken as 0)", own)
             row["iscrowd"] = 0
@@ -150,6 +196,15 @@ def _is_box(box) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(_is_number(v) and abs(v) < 1e9 for v in box)
 
 
+def _flaw(box) -> str:
+    """Why a bbox cannot be used, in brackets."""
+    if isinstance(box, str) or (isinstance(box, list) and any(isinstance(value, str) for value in box)):
+        return " (a text in place of numbers)"
+    if isinstance(box, list) and len(box) != 4:
+        return f" ({len(box)} numbers)"
+    return ""
+
+
 def category_labels(content: dict, classes: list, path: str, faults: Faults) -> dict:
     """Category id -> class index, by name; classes and categories without a partner are noted."""
     places = {name: place for place, name in enumerate(classes) if place > 0}
@@ -158,18 +213,30 @@ def category_labels(content: dict, classes: list, path: str, faults: Faults) -> 
     if not labels:
         few = printable(", ".join(sorted(names)[:5]))[:200] or "it has none"
         raise UserError(f"{path}: none of its categories ({few}) is in 'classes' ({', '.join(classes[1:6])}, ...)")
-    for name in places:
-        if name not in names:
-            faults.repair("classes are not in the file", name)
+    absent = [name for name in places if name not in names]
+    for name in absent:
+        faults.repair("classes are not in the file", name)
+    if len(absent) > len(places) // 2 and len(places) > 4:
+        faults.repair(
+            "class list holds mostly classes that the file lacks (set --classes and --num_classes to your own)",
+            f"{len(absent)} of {len(places)}",
+        )
     boxes = Counter(row["category_id"] for row in content["annotations"])
     for row in content["categories"]:
-        if row["id"] not in labels:
+        if row["id"] in labels:
+            if not boxes[row["id"]]:
+                faults.repair("classes of 'classes' have no box", row["name"])
+        else:
+            other = alike(row["name"], absent)
+            meant = f", spelt '{other}' in 'classes'" if other else ""
             faults.repair(
-                "categories are not in 'classes' (their boxes are dropped)", f"{row['name']} ({boxes[row['id']]} boxes)"
+                "categories are not in 'classes' (their boxes are dropped)",
+                f"{row['name']} ({boxes[row['id']]} boxes{meant})",
             )
     return labels
 
 
+@no_collection()
 def read_coco(cfg, is_training: bool) -> DataSet:
     """Samples of a COCO folder, images without a box included."""
     root = data_file(cfg, cfg.coco_root)
@@ -180,30 +247,51 @@ def read_coco(cfg, is_training: bool) -> DataSet:
     faults = Faults()
     content = repair_coco(path, faults)
     labels = category_labels(content, list(cfg.classes), path, faults)
-    rows = {}
+    rows, normalized = {}, Normalized()
     for annotation in content["annotations"]:
         if annotation["category_id"] in labels:
             x, y, w, h = annotation["bbox"]
+            normalized.add(annotation["bbox"], f"annotation {annotation['id']}: {annotation['bbox']}")
             rows.setdefault(annotation["image_id"], []).append(
                 (round(y), round(x), round(y + h), round(x + w), labels[annotation["category_id"]])
             )
-    samples = []
+    normalized.note(faults)
+    folder = os.path.normpath(os.path.join(root, kind))
+    samples, owners = [], {}
     for image in content["images"]:
-        height, width = (_side(image.get(key)) for key in ("height", "width"))
-        boxes, _, empty = clip_boxes(boxes_array(rows.get(image["id"], [])), 0, 0)
-        if empty:
-            faults.repair("images with boxes of no area after rounding (dropped)", image["file_name"])
-        samples.append(Sample(image["id"], os.path.join(root, kind, image["file_name"]), boxes, width, height))
-    return DataSet(samples, [path], path, faults, path)
+        own = image["id"]
+        height, width = (_side(image, key, faults) for key in ("height", "width"))
+        image_path, name = locate(folder, image["file_name"], faults)
+        if image_path in owners:
+            faults.repair("image ids name the file of another id", f"{own} ({name}, as id {owners[image_path]})")
+        owners[image_path] = own
+        sample = Sample(own, image_path, boxes_array(rows.get(own, [])), width, height, name)
+        if len(sample.boxes) and sample.clip(0, 0)[1]:
+            faults.repair("images with boxes of no area after rounding (dropped)", name)
+        samples.append(sample)
+    return DataSet(samples, [path], path, faults, path, form="xywh")
 
 
-def _side(value) -> int:
-    """An annotated height or width, 0 where the file gives none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1e9 else 0
+def _side(image: dict, key: str, faults: Faults) -> int:
+    """An annotated height or width, 0 where the file gives none that can be used."""
+    value = image.get(key)
+    if type(value) is int and 0 < value < 1e9:
+        return value
+    if isinstance(value, float) and value.is_integer() and 0 < value < 1e9:
+        return int(value)
+    if value is not None:
+        faults.repair(
+            "image sizes are no whole numbers above 0 (the file's size counts)",
+            f"image {image['id']}: {key} {value!r}"[:80] + (" is a text" if isinstance(value, str) else ""),
+        )
+    return 0
 
 
 def coco_json(data: DataSet, ids: list, table, sizes: dict, classes: list) -> dict:
     """A COCO-style annotation dict of samples (VOC and list files have none of their own).
+
+    Difficult boxes are crowds there: pycocotools counts them neither as found nor as missed, and a detection on them
+    neither as right nor as wrong, which is VOC's rule.
 
     Args:
         ids: img_id of each sample's row; table: img_id -> the data set's own id, None where they are the same.
@@ -214,8 +302,9 @@ def coco_json(data: DataSet, ids: list, table, sizes: dict, classes: list) -> di
         if img_id not in sizes:
             continue
         own, (height, width) = (img_id if table is None else table[img_id]), sizes[img_id]
-        images.append({"id": own, "file_name": os.path.basename(sample.path), "height": height, "width": width})
-        for y1, x1, y2, x2, label in sample.boxes.tolist():
+        images.append({"id": own, "file_name": sample.file_name, "height": height, "width": width})
+        difficult = [False] * len(sample.boxes) if sample.difficult is None else sample.difficult.tolist()
+        for (y1, x1, y2, x2, label), hard in zip(sample.boxes.tolist(), difficult):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -223,7 +312,8 @@ def coco_json(data: DataSet, ids: list, table, sizes: dict, classes: list) -> di
                     "category_id": label,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": 0,
+                    "iscrowd": int(hard),
+                    **({"difficult": 1} if hard else {}),
                 }
             )
     categories = [{"id": label, "name": name} for label, name in enumerate(classes) if label > 0]

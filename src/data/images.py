@@ -2,17 +2,21 @@
 
 RGB, 8 bit, as the file stores it: an EXIF orientation is not applied (the published pipeline did not, and
 boxes are in pixels of the stored picture); grey, palette, CMYK, 16-bit and alpha images become RGB. JPEG,
-PNG, BMP and TIFF are read, other formats refused. A JPEG that lacks only its end marker is read.
+PNG, BMP and TIFF are read, other formats refused. A JPEG that lacks only its end marker is read. An image of more than
+`MAX_PIXELS` is refused by its header, before any memory is taken for it.
 """
 
 from __future__ import annotations
 
 import io
+from typing import IO, Tuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
+MAX_PIXELS = 1 << 28
+"""16,384 x 16,384: 0.8 GB as decoded. A small file can claim any size."""
 _FORMATS = (
     (b"\xff\xd8", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -20,6 +24,23 @@ _FORMATS = (
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
 )
+# The classes, since Image.open has a lower limit, which is global, and warns from half of it on
+_HEADERS = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+_OTHERS = (
+    (b"GIF8", "a GIF image"),
+    (b"\0\x05\x16\x07", "a file of macOS about another file (._*)"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (b"<", "a text (a web page?)"),
+    (b"version https://git-lfs", "a Git LFS pointer: run git lfs pull"),
+)
+DARK = 32
+"""Of 255: the highest value of a 16-bit image that looks black in 8 bits."""
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _JPEG_END = b"\xff\xd9"
 # Without 0xff, which would begin a marker
@@ -36,13 +57,10 @@ def check_image(data: bytes) -> tuple:
     """
     if not data.startswith(b"\xff\xd8") or _JPEG_END not in data[-64:]:
         return decode_rgb(data).shape[:2]
+    size = _size(data, "JPEG")
     if _imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION) is None:
         raise ValueError("the JPEG data is damaged or incomplete")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size[::-1]
-    except OSError:  # Pillow is stricter about damaged headers than what decodes
-        return decode_rgb(data).shape[:2]
+    return size or decode_rgb(data).shape[:2]  # Pillow is stricter about damaged headers than what decodes
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
@@ -51,11 +69,8 @@ def decode_rgb(data: bytes) -> np.ndarray:
     Raises:
         ValueError: with the reason, in a few words; the caller knows the file's name.
     """
-    if len(data) == 0:
-        raise ValueError("the file is empty")
-    kind = next((name for magic, name in _FORMATS if data.startswith(magic)), None)
-    if kind is None:
-        raise ValueError("not a JPEG, PNG, BMP or TIFF image")
+    kind = _kind(data)
+    _size(data, kind)
     if kind == "JPEG" and _JPEG_END not in data[-64:]:
         # Most decoders invent the rest of a half file in grey; only a missing end marker is harmless
         data = _completed_jpeg(data)
@@ -63,6 +78,51 @@ def decode_rgb(data: bytes) -> np.ndarray:
     if image is None:
         raise ValueError(f"the {kind} data is damaged or incomplete")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _kind(start: bytes) -> str:
+    """The format by a file's first bytes.
+
+    Raises:
+        ValueError: it is none that is read.
+    """
+    if not start:
+        raise ValueError("the file is empty")
+    for magic, kind in _FORMATS:
+        if start.startswith(magic):
+            return kind
+    other = next((what for magic, what in _OTHERS if start.lstrip().startswith(magic)), "")
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        other = "a WebP image"
+    if start[4:8] == b"ftyp":
+        other = "a HEIC or AVIF image, or a video"
+    raise ValueError("not a JPEG, PNG, BMP or TIFF image" + (f" but {other}" if other else ""))
+
+
+def _size(data: bytes, kind: str):
+    """(height, width) by the header, None where Pillow cannot read it (OpenCV may).
+
+    Raises:
+        ValueError: no pixel, or too many.
+    """
+    try:
+        if kind == "PNG":
+            width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        else:
+            width, height = _HEADERS[kind](io.BytesIO(data)).size
+    except Exception:  # Pillow raises many kinds for damaged headers
+        return None
+    return _checked(height, width)
+
+
+def _checked(height: int, width: int) -> Tuple[int, int]:
+    if min(height, width) < 1:
+        raise ValueError(f"its header says {width} x {height} pixels")
+    if height * width > MAX_PIXELS:
+        raise ValueError(
+            f"{width} x {height} pixels are more than {MAX_PIXELS:,}, the most that is read; cut it in tiles"
+        )
+    return height, width
 
 
 def _completed_jpeg(data: bytes) -> bytes:
@@ -97,17 +157,51 @@ def read_header(path: str) -> tuple:
     """
     with open(path, "rb") as handle:
         start = handle.read(1 << 16)
-        if not start:
-            raise ValueError("the file is empty")
-        if not any(start.startswith(magic) for magic, _ in _FORMATS):
-            raise ValueError("not a JPEG, PNG, BMP or TIFF image")
-        handle.seek(0)
-        try:
-            with Image.open(handle) as image:
-                width, height = image.size
-        except Exception as error:  # Pillow raises many kinds for damaged headers
-            raise ValueError(f"its header is damaged ({type(error).__name__})") from None
-    return (height, width), exif_orientation(start)
+        width, height = _header(handle, _kind(start)).size
+    return _checked(height, width), exif_orientation(start)
+
+
+def _header(handle: IO[bytes], kind: str):
+    """Pillow's image of a file, not decoded.
+
+    Raises:
+        ValueError: its header is damaged.
+    """
+    handle.seek(0)
+    try:
+        return _HEADERS[kind](handle)
+    except Exception as error:  # Pillow raises many kinds
+        raise ValueError(f"its header is damaged ({type(error).__name__})") from None
+
+
+def has_16_bits(path: str) -> bool:
+    """The image has more than 8 bits per channel, of which the upper 8 are used.
+
+    Raises:
+        ValueError, OSError: as `read_header`.
+    """
+    with open(path, "rb") as handle:
+        start = handle.read(32)
+        kind = _kind(start)
+        if kind == "PNG":
+            return start[24:25] == b"\x10"
+        if kind != "TIFF":
+            return False
+        bits = _header(handle, kind).tag_v2.get(258, (1,))
+        return max(bits if isinstance(bits, tuple) else (bits,)) > 8
+
+
+def flaw(image: np.ndarray, deep: bool) -> str:
+    """What is wrong with a decoded picture, in words, "" where nothing is: one colour only, or black.
+
+    Args:
+        image: uint8 [H, W, 3]; deep: its file has more than 8 bits per channel.
+    """
+    if deep and image.max() < DARK:
+        return "16-bit images become black (the upper 8 bits are used: scale their values to 0..65535)"
+    if (image[0] == image[0, 0]).all() and (image == image[0, 0]).all():
+        return "images have one colour only"
+    return ""
 
 
 def exif_orientation(data: bytes) -> int:

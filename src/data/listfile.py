@@ -1,4 +1,4 @@
-"""List files: `path xmin,ymin,xmax,ymax,class ...`, one image a line, x first (SPEC section 7)."""
+"""List files: `path xmin,ymin,xmax,ymax,class ...`, one image per line, x first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import re
 
 from src.config import data_file
-from src.data.sample import DataSet, Faults, Sample, boxes_array, clip_boxes, note_absent_classes
+from src.data.doubts import Normalized, note_reversed
+from src.data.locate import locate
+from src.data.sample import DataSet, Faults, Sample, boxes_array, note_absent_classes
 from src.errors import UserError
 
 # up to nine digits: no image is larger, and a longer number is a typing error
@@ -15,35 +17,40 @@ _BOX = re.compile(rf"({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER}),(\d{{1,9}})
 _BLANKS = re.compile(r"[ \t]+")
 
 
-def _parse(line: str, where: str, num_classes: int, faults: Faults) -> tuple:
-    """(path, rows) of a line, path "" where it cannot be used.
+def _parse(line: str, where: str, num_classes: int, faults: Faults, normalized: Normalized) -> tuple:
+    """(path, rows, number of reversed boxes) of a line, path "" where it cannot be used.
 
     Boxes are taken from the right, so that a path keeps its blanks.
     """
-    rest, rows = line.strip(), []
+    rest, rows, wrong = line.strip(), [], 0
     while True:
         last = _BLANKS.split(rest)[-1]
         found = _BOX.fullmatch(last) if last != rest else None
         if found is None:
             break
-        x1, y1, x2, y2 = (round(float(text)) for text in found.groups()[:4])
+        values = [float(text) for text in found.groups()[:4]]
+        normalized.add(values, where)
+        x1, y1, x2, y2 = (round(value) for value in values)
         label = int(found.group(5))
         if not 0 < label < num_classes:
             faults.refuse(f"boxes of a class that is not in 1..{num_classes - 1}", f"{where}: class {label}")
         if x2 < x1 or y2 < y1:
+            wrong += 1
             faults.repair("boxes with reversed corners (swapped)", where)
         rows.append((min(y1, y2), min(x1, x2), max(y1, y2), max(x1, x2), label))
         rest = rest[: len(rest) - len(last)].rstrip(" \t")
     if re.search(r",[^/]*,", last) and not re.search(r"\.[A-Za-z]{3,4}$", last):
         faults.refuse("fields are no box xmin,ymin,xmax,ymax,class", f"{where}: '{last[:60]}'")
-        return "", []
-    return rest, rows[::-1]
+        return "", [], 0
+    return rest, rows[::-1], wrong
 
 
 def _lines(path: str, key: str) -> list:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            text = handle.read()
+        with open(path, "rb") as handle:
+            data = handle.read()
+        # Windows' "Unicode" is UTF-16 with a byte order mark
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{key}: no such file: {path}") from None
     except OSError as error:
@@ -68,22 +75,28 @@ def read_list(cfg, is_training: bool) -> DataSet:
     if not os.path.isdir(root):
         raise UserError(f"image_dir: no such folder: {root}")
     faults, samples, seen = Faults(), [], {}
+    normalized, reversed_boxes = Normalized(), 0
     for number, line in enumerate(_lines(path, key), 1):
         if not line.strip():
             continue
         where = f"line {number}"
-        name, rows = _parse(line, where, cfg.num_classes, faults)
+        name, rows, wrong = _parse(line, where, cfg.num_classes, faults, normalized)
         if not name:
             continue
-        if name in seen:
-            faults.refuse("images stand in two lines", f"{where}: {name} (line {seen[name]} too)")
+        reversed_boxes += wrong
+        image_path, name = locate(root, name, faults)
+        if image_path in seen:
+            faults.refuse("images stand in two lines", f"{where}: {name} (line {seen[image_path]} too)")
             continue
-        seen[name] = number
-        boxes, outside, empty = clip_boxes(boxes_array(rows), 0, 0)
+        seen[image_path] = number
+        sample = Sample(len(seen) - 1, image_path, boxes_array(rows), file_name=name)
+        outside, empty = sample.clip(0, 0)
         if outside:
             faults.repair("lines with corners below 0 (clipped)", where)
         if empty:
             faults.repair("lines with boxes of no area (dropped)", where)
-        samples.append(Sample(len(seen) - 1, os.path.abspath(os.path.join(root, name)), boxes))
+        samples.append(sample)
+    normalized.note(faults)
+    note_reversed(reversed_boxes, normalized.boxes, path, faults)
     note_absent_classes(samples, cfg.classes, faults)
     return DataSet(samples, [path], path, faults)

@@ -6,9 +6,6 @@ batches ahead of the training. OpenCV and NumPy leave the interpreter to the oth
 
 from __future__ import annotations
 
-import contextlib
-import os
-import zipfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -18,34 +15,16 @@ import numpy as np
 
 from src.boxes.default_boxes import build_default_boxes
 from src.data.images import decode_rgb
-from src.data.mindrecord import Records
-from src.data.record_files import stored_boxes
+from src.data.records import RecordSet
+from src.data.records.files import boxes_of_row
 from src.data.transforms import TrainTransform, resize
 from src.errors import UserError
-from src.output import OutputError, atomic_write
 
 COLUMNS = ["img_id", "image", "annotation"]
 AHEAD = 2  # batches that are made while one is used
 
 
-def row_ids(records: Records) -> np.ndarray:
-    """img_id of every row, in the order of the files. Read once; then kept beside the files, where that is possible."""
-    import mindspore.dataset as ds
-
-    stats = [os.stat(path) for path in records.files]
-    files = str([(stat.st_size, stat.st_mtime_ns) for stat in stats])
-    kept = records.files[0][:-1] + ".rows.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(kept) as content:
-        if str(content["files"]) == files:
-            return content["ids"]
-    rows = ds.MindDataset(records.files[0], ["img_id"], shuffle=False).batch(1000)
-    ids = np.concatenate([batch[0].ravel() for batch in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)])
-    with contextlib.suppress(OutputError), atomic_write(kept, "wb") as handle:
-        np.savez(handle, files=np.array(files), ids=ids)
-    return ids
-
-
-def _rows(records: Records, columns: List[str], order: List[int]) -> Iterator[list]:
+def _rows(records: RecordSet, columns: List[str], order: List[int]) -> Iterator[list]:
     """Rows of the files by their number, in this order, as arrays."""
     import mindspore.dataset as ds
 
@@ -55,9 +34,9 @@ def _rows(records: Records, columns: List[str], order: List[int]) -> Iterator[li
     yield from rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
-def image_reader(records: Records) -> Callable[[object], np.ndarray]:
+def image_reader(records: RecordSet) -> Callable[[object], np.ndarray]:
     """The data set's own image id -> its image, uint8 RGB [H, W, 3]."""
-    place = {records.own_id(img_id): row for row, img_id in enumerate(row_ids(records).tolist())}
+    place = {records.dataset_id(img_id): row for row, img_id in enumerate(records.rows.tolist())}
 
     def read(image_id) -> np.ndarray:
         ((img_id, image),) = _rows(records, ["img_id", "image"], [place[image_id]])
@@ -73,7 +52,7 @@ def _decode(image, img_id) -> np.ndarray:
     except ValueError as error:
         raise UserError(
             f"mindrecord_dir: image {int(np.ravel(img_id)[0])} in the records: {error}; remove the records to have "
-            f"them made anew"
+            f"them written again"
         ) from None
 
 
@@ -114,13 +93,13 @@ class TrainingData:
     Rows lie in the files in an order that differs from conversion to conversion, so they are taken by id.
     """
 
-    def __init__(self, records: Records, cfg, rank: int = 0, size: int = 1):
+    def __init__(self, records: RecordSet, cfg, rank: int = 0, size: int = 1):
         from src.data.targets import DenseTargets
 
         self.records, self.cfg, self.rank, self.size = records, cfg, rank, size
         self.defaults = build_default_boxes(cfg)
         self.dense = DenseTargets(len(self.defaults[0]))
-        self.order = np.argsort(row_ids(records), kind="stable")
+        self.order = np.argsort(records.rows, kind="stable")
         self.steps = len(self.order) // (cfg.batch_size * size)
 
     def indices(self, epoch: int) -> List[int]:
@@ -141,7 +120,7 @@ class TrainingData:
 
         def prepare(place, img_id, image, annotation):
             own = int(img_id.ravel()[0])
-            _, boxes_norm = transform.augment(_decode(image, img_id), stored_boxes(annotation), own, place)
+            _, boxes_norm = transform.augment(_decode(image, img_id), boxes_of_row(annotation), own, place)
             return boxes_norm, own
 
         rows = _rows(self.records, COLUMNS, rows_left)
@@ -164,7 +143,7 @@ class TrainingData:
             yield to_device(self.dense, *batch)
 
 
-def evaluation_batches(records: Records, cfg, rank: int = 0, size: int = 1) -> Iterator[tuple]:
+def evaluation_batches(records: RecordSet, cfg, rank: int = 0, size: int = 1) -> Iterator[tuple]:
     """(img_id int [n], images uint8 RGB [n, H, W, 3], shapes int [n, 2]) as arrays; the last batch may be short.
 
     Every image comes once, on one rank.
@@ -172,7 +151,7 @@ def evaluation_batches(records: Records, cfg, rank: int = 0, size: int = 1) -> I
     Raises:
         UserError: an image in the records that cannot be decoded.
     """
-    order = np.argsort(row_ids(records), kind="stable")[rank::size].tolist()
+    order = np.argsort(records.rows, kind="stable")[rank::size].tolist()
     if not order:
         return
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 import numpy as np
 
@@ -18,7 +18,8 @@ class Sample:
     """An image and its boxes.
 
     image_id: the data set's own id (int or str); path: absolute; boxes: int32 [M, 5] y1, x1, y2, x2, label
-    in pixels; width, height: as annotated, 0 where the format does not say.
+    in pixels; width, height: as annotated, 0 where the format does not say; file_name: for a COCO-style json, relative
+    to the folder of the images, or absolute where the file lies elsewhere; difficult: bool [M], None where no box is.
     """
 
     image_id: object
@@ -26,6 +27,17 @@ class Sample:
     boxes: np.ndarray
     width: int = 0
     height: int = 0
+    file_name: str = ""
+    difficult: Optional[np.ndarray] = None
+
+    def clip(self, height: int, width: int) -> tuple:
+        """Cut the boxes in place as `clip_boxes` does; (how many were cut, how many had no area)."""
+        clipped, kept = _clipped(self.boxes, height, width)
+        cut = int((clipped != self.boxes).any(axis=1).sum())
+        self.boxes = clipped[kept]
+        if self.difficult is not None:
+            self.difficult = self.difficult[kept]
+        return cut, int((~kept).sum())
 
 
 @dataclass
@@ -40,7 +52,8 @@ class Fault:
     def line(self) -> str:
         """The kind with its number and first five places."""
         more = ", ..." if self.number > len(self.places) else ""
-        return f"{self.number} {self.kind}: {', '.join(self.places)}{more}"
+        places = f": {', '.join(self.places)}{more}" if self.places else ""
+        return f"{self.number} {self.kind}{places}"
 
 
 class Faults:
@@ -95,6 +108,7 @@ class DataSet:
     where: str
     faults: Faults
     annotation_file: str = ""
+    form: str = "xyxy"
 
 
 def boxes_array(rows) -> np.ndarray:
@@ -113,30 +127,44 @@ def clip_boxes(boxes: np.ndarray, height: int, width: int) -> tuple:
         (boxes int32 [K, 5], how many were cut, how many had no area). A box wholly beyond the image is cut
         to no area.
     """
+    clipped, kept = _clipped(boxes, height, width)
+    return clipped[kept], int((clipped != boxes).any(axis=1).sum()), int((~kept).sum())
+
+
+def _clipped(boxes: np.ndarray, height: int, width: int) -> tuple:
+    """(boxes cut at the edges [M, 5], bool [M]: it has an area)."""
     clipped = np.maximum(boxes, 0)
     if height and width:
         clipped = np.minimum(clipped, np.array([height, width, height, width, 2**31 - 1]).astype(np.int32))
-    whole = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
-    return clipped[whole], int((clipped != boxes).any(axis=1).sum()), int((~whole).sum())
+    return clipped, (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
 
 
 def fit_to_file(sample: Sample, size: tuple, orientation: int, faults: Faults) -> np.ndarray:
-    """The boxes of a sample, int32 [K, 5], in the image as its file has it; what that changes is noted.
+    """Fit a sample's boxes to its file, in place, and return them: int32 [K, 5]. What that changes is noted.
 
     Args:
         size: (height, width) of the stored picture; it counts, whatever was annotated.
         orientation: of its EXIF data, 1 where it has none.
     """
+    annotated = (sample.height, sample.width)
     if orientation != 1:
         faults.repair("images have an EXIF orientation, which is not applied", sample.path)
-    if sample.width and (sample.height, sample.width) != tuple(size):
+    if sample.width and annotated != tuple(size):
         faults.repair("images have another size than annotated (the file's counts)", sample.path)
-    boxes, cut, empty = clip_boxes(sample.boxes, *size)
+        if orientation > 4 and annotated == tuple(size[::-1]):
+            faults.repair(
+                "images were annotated as turned by their EXIF orientation, but are stored unturned: their boxes are "
+                "wrong (save the pictures turned, without the tag)",
+                sample.path,
+            )
+    cut, empty = sample.clip(*size)
     if cut:
         faults.repair("images with boxes beyond the image (clipped)", sample.path)
     if empty:
         faults.repair("images with boxes wholly beyond the image (dropped)", sample.path)
-    return boxes
+        if len(sample.boxes) == 0:
+            faults.repair("images have no box left (not used in training)", sample.path)
+    return sample.boxes
 
 
 def note_absent_classes(samples: List[Sample], classes: List[str], faults: Faults) -> None:

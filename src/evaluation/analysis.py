@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Sequence
+from typing import List, NamedTuple, Sequence
 
 import numpy as np
 
-from src.boxes.ops import iou
+from src.boxes.ops import area, intersection
 
 MATCH_IOU = 0.5
 
@@ -28,42 +28,44 @@ class ImageResult(NamedTuple):
 def pair_up(one: ImageResult, min_score: float, same_class: bool) -> list:
     """Pairs (detection, ground truth) with an IoU of at least 0.5: each detection, the surest first, takes the ground
     truth it overlaps most of those left; with `same_class` only one of its class."""
-    pairs, free = [], np.ones(len(one.truth), bool)
-    for row in np.flatnonzero(one.scores >= min_score):
-        overlap = iou(one.truth, one.found[row]) if len(one.truth) else np.empty(0)
-        overlap = np.where(free & ((one.labels == one.found_labels[row]) | (not same_class)), overlap, -1)
-        if len(overlap) and overlap.max() >= MATCH_IOU:
-            best = int(np.argmax(overlap))
-            free[best] = False
-            pairs.append((int(row), best))
+    pairs = []
+    rows = np.flatnonzero(one.scores >= min_score)
+    overlap = _overlaps(one, rows, same_class)
+    for place in np.flatnonzero((overlap >= MATCH_IOU).any(axis=1)):
+        best = int(np.argmax(overlap[place]))
+        if overlap[place, best] >= MATCH_IOU:
+            overlap[:, best] = 0  # taken
+            pairs.append((int(rows[place]), best))
     return pairs
+
+
+def _overlaps(one: ImageResult, rows: np.ndarray, same_class: bool) -> np.ndarray:
+    """IoU [R, M] of some detections with the ground truth; with `same_class` 0 where the classes differ."""
+    found = one.found[rows]
+    inter = intersection(one.truth, found.T[:, :, None])
+    union = area(one.truth) + area(found)[:, None] - inter
+    overlap = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return overlap * (one.found_labels[rows, None] == one.labels) if same_class else overlap
 
 
 def confusion(images: Sequence[ImageResult], classes: int, min_score: float) -> np.ndarray:
     """int [C, C]: ground truth (row) found as (column); column 0: not found, row 0: found where there is nothing."""
     table = np.zeros((classes, classes), np.int64)
     for one in images:
-        pairs = pair_up(one, min_score, same_class=False)
-        for row, best in pairs:
-            table[one.labels[best], one.found_labels[row]] += 1
-        detected, matched = {row for row, _ in pairs}, {best for _, best in pairs}
-        for best in set(range(len(one.truth))) - matched:
-            table[one.labels[best], 0] += 1
-        for row in set(np.flatnonzero(one.scores >= min_score).tolist()) - detected:
-            table[0, one.found_labels[row]] += 1
+        pairs = np.array(pair_up(one, min_score, same_class=False), np.int64).reshape(-1, 2)
+        as_what = np.zeros(len(one.truth), np.int64)
+        as_what[pairs[:, 1]] = one.found_labels[pairs[:, 0]]
+        np.add.at(table, (one.labels, as_what), 1)
+        alone = one.scores >= min_score
+        alone[pairs[:, 0]] = False
+        np.add.at(table, (0, one.found_labels[alone]), 1)
     return table
 
 
 def f1_score(one: ImageResult, min_score: float) -> float:
     """2 TP / (2 TP + FP + FN) of an image at IoU 0.5; 1 where there is nothing and nothing was found."""
-    return pooled_f1([one], min_score)
-
-
-def pooled_f1(images: Sequence[ImageResult], min_score: float) -> float:
-    """`f1_score` of several images together."""
-    right = sum(len(pair_up(one, min_score, same_class=True)) for one in images)
-    total = sum(len(one.truth) + int((one.scores >= min_score).sum()) for one in images)
-    return 2 * right / total if total else 1.0
+    total = len(one.truth) + int((one.scores >= min_score).sum())
+    return 2 * len(pair_up(one, min_score, same_class=True)) / total if total else 1.0
 
 
 def showing_score(images: Sequence[ImageResult], min_score: float) -> float:
@@ -75,7 +77,12 @@ def showing_score(images: Sequence[ImageResult], min_score: float) -> float:
     # shares of the detections: where objects are few, the best threshold leaves only a hundredth of them
     candidates = np.unique(np.quantile(scores, 1 - np.geomspace(1 / len(scores), 1, 40)))
     sample = images[:: max(1, len(images) // 200)]
-    return float(max(candidates, key=lambda least: pooled_f1(sample, float(least))))
+    # a pair depends on surer detections only: those of a higher threshold are the first ones of a lower one
+    right = [one.scores[row] for one in sample for row, _ in pair_up(one, candidates[0], same_class=True)]
+    found = np.concatenate([one.scores for one in sample])
+    right, found = (len(part) - np.searchsorted(np.sort(part), candidates) for part in (np.array(right), found))
+    total = found + sum(len(one.truth) for one in sample)
+    return float(candidates[np.argmax(np.where(total > 0, 2 * right / np.maximum(total, 1), 1))])
 
 
 def best_and_worst(images: Sequence[ImageResult], min_score: float, count: int) -> tuple:
@@ -105,11 +112,9 @@ def diagnosis(
             "no box is above min_score: the network is not trained yet, or its weights did not load; look at the loss, "
             "and at 'parameters loaded' above; a smaller --min_score shows what there is"
         )
-    per_class: Dict[str, int] = {name: 0 for name in classes[1:]}
-    for one in images:
-        for label in one.found_labels:
-            per_class[classes[label]] += 1
-    most = sorted(per_class.items(), key=lambda item: -item[1])[:5]
+    labels = np.concatenate([np.empty(0, np.int64), *(one.found_labels for one in images)])
+    per_class = np.bincount(labels, minlength=len(classes))[1:].tolist()
+    most = sorted(zip(classes[1:], per_class), key=lambda item: -item[1])[:5]
     lines.append(f"detections: {found} on {len(images)} images; most of " + ", ".join(f"{n} ({c})" for n, c in most))
     if unmapped:
         lines.append(f"classes that the annotation file lacks: {', '.join(unmapped)}; are names spelt alike?")
@@ -126,10 +131,4 @@ def diagnosis(
 
 
 def _best_overlap(one: ImageResult, same_class: bool) -> float:
-    best = 0.0
-    for box, label in zip(one.found, one.found_labels):
-        overlap = iou(one.truth, box)
-        if same_class:
-            overlap = np.where(one.labels == label, overlap, 0)
-        best = max(best, float(overlap.max()))
-    return best
+    return float(_overlaps(one, np.arange(len(one.found)), same_class).max(initial=0))

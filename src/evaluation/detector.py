@@ -7,17 +7,19 @@ from typing import Callable, Iterator
 
 from mindspore import Tensor, nn
 
-from src.data.mindrecord import Records
 from src.data.pipeline import evaluation_batches
+from src.data.records import RecordSet
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.inference.detectors import Detector
 from src.log import progress
 from src.ranks import Ranks
 
 
-def build_evaluator(records: Records, cfg) -> CocoEvaluator:
-    """The evaluator of a config for its evaluation records."""
-    return CocoEvaluator(records.annotation_file, cfg.classes, cfg.min_score, cfg.nms_threshold, cfg.max_boxes)
+def build_evaluator(records: RecordSet, cfg) -> CocoEvaluator:
+    """The evaluator of a configuration for the images in its evaluation records."""
+    ids = [records.dataset_id(img_id) for img_id in records.rows.tolist()]
+    thresholds = (cfg.min_score, cfg.nms_threshold, cfg.max_boxes)
+    return CocoEvaluator(records.annotation_file, cfg.classes, *thresholds, image_ids=ids)
 
 
 @contextlib.contextmanager
@@ -42,7 +44,7 @@ def _set(parameters: list, values: list) -> None:
 
 def detect(
     detector: Detector,
-    records: Records,
+    records: RecordSet,
     cfg,
     evaluator: CocoEvaluator,
     ranks: Ranks = Ranks(),
@@ -69,9 +71,9 @@ def detect(
             if batch is not None:
                 ids, images, shapes = batch
                 for img_id, detections in zip(ids, detector(images, shapes)):
-                    evaluator.add(records.own_id(img_id), *detections)
+                    evaluator.add(records.dataset_id(img_id), *detections)
                 bar.update(len(ids))
     if ranks.size > 1:
-        for detections in ranks.gather(evaluator.detections) or []:
-            evaluator.extend(detections)
+        for found in ranks.gather(evaluator.arrays()) or []:
+            evaluator.merge(found)
     return True

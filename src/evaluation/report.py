@@ -16,7 +16,8 @@ from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diag
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.report_page import report_page
 from src.evaluation.table import FIGURES
-from src.output import atomic_write
+from src.log import write_or_go_on
+from src.output import write_text
 
 SHOWN = 20
 TOO_LITTLE = 0.01
@@ -32,7 +33,7 @@ def write_report(
     model: str,
     highest: float,
 ) -> Tuple[Dict[str, str], List[str]]:
-    """Write the three files; each is whole or absent.
+    """Write the three files, each complete or not at all; one that cannot be written does not stop the others.
 
     Args:
         result: of `evaluator.summarize()`.
@@ -41,7 +42,7 @@ def write_report(
         highest: highest score of any box (`Detector.highest`).
 
     Returns:
-        name -> path; and where mAP is next to nothing, why, a line each.
+        name -> path of what was written; and where mAP is next to nothing, why, a line each.
     """
     images = evaluator.images()
     min_score = showing_score(images, evaluator.min_score)
@@ -65,10 +66,8 @@ def write_report(
         "evaluation.csv": _csv(result),
     }
     paths = {name: os.path.join(folder, name) for name in texts}
-    for name, text in texts.items():
-        with atomic_write(paths[name]) as handle:
-            handle.write(text)
-    return paths, why
+    written = {name: path for name, path in paths.items() if write_or_go_on(path, write_text, path, texts[name])}
+    return written, why
 
 
 def _tile(one: ImageResult, read_image: Callable, classes: Sequence[str], min_score: float) -> bytes:

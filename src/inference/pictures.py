@@ -1,11 +1,9 @@
-"""Pictures named on a command line, and those that an export is compared on."""
+"""Pictures as the detectors take them, and those that an export is compared on."""
 
 from __future__ import annotations
 
-import glob
-import os
 from itertools import islice
-from typing import Iterator, List, Sequence, Tuple
+from typing import Iterator, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -13,41 +11,20 @@ import numpy as np
 from src.data.images import decode_rgb
 from src.data.transforms import resize
 from src.errors import UserError
+from src.inference.search import find_files, is_video
 from src.log import LOGGER
+from src.output import shown
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
-
-
-def is_video(path: str) -> bool:
-    """By the ending of its name."""
-    return path.lower().endswith(VIDEOS)
-
-
-def find_files(places: Sequence[str]) -> List[str]:
-    """Picture and video files: a file is itself, a folder all below it, anything else a pattern (`*`, `**`).
-
-    Raises:
-        UserError: a place that holds none.
-    """
-    files = []
-    for place in places:
-        if os.path.isfile(place):
-            files.append(place)
-            continue
-        found = sorted(_below(place) if os.path.isdir(place) else glob.glob(place, recursive=True))
-        found = [path for path in found if path.lower().endswith(PICTURES + VIDEOS) and os.path.isfile(path)]
-        if not found:
-            what = "no picture or video in the folder" if os.path.isdir(place) else "no such file, folder or pattern:"
-            raise UserError(f"{what} {place} (read are {', '.join(PICTURES + VIDEOS)})")
-        files += found
-    return list(dict.fromkeys(files))
-
-
-def _below(folder: str) -> Iterator[str]:
-    for top, _, names in os.walk(folder):
-        for name in names:
-            yield os.path.join(top, name)
+# (offset, bytes, name) of formats that are often found under the name of a JPEG
+_FOREIGN = (
+    (8, b"WEBP", "a WebP picture"),
+    (0, b"GIF8", "a GIF picture"),
+    (4, b"ftyphe", "a HEIC picture"),
+    (4, b"ftypmif1", "a HEIC picture"),
+    (4, b"ftypavif", "an AVIF picture"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"<", "an HTML or SVG page"),
+)
 
 
 def read_picture(path: str) -> np.ndarray:
@@ -58,11 +35,20 @@ def read_picture(path: str) -> np.ndarray:
     """
     try:
         with open(path, "rb") as handle:
-            return decode_rgb(handle.read())
+            data = handle.read()
+        return decode_rgb(data)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        raise UserError(f"cannot read {shown(path)}: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise UserError(f"cannot read {shown(path)}: {_foreign_format(data) or error}") from None
+
+
+def _foreign_format(data: bytes) -> str:
+    """What a file of another format is, in words; "" where it is unknown."""
+    for place, magic, name in _FOREIGN:
+        if data[place : place + len(magic)] == magic:
+            return f"it is {name}, whatever its name; convert it to JPEG or PNG"
+    return ""
 
 
 def comparison_pictures(folder: str, img_shape: Sequence[int], count: int) -> Tuple[np.ndarray, np.ndarray, str]:

@@ -11,7 +11,7 @@ from src.log import LOGGER
 from src.models.convolution import use_operators
 from src.models.fpn import FeatureExtractor
 from src.models.head import MultiBoxHead
-from src.models.layers import Pixels, initialize
+from src.models.layers import BatchNorm2d, Pixels, initialize
 from src.models.resnet import ResNet50
 from src.models.ssd import SSD
 from src.models.weights import BACKBONE, bare
@@ -49,21 +49,32 @@ def _halve(model: nn.Cell) -> None:
 
 
 def freeze(model: nn.Cell, layer) -> None:
-    """Parameters that are not trained: None, `backbone` (the ResNet50), or a list of beginnings of names.
+    """Parameters that are not trained: None, `backbone` (the ResNet50), or a list of name prefixes.
+
+    BN whose parameters are all among them is frozen too: it uses its running statistics and does not update them.
 
     Raises:
-        UserError: a beginning that no parameter has, or nothing is left to train.
+        UserError: a prefix that no parameter has, or nothing is left to train.
     """
     if layer is None:
         return
-    starts = [BACKBONE] if layer == "backbone" else list(layer)
+    prefixes = [BACKBONE] if layer == "backbone" else list(layer)
     parameters = {bare(parameter.name): parameter for parameter in model.get_parameters()}
-    for start in starts:
-        frozen = [parameter for name, parameter in parameters.items() if name.startswith(bare(start))]
+    names = set()
+    for prefix in prefixes:
+        frozen = [name for name in parameters if name.startswith(bare(prefix))]
         if not frozen:
-            raise UserError(f"freeze_layer: no parameter's name begins with '{start}'; one is {next(iter(parameters))}")
-        for parameter in frozen:
-            parameter.requires_grad = False
-        LOGGER.info("freeze_layer %s: %d parameters are not trained", start, len(frozen))
+            raise UserError(
+                f"freeze_layer: no parameter's name begins with '{prefix}'; one is {next(iter(parameters))}"
+            )
+        for name in frozen:
+            parameters[name].requires_grad = False
+        names.update(frozen)
+        LOGGER.info("freeze_layer %s: %d parameters are not trained", prefix, len(frozen))
     if not model.trainable_params():
         raise UserError(f"freeze_layer: {layer} leaves nothing to train")
+    norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, BatchNorm2d)]
+    norms = [norm for norm in norms if all(bare(parameter.name) in names for parameter in norm.get_parameters())]
+    for norm in norms:
+        norm.freeze()
+    LOGGER.info("freeze_layer: %d BN layers use their running statistics and keep them", len(norms))

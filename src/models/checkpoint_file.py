@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import shutil
-from typing import Dict, Optional
+from typing import Callable, Dict, List, Optional
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
 from src.errors import RunError, UserError
+from src.models.checkpoint_entries import BrokenFile, UnknownType, read_entries, read_entry
 
 CHECKSUM = "checksum"
 SIZE = 32
@@ -93,23 +95,63 @@ def write_whole(path: str, entries: Dict[str, np.ndarray]) -> None:
 
 
 def read_checkpoint(path: str, key: str) -> Dict[str, object]:
-    """All entries of a checkpoint file but its checksum, which is checked (published files have none).
+    """All entries of a checkpoint file but its checksum, which is verified (published files have none): Tensors, and
+    `str` for a text.
 
     Raises:
         UserError: no such file, or one that is damaged; `key` is the option that named it.
     """
-    if not os.path.isfile(path):
-        raise UserError(f"{key}: no such checkpoint: {path}")
-    if not path.endswith(".ckpt"):
-        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
+    _check_name(path, key)
     damaged = UserError(f"{key}: {path} is damaged: its content and its checksum differ")
-    if _is_broken(path):
+    entries = _reading(path, key, lambda: {} if _is_broken(path) else read_entries(path))
+    if not entries:
         raise damaged
-    try:
-        entries = ms.load_checkpoint(path)
-    except Exception as error:  # MindSpore raises many kinds for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{key}: {path} is damaged or no checkpoint: {reason}") from None
     if entries.pop(CHECKSUM, None) is None and RUN_STATE in entries:
         raise damaged
+    # one at a time, so that only one tensor is held twice
+    for name in list(entries):
+        if not isinstance(entries[name], str):
+            entries[name] = Tensor(np.array(entries[name]))
     return entries
+
+
+def trained_classes(path: str, key: str) -> List[str]:
+    """The class names that a checkpoint was trained with, background first; [] where it does not hold them, as
+    published ones do not. Reads the one entry that holds them, and no other.
+
+    Raises:
+        UserError: no such file, or one that is no checkpoint.
+    """
+    _check_name(path, key)
+    return classes_in(_reading(path, key, lambda: read_entry(path, RUN_STATE)))
+
+
+def classes_in(run_state) -> List[str]:
+    """`trained_classes` of the entry `run_state` (an array of bytes), or of None."""
+    try:
+        classes = json.loads(np.asarray(run_state, np.uint8).tobytes().decode())["config"]["classes"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    usable = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return classes if usable else []
+
+
+def _check_name(path: str, key: str) -> None:
+    if not os.path.isfile(path):
+        raise UserError(f"{key}: no such checkpoint: {path}")
+    if not path.lower().endswith(".ckpt"):
+        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
+
+
+def _reading(path: str, key: str, read: Callable):
+    """`read()`, with its errors as a line for the user. Only bytes that are damaged are called so."""
+    try:
+        return read()
+    except BrokenFile as error:
+        raise UserError(f"{key}: {path} is damaged or no checkpoint: {error}") from None
+    except UnknownType as error:
+        raise UserError(f"{key}: {path}: {error}, which cannot be read here") from None
+    except OSError as error:
+        raise UserError(f"{key}: cannot read {path}: {error.strerror}") from None
+    except MemoryError:
+        raise RunError(f"{key}: not enough memory to read {path} ({os.path.getsize(path)} bytes)") from None

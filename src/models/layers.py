@@ -60,7 +60,19 @@ class Conv2d(nn.Conv2d):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` of [B, C, H, W] without its checks of the shape: 98 of them took a second to compile."""
+    """`nn.BatchNorm2d` of [B, C, H, W] without its checks of the shape: 98 of them took a second to compile.
+
+    `frozen`: it uses its running statistics in training too, and does not update them.
+    """
+
+    frozen = False
+
+    def freeze(self) -> None:
+        """Set `frozen`. Before the network is compiled."""
+        self.frozen = True
+        self.bn_train = self.bn_infer
+        # MindSpore compiles all cells of one class and these arguments as the first one that it meets
+        self.cell_init_args += "frozen"
 
     def construct(self, x):
         if self.training:

@@ -10,12 +10,14 @@ CURVES = "curves.png"
 
 
 def draw_curves(history_path: str, path: str) -> None:
-    """Loss with its parts, learning rate and mAP over the epochs of a history (a JSON object a line); written whole."""
+    """Loss with its parts, learning rate and mAP over the epochs of a history (one JSON object per line)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     with open(history_path, encoding="utf-8") as handle:
         rows = [json.loads(line) for line in handle if line.strip()]
+    for row in rows:  # null: an epoch whose steps were all left out
+        row.update({key: float("nan") for key in ("loss", "loss_class", "loss_box") if row[key] is None})
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(12, 3.6), dpi=100)
     loss, rate, score = figure.subplots(1, 3, sharex=True)
@@ -26,7 +28,8 @@ def draw_curves(history_path: str, path: str) -> None:
         ("loss_box", "boxes", "#d8743b"),
     ):
         loss.plot(epochs, [row[key] for row in rows], label=name, color=colour, marker=mark, markersize=3)
-    if rows and max(row["loss"] for row in rows) > 20 * min(row["loss"] for row in rows) > 0:
+    losses = [row["loss"] for row in rows if row["loss"] == row["loss"]]
+    if losses and max(losses) > 20 * min(losses) > 0:
         loss.set_yscale("log")
     loss.legend(frameon=False)
     rate.plot(epochs, [row["lr"] for row in rows], color="#3b7dd8", marker=mark, markersize=3)

@@ -12,14 +12,17 @@ import numpy as np
 
 from src.data.pipeline import TrainingData
 from src.errors import RunError
-from src.log import LOGGER, append_json_line, progress
+from src.log import LOGGER, append_json_line, progress, write_or_go_on
+from src.preflight import list_checkpoints
 from src.ranks import Ranks
 from src.stop import Stop
 from src.training.checkpoint import Checkpoints
 from src.training.curves import CURVES, draw_curves
 from src.training.recalibrate import recalibrate
-from src.training.run_folder import HISTORY
+from src.training.run_folder import BEST, HISTORY
 from src.training.run_state import RunState
+from src.training.scaled_step import MOST_IN_A_ROW
+from src.training.summary import Summary
 
 REPORT_SECONDS = 20
 
@@ -49,23 +52,25 @@ class Trainer:
         self.step, self.data, self.rates, self.cfg = step, data, rates, cfg
         self.checkpoints, self.evaluate, self.ranks, self.stop = checkpoints, evaluate, ranks, stop or Stop()
         self.speaks = ranks.rank == 0
-        self.summary = _summary_writer(cfg) if cfg.summary and self.speaks else None
+        self.scale = getattr(step, "scale", None)  # a float16 step's `LossScale`
+        self.summary = Summary(os.path.join(cfg.output_path, "summary")) if cfg.summary and self.speaks else None
 
     def run(self, state: RunState) -> RunState:
         """Every epoch that is left; the state at the end.
 
         Raises:
-            RunError: loss or gradient is not finite; nothing is saved after it.
+            RunError: loss or gradient is not finite, in float16 many times in a row; nothing is saved after it. Or a
+                checkpoint or the history cannot be written.
             SystemExit: a signal asked for the end; a checkpoint of this very step is saved.
         """
         self.stop.install()
         with self.stop.held():
             self.ranks.wait()  # from here on a signal saves, on every rank
+            if self.scale is not None and state.loss_scale:
+                self.scale.restore(state.loss_scale)
             LOGGER.info("first step: compiling, seconds to minutes")
             while state.epochs < self.cfg.epoch_size:
                 state = self._epoch(state)
-            if self.summary is not None:
-                self.summary.close()
         return state
 
     def _epoch(self, state: RunState) -> RunState:
@@ -87,7 +92,8 @@ class Trainer:
                     bar.close()
                     self._leave(state)
                 bar.update()
-                bar.set_postfix_str(f"loss {sum(state.losses[-1]):.3f}, {clock.waiting:.1%} waiting", refresh=False)
+                loss = _mean_loss(state.losses[-1:])["loss"]
+                bar.set_postfix_str(f"loss {loss:.3f}, {clock.waiting:.1%} waiting", refresh=False)
                 if clock.since_report() > REPORT_SECONDS and bar.disable:
                     self._report(state, clock)
         return self._close(state, clock)
@@ -97,18 +103,42 @@ class Trainer:
         loss = float(self.step(*arrays).asnumpy())
         norm, parts = self.step.norm, [float(part) for part in self.step.parts]
         rate = float(self.rates[state.steps])
+        figures = (
+            f"loss is {loss}, gradient norm {norm} at epoch {state.epochs + 1}, step {state.epoch_step + 1} "
+            f"(learning rate {rate:.6g}, images {ids.asnumpy().ravel().tolist()})"
+        )
+        if self.scale is not None and self.step.overflowed:
+            return self._left_out(state, figures)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise RunError(
-                f"loss is {loss}, gradient norm {norm} at epoch {state.epochs + 1}, step {state.epoch_step + 1} "
-                f"(learning rate {rate:.6g}, images {ids.asnumpy().ravel().tolist()}); the last good checkpoint is in "
-                f"{self.checkpoints.folder}; a smaller --lr usually helps"
-            )
+            raise RunError(f"{figures}; {self._saved()}; a smaller --lr usually helps")
         state = replace(state, epoch_step=state.epoch_step + 1, losses=[*state.losses, parts], norm=norm)
+        if self.scale is not None:
+            state = replace(state, loss_scale=self.scale.state)
         if self.summary is not None:
-            figures = {"loss": loss, "loss_class": parts[0], "loss_box": parts[1], "learning_rate": rate}
-            for name, value in dict(figures, gradient_norm=norm).items():
-                self.summary.add_scalar(name, value, state.steps)
+            scalars = {"loss": loss, "loss_class": parts[0], "loss_box": parts[1], "learning_rate": rate}
+            self.summary.add(dict(scalars, gradient_norm=norm), state.steps)
         return state
+
+    def _left_out(self, state: RunState, figures: str) -> RunState:
+        """The state after a float16 step that overflowed: its place in the epoch and in the learning rates is used up.
+
+        Raises:
+            RunError: it was the last of many in a row.
+        """
+        if self.scale.in_a_row >= MOST_IN_A_ROW:
+            raise RunError(
+                f"{figures}: the {self.scale.in_a_row}th step in a row that overflowed in float16, with the loss scale "
+                f"down to {self.scale.value:g}; {self._saved()}; a smaller --lr or --use_float16=False usually helps"
+            )
+        LOGGER.info("%s: overflow in float16, step left out, loss scale now %g", figures, self.scale.value)
+        return replace(state, epoch_step=state.epoch_step + 1, loss_scale=self.scale.state)
+
+    def _saved(self) -> str:
+        """What can be gone on with, in words."""
+        folder = self.checkpoints.folder
+        best = os.path.join(folder, BEST)
+        saved = list_checkpoints(folder)[-1:] or ([best] if os.path.isfile(best) else [])
+        return f"the last good checkpoint is {saved[0]}" if saved else f"no checkpoint has been saved in {folder}"
 
     def _leave(self, state: RunState) -> None:
         """Save where the run stands and end it with the signal's status, on every rank."""
@@ -124,7 +154,7 @@ class Trainer:
         record = {
             "epoch": done,
             "steps": state.epoch_step,
-            **_mean_loss(state.losses),
+            **({key: value if state.losses else None for key, value in _mean_loss(state.losses).items()}),
             "lr": float(self.rates[state.steps - 1]),
             "gradient_norm": state.norm,
             "seconds_a_step": round(clock.seconds_a_step, 4),
@@ -139,17 +169,20 @@ class Trainer:
         finished = replace(state, epochs=done, epoch_step=0, losses=[])
         if self.evaluate is not None and _is_evaluated(done, cfg):
             record["mAP"] = self._evaluated(state)
-            if record["mAP"] > finished.best_map:
-                finished = replace(finished, best_map=record["mAP"])
-                if cfg.save_best_ckpt:
-                    LOGGER.info("best mAP so far, saved: %s", self.checkpoints.save_best(self.step, finished))
+        # before the checkpoint: a run that goes on from that has this line, and `cut_history` takes away one too many
+        if self.speaks:
+            append_json_line(os.path.join(cfg.output_path, HISTORY), record)
+        if record.get("mAP", -1) > finished.best_map:
+            finished = replace(finished, best_map=record["mAP"])
+            if cfg.save_best_ckpt:
+                LOGGER.info("best mAP so far, saved: %s", self.checkpoints.save_best(self.step, finished))
         if done % cfg.save_checkpoint_epochs == 0 or done == cfg.epoch_size:
             LOGGER.info("saved %s", self.checkpoints.save(self.step, finished))
         if self.summary is not None and "mAP" in record:
-            self.summary.add_scalar("mAP", record["mAP"], state.steps)
+            self.summary.add({"mAP": record["mAP"]}, state.steps)
         if self.speaks:
-            append_json_line(os.path.join(cfg.output_path, HISTORY), record)
-            draw_curves(os.path.join(cfg.output_path, HISTORY), os.path.join(cfg.output_path, CURVES))
+            curves = os.path.join(cfg.output_path, CURVES)
+            write_or_go_on(curves, draw_curves, os.path.join(cfg.output_path, HISTORY), curves)
         if done < cfg.epoch_size and self.ranks.largest(self.stop.status):
             self._leave(finished)
         return finished
@@ -242,16 +275,9 @@ class _Clock:
 
 
 def _mean_loss(losses: list) -> dict:
-    """The loss and its parts over steps, each [classes, boxes]."""
-    classes, boxes = (float(part) for part in np.mean(losses, axis=0))
+    """The loss and its parts over steps, each [classes, boxes]; NaN over none."""
+    classes, boxes = (float(part) for part in np.mean(losses, axis=0)) if losses else (math.nan, math.nan)
     return {"loss": classes + boxes, "loss_class": classes, "loss_box": boxes}
-
-
-def _summary_writer(cfg):
-    """TensorBoard files in `output_path/summary`."""
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(os.path.join(cfg.output_path, "summary"))
 
 
 def _is_evaluated(done: int, cfg) -> bool:

@@ -78,10 +78,9 @@ class Momentum(nn.Cell):
     def construct(self, *gradients):
         return self.apply_gradients(gradients)
 
-    def apply_gradients(self, gradients):
-        """`construct` of a tuple, for a graph that has one already."""
+    def norm_of(self, gradients):
+        """The global norm of a tuple of gradients, unscaled."""
         kernels, decaying, everything = self.counts
-        of_decaying, of_others = gradients[:decaying], gradients[decaying:]
         squares = ()
         if kernels > 0:
             squares += self.map(_square_sums, gradients[:kernels])
@@ -89,8 +88,14 @@ class Momentum(nn.Cell):
         if decaying > kernels:
             squares += (_square(self.concat(gradients[kernels:decaying])),)
         if everything > decaying:
-            squares += (_square(self.concat(of_others)),)
-        norm = self.sqrt(_sum(self.concat(squares))) * self.unscale
+            squares += (_square(self.concat(gradients[decaying:])),)
+        return self.sqrt(_sum(self.concat(squares))) * self.unscale
+
+    def apply_gradients(self, gradients):
+        """`construct` of a tuple, for a graph that has one already."""
+        _, decaying, everything = self.counts
+        of_decaying, of_others = gradients[:decaying], gradients[decaying:]
+        norm = self.norm_of(gradients)
         factor = self.unscale
         if self.clip_global_norm:
             # one factor for both the scale and the clip: gradient / scale / max(norm, 1)

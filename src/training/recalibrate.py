@@ -14,7 +14,8 @@ from mindspore import Tensor, nn
 
 
 def recalibrate(model: nn.Cell, images: Iterator[Tensor], steps: int) -> int:
-    """Replace every BN's moving mean and variance by averages over `steps` batches; nothing else changes.
+    """Replace every BN's moving mean and variance by averages over `steps` batches; nothing else changes. Frozen BN
+    keeps its own.
 
     Args:
         images: batches [B, 3, H, W] as in training.
@@ -23,6 +24,7 @@ def recalibrate(model: nn.Cell, images: Iterator[Tensor], steps: int) -> int:
         The number of batches there were.
     """
     norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+    norms = [norm for norm in norms if not getattr(norm, "frozen", False)]
     averages = [parameter for norm in norms for parameter in (norm.moving_mean, norm.moving_variance)]
     before = [parameter.asnumpy().copy() for parameter in averages]
     for parameter in averages:

@@ -13,7 +13,7 @@ import time
 from typing import Optional
 
 from src import __version__
-from src.output import atomic_write
+from src.output import write_text
 from src.ranks import Ranks
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -56,15 +56,17 @@ def describe_start(argv, cfg, ranks: Ranks, source: str) -> dict:
 
 
 def record_start(output_path: str, start: dict) -> None:
-    """Add a start to run.json, a list of them; written whole."""
+    """Add a start to run.json, a list of them.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     path = os.path.join(output_path, "run.json")
     starts = []
-    if os.path.exists(path):
-        try:
-            with open(path, encoding="utf-8") as handle:
-                starts = json.load(handle)
-        except ValueError:  # not ours: the starts of this run matter more
-            starts = []
-    with atomic_write(path) as handle:
-        json.dump([*starts, start], handle, indent=2)
-        handle.write("\n")
+    try:
+        with open(path, encoding="utf-8") as handle:
+            starts = json.load(handle)
+    except (FileNotFoundError, ValueError):  # none yet, or not ours: the starts of this run matter more
+        pass
+    starts = [*(starts if isinstance(starts, list) else []), start]
+    write_text(path, json.dumps(starts, indent=2) + "\n")

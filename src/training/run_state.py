@@ -52,7 +52,7 @@ class RunState:
     epochs: complete ones; epoch_step: steps done in the running epoch (all of them where only its evaluation is
     missing); steps_per_epoch; losses: of the running epoch's steps, each [the classes' part, the boxes' part]; norm: of
     the last step's gradient; best_map: -1 before the first evaluation; images, size: rows of the records and number of
-    ranks; config: the keys that the figures follow from.
+    ranks; config: the keys that the figures follow from; loss_scale: `LossScale.state` of a float16 run, else empty.
     """
 
     epochs: int = 0
@@ -64,6 +64,7 @@ class RunState:
     images: int = 0
     size: int = 1
     config: dict = field(default_factory=dict)
+    loss_scale: List[float] = field(default_factory=list)
 
     @property
     def steps(self) -> int:

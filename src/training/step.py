@@ -10,6 +10,7 @@ from mindspore import Tensor, nn, ops
 from src.loss import MultiBoxLoss
 from src.ranks import Ranks
 from src.training.momentum import Momentum
+from src.training.scaled_step import ScaledTrainStep
 
 
 class ModelWithLoss(nn.Cell):
@@ -131,7 +132,8 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, ranks: Ran
         ranks: the processes of the run.
 
     Returns:
-        Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> loss.
+        Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> loss. With `use_float16` it
+        is a `ScaledTrainStep`.
     """
     same_weights(model, ranks)
     forward = ModelWithLoss(model, MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha))
@@ -142,10 +144,13 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, ranks: Ran
         cfg.weight_decay,
         learning_rates,
         cfg.momentum,
-        loss_scale,
+        1.0 if cfg.use_float16 else loss_scale,
         clip_global_norm=bool(cfg.use_global_norm),
     )
-    if ranks.outside_graph:
+    if cfg.use_float16:
+        reducer = ranks.build_reducer(update.parameters) if ranks.build_reducer else None
+        step = ScaledTrainStep(forward, update, loss_scale, ranks, reducer)
+    elif ranks.outside_graph:
         step = RanksTrainStep(forward, update, loss_scale, ranks)
     else:
         reducer = ranks.build_reducer(update.parameters) if ranks.build_reducer else None

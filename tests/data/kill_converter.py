@@ -16,7 +16,7 @@ import src  # noqa: F401  (finds CUDA's library for MindSpore 1.10, before it is
 from mindspore.mindrecord import FileReader, FileWriter  # noqa: F401  (imported before the forks)
 
 # isort: on
-from src.data.mindrecord import prepare_records
+from src.data.records import prepare_records
 from tests.data.test_mindrecord import config
 
 

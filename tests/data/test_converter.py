@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from src.data.converter import only_one_converter
-from src.data.mindrecord import prepare_records
-from src.data.pipeline import evaluation_batches, row_ids
-from src.data.record_files import all_files, count_rows, stored_boxes
+from src.data.pipeline import evaluation_batches
+from src.data.records import prepare_records
+from src.data.records.files import all_files, boxes_of_row, count_rows
+from src.data.records.writer import conversion_lock
 from src.errors import UserError
 from tests.conftest import ROOT
 from tests.data.test_mindrecord import IDS, config, folder  # noqa: F401
@@ -24,7 +24,7 @@ def rows_of(records):
 
     data = ds.MindDataset(records.files[0], ["img_id", "image", "annotation"], shuffle=False)
     return {
-        int(img_id[0]): (image.tobytes(), stored_boxes(annotation).tolist())
+        int(img_id[0]): (image.tobytes(), boxes_of_row(annotation).tolist())
         for img_id, image, annotation in data.create_tuple_iterator(num_epochs=1, output_numpy=True)
     }
 
@@ -71,7 +71,7 @@ def test_published_records_are_read_as_they_are(folder):  # noqa: F811
     for path in list((folder / "coco" / "annotations").iterdir()):
         path.rename(path.with_suffix(".aside"))
     again = prepare_records(config(folder), True)
-    assert again.count == 5 and again.ids is None and sorted(row_ids(again)) == list(IDS)
+    assert again.count == 5 and again.ids is None and sorted(again.rows) == list(IDS)
     assert before == {path: (os.stat(path).st_mtime_ns, os.path.getsize(path)) for path in before}
 
 
@@ -79,7 +79,7 @@ def test_published_evaluation_records(folder):  # noqa: F811
     make_published(folder, is_training=False)
     records = prepare_records(config(folder), False)
     assert records.annotation_file == str(folder / "coco" / "annotations" / "instances_val2017.json")
-    seen = [records.own_id(own) for ids, _, _ in evaluation_batches(records, config(folder)) for own in ids]
+    seen = [records.dataset_id(own) for ids, _, _ in evaluation_batches(records, config(folder)) for own in ids]
     assert sorted(seen) == list(IDS)
 
 
@@ -184,7 +184,7 @@ def test_other_formats_and_orientations(folder):  # noqa: F811
 
 def test_one_converter_at_a_time(folder, tmp_path):  # noqa: F811
     code = (
-        "import sys; from src.data.mindrecord import prepare_records; from tests.data.test_mindrecord import config\n"
+        "import sys; from src.data.records import prepare_records; from tests.data.test_mindrecord import config\n"
         "from src.log import setup_logging; setup_logging(); print(prepare_records(config(sys.argv[1]), True).count)"
     )
     environment = dict(os.environ, PYTHONPATH=ROOT, GLOG_v="4")
@@ -219,7 +219,7 @@ def test_a_conversion_killed_at_any_moment(folder, tmp_path):  # noqa: F811
 
 
 def test_the_folder_is_held_by_one_process(tmp_path):
-    with only_one_converter(str(tmp_path / "records")):
+    with conversion_lock(str(tmp_path / "records")):
         code = (
             "import fcntl, os, sys\n"
             "try: fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)\n"

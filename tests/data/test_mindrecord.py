@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from src.config import load_config
-from src.data.mindrecord import prepare_records
-from src.data.pipeline import TrainingData, evaluation_batches, row_ids
+from src.data.pipeline import TrainingData, evaluation_batches
+from src.data.records import prepare_records
 from src.data.transforms import resize
 from src.errors import UserError
 
@@ -89,7 +89,7 @@ def test_left_overs_are_no_obstacle(folder):
     assert prepare_records(config(folder), True).count == 5
     assert not left_over.exists()
     os.truncate(folder / "records" / "ssd.mindrecord2", 100)
-    assert sorted(row_ids(prepare_records(config(folder), True))) == list(IDS)
+    assert sorted(prepare_records(config(folder), True).rows) == list(IDS)
 
 
 def test_missing_and_broken_images(folder):
@@ -111,7 +111,7 @@ def test_large_ids_come_back(folder):
     )
     cfg = config(folder)
     records = prepare_records(cfg, False)
-    got = [records.own_id(i) for ids, _, _ in evaluation_batches(records, cfg) for i in ids]
+    got = [records.dataset_id(i) for ids, _, _ in evaluation_batches(records, cfg) for i in ids]
     assert sorted(got) == [3, 40, 6000, 70000, 5000000000]
 
 
@@ -153,16 +153,15 @@ def test_shards_are_disjoint_and_equal(folder):
 
 
 def test_unchanged_records_need_no_reading_of_annotations(folder, monkeypatch):
-    from src.data import mindrecord
+    from src.data.records import prepare
 
     cfg = config(folder)
     first = prepare_records(cfg, True)
-    prepare_records(cfg, True)  # notes what they come from, where an older version made them
 
     def never(*_):
         raise AssertionError("the annotations were read")
 
-    monkeypatch.setattr(mindrecord, "read_dataset", never)
+    monkeypatch.setattr(prepare, "read_dataset", never)
     again = prepare_records(cfg, True)
     assert (again.count, again.ids, again.files) == (first.count, first.ids, first.files)
     image = folder / "coco" / "train2017" / "3.jpg"
@@ -179,16 +178,10 @@ def test_unchanged_records_need_no_reading_of_annotations(folder, monkeypatch):
         prepare_records(config(folder, "--coco_root=elsewhere"), True)
 
 
-def test_row_ids_are_read_once(folder, monkeypatch):
+def test_the_manifest_knows_the_order_of_the_rows(folder):
     import mindspore.dataset as ds
 
     records = prepare_records(config(folder), True)
-    ids = row_ids(records)
-    monkeypatch.setattr(ds, "MindDataset", None)
-    np.testing.assert_array_equal(row_ids(records), ids)
-    os.utime(records.files[2], (5, 5))
-    with pytest.raises(TypeError):
-        row_ids(records)
-    monkeypatch.undo()
-    (folder / "records" / "ssd.mindrecord.rows.npz").write_bytes(b"no archive")
-    np.testing.assert_array_equal(row_ids(records), ids)
+    rows = ds.MindDataset(records.files[0], ["img_id"], shuffle=False)
+    order = [int(img_id[0]) for (img_id,) in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)]
+    assert records.rows.tolist() == order

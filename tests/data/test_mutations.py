@@ -11,7 +11,7 @@ import pytest
 
 from src.data.annotations import read_dataset
 from src.data.coco import coco_json
-from src.data.converter import record_ids
+from src.data.records.writer import record_ids
 from src.errors import UserError
 from src.evaluation.coco_evaluator import CocoEvaluator
 from tests.data.test_readers import config, thing

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src.data.mindrecord import prepare_records
+from src.data.records import prepare_records
 from src.errors import UserError
 from tests.conftest import ROOT
 from tests.data.test_converter import instances, rows_of
@@ -117,7 +117,7 @@ def test_memory_is_flat(tmp_path):
     code = """
 import sys, json, os
 sys.path.insert(0, sys.argv[2])
-from src.data.mindrecord import prepare_records
+from src.data.records import prepare_records
 from tests.data.test_mindrecord import config
 prepare_records(config(sys.argv[1]), True)
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])

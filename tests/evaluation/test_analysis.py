@@ -1,6 +1,7 @@
 """Confusions, best and worst images and the diagnosis, worked out by hand."""
 
 import numpy as np
+import pytest
 
 from src.evaluation.analysis import (
     ImageResult,
@@ -82,3 +83,55 @@ def test_diagnosis_of_each_kind():
     elsewhere = [image(1, [(LEFT, 1)], [(AWAY, 1, 0.9)])]
     assert "boxes lie elsewhere" in text(elsewhere, CLASSES, [], 0.9, 0.1)
     assert "lacks: dog; are names spelt alike" in text(elsewhere, CLASSES, ["dog"], 0.9, 0.1)
+
+
+def overlap(one, two):
+    inter = max(0, min(one[2], two[2]) - max(one[0], two[0])) * max(0, min(one[3], two[3]) - max(one[1], two[1]))
+    union = (one[2] - one[0]) * (one[3] - one[1]) + (two[2] - two[0]) * (two[3] - two[1]) - inter
+    return inter / union if union > 0 else 0.0
+
+
+def slow_pairs(one, min_score, same_class):
+    """Detection by detection, ground truth by ground truth."""
+    pairs, free = [], set(range(len(one.truth)))
+    for row in range(len(one.found)):
+        best = None
+        for k in sorted(free):
+            value = overlap(one.truth[k], one.found[row])
+            if one.scores[row] >= min_score and value >= 0.5 and (best is None or value > best[0]):
+                if not same_class or one.labels[k] == one.found_labels[row]:
+                    best = (value, k)
+        if best:
+            free.remove(best[1])
+            pairs.append((row, best[1]))
+    return pairs
+
+
+def crowded(seed, images=9):
+    """Boxes on a coarse grid, some of them without area, scores with ties, images without either."""
+    rng = np.random.default_rng(seed)
+    boxes = lambda n: np.hstack([np.zeros((n, 2)), rng.integers(0, 14, (n, 2))]) + rng.integers(0, 5, (n, 1))  # noqa: E731
+    result = []
+    for own in range(images):
+        given, found = rng.integers(0, 6), rng.integers(0, 25)
+        scores = np.sort(np.round(rng.uniform(0, 1, found), 1))[::-1]
+        labels = rng.integers(1, 3, given), rng.integers(1, 3, found)
+        result.append(ImageResult(own, boxes(given), labels[0], boxes(found), labels[1], scores))
+    return result
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_and_the_score_to_show_from_equal_slow_loops(seed):
+    images = crowded(seed)
+    for one in images:
+        for least in (0.0, 0.5):
+            for same_class in (False, True):
+                assert pair_up(one, least, same_class) == slow_pairs(one, least, same_class)
+    scores = np.concatenate([one.scores for one in images])
+    candidates = np.unique(np.quantile(scores, 1 - np.geomspace(1 / len(scores), 1, 40)))
+
+    def pooled(least):
+        right = sum(len(slow_pairs(one, least, True)) for one in images)
+        return 2 * right / sum(len(one.truth) + (one.scores >= least).sum() for one in images)
+
+    assert showing_score(images, 0.1) == max(candidates, key=pooled)

@@ -2,13 +2,14 @@
 
 import json
 import os
+import pickle
 
 import cv2
 import numpy as np
 import pytest
 
 from src.config import load_config
-from src.data.mindrecord import prepare_records
+from src.data.records import prepare_records
 from src.device import init_device, prepare_environment
 from src.evaluation.detector import build_evaluator, detect
 from src.evaluation.table import format_table
@@ -100,7 +101,7 @@ class Simulated(Ranks):
         self.rank, self.size, self.kept = rank, size, kept
 
     def gather(self, value):
-        self.kept.append(json.loads(json.dumps(value)))
+        self.kept.append(pickle.loads(pickle.dumps(value)))
         return self.kept if self.rank == self.size - 1 else None
 
 

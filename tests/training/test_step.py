@@ -109,6 +109,27 @@ def test_loss_equals_float64(cfg256, gamma, alpha):
     assert got == pytest.approx(oracles.loss(*case, gamma=gamma, alpha=alpha), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 1.5, 2.0, 5.0])
+def test_focal_of_saturated_logits(cfg256, gamma):
+    """Values and gradients against float64, where the probability is 0 or 1 to float32: finite, with the limit 0."""
+    x = np.array([0, 1e-3, 0.5, 3, 10, 16, 18, 30, 88, 90, 104, 1e3, 1e4])
+    x = np.float32(np.concatenate([-x[::-1], x]))
+    logits = np.stack([x, x], axis=-1)[None]  # each is a one once and a zero once
+    labels, loss = np.zeros((1, len(x)), np.int32), MultiBoxLoss(2, gamma, 0.25)
+    case = (np.zeros((1, len(x), 4), np.float32), logits, np.zeros((1, len(x), 4), np.float32), labels, np.ones(1))
+    value = loss.focal(Tensor(logits), Tensor(labels)).asnumpy()
+    gradient = ops.GradOperation(get_all=True)(loss)(*(Tensor(np.asarray(part, part.dtype)) for part in case))[1]
+    sign = np.array([1.0, -1.0])
+    z, alpha = logits.astype(np.float64) * sign, np.array([0.25, 0.75])
+    # -log p_t, -log(1 - p_t) and their exponentials
+    right, wrong = np.logaddexp(0, -z), np.logaddexp(0, z)
+    power = np.exp(-gamma * wrong)
+    np.testing.assert_allclose(value, alpha * power * right, rtol=2e-5, atol=1e-6)
+    slope = -alpha * power * (gamma * np.exp(-right) * right + np.exp(-wrong)) * sign
+    assert np.isfinite(gradient.asnumpy()).all()
+    np.testing.assert_allclose(gradient.asnumpy(), slope, rtol=2e-5, atol=1e-6)
+
+
 def test_loss_of_copies_and_without_a_match(cfg256):
     case, loss = random_case(4), MultiBoxLoss(5)
     once = float(loss(*map(Tensor, case)).asnumpy())

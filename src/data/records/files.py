@@ -1,6 +1,6 @@
-"""The files of a set of records, and whether files that others wrote are whole.
+"""The files of a record set, and whether files that another program wrote are complete.
 
-MindSpore names no file when one is cut, and version 1.10 waits for ever; so headers and sizes are read first.
+MindSpore names no file when one is truncated, and version 1.10 hangs; so headers and sizes are read first.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def all_files(prefix: str) -> List[str]:
 
 
 def foreign_files(prefix: str) -> List[str]:
-    """MindRecord files in the same folder under other names, as a renamed set leaves them."""
+    """MindRecord files of the same folder under other names, as a renamed set leaves them."""
     folder = os.path.dirname(prefix)
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    # `mv ssd.mindrecord0 x0` keeps the number at the end, and the index file beside it
+    # `mv ssd.mindrecord0 x0` keeps the number at the end, and its index file has the same name with .db
     return [
         name
         for name in names
@@ -40,28 +40,28 @@ def foreign_files(prefix: str) -> List[str]:
     ]
 
 
-def stored_boxes(annotation: np.ndarray) -> np.ndarray:
+def boxes_of_row(annotation: np.ndarray) -> np.ndarray:
     """The annotation column of a row as [M, 5]: MindSpore gives a scalar where there is no box."""
     return annotation.reshape(-1, 5) if annotation.ndim else np.zeros((0, 5), np.int32)
 
 
-class NotWhole(Exception):
+class IncompleteRecords(Exception):
     """Why files cannot be read as records, in a few words."""
 
 
-class Renamed(NotWhole):
-    """They would be whole under the names that they had when written."""
+class RenamedRecords(IncompleteRecords):
+    """They would be complete under the names that they had when they were written."""
 
 
 def count_rows(prefix: str) -> int:
-    """Rows of records that are whole: every file there, under its own name, as long as its header says.
+    """Rows of complete records: every file exists, under the name in its header and as long as its header says.
 
     Raises:
-        NotWhole, Renamed: with the reason.
+        IncompleteRecords, RenamedRecords: with the reason.
     """
     missing = [path for path in all_files(prefix) if not os.path.isfile(path)]
     if missing:
-        raise NotWhole(f"{len(missing)} of their files are missing, first {os.path.basename(missing[0])}")
+        raise IncompleteRecords(f"{len(missing)} of their files are missing, first {os.path.basename(missing[0])}")
     return sum(_rows(path) for path in record_files(prefix))
 
 
@@ -80,26 +80,26 @@ def _rows(path: str) -> int:
             int(page["end_row_id"]) - int(page["start_row_id"]) for page in pages if page["page_type"] == "BLOB_DATA"
         )
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise NotWhole(f"{name} is not a MindRecord file ({type(error).__name__} in its header)") from None
+        raise IncompleteRecords(f"{name} is not a MindRecord file ({type(error).__name__} in its header)") from None
     if name not in shards:
-        raise Renamed(f"{name} was written as {shards[int(header.get('shard_id', 0)) % len(shards)]}")
+        raise RenamedRecords(f"{name} was written as {shards[int(header.get('shard_id', 0)) % len(shards)]}")
     if not COLUMNS <= fields:
-        raise NotWhole(f"{name} has the columns {', '.join(sorted(fields))}, not {', '.join(sorted(COLUMNS))}")
+        raise IncompleteRecords(f"{name} has the columns {', '.join(sorted(fields))}, not {', '.join(sorted(COLUMNS))}")
     if os.path.getsize(path) < end:
-        raise NotWhole(f"{name} has {os.path.getsize(path)} bytes, its header says {end}")
+        raise IncompleteRecords(f"{name} has {os.path.getsize(path)} bytes, its header says {end}")
     indexed = _indexed_rows(path + ".db")
     if indexed != rows:
-        raise NotWhole(f"{name} holds {rows} rows, its index {indexed}")
+        raise IncompleteRecords(f"{name} holds {rows} rows, its index {indexed}")
     return rows
 
 
 def _indexed_rows(path: str) -> int:
     try:
-        # read only: a damaged file must not be mended behind the user's back, nor a journal left beside it
+        # read only: a damaged file must not be repaired silently, and no journal may be left in the folder
         connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
         try:
             return int(connection.execute("SELECT COUNT(*) FROM INDEXES").fetchone()[0])
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise NotWhole(f"{os.path.basename(path)} is damaged ({error})") from None
+        raise IncompleteRecords(f"{os.path.basename(path)} is damaged ({error})") from None

@@ -1,0 +1,319 @@
+#!/usr/bin/env python3
+"""A rehearsal at COCO's size: every program once, on drawn pictures, under the limits of a machine in use.
+
+    python3 scripts/rehearsal.py --work DIR [--scale 0.01] [--fill_page_cache] [--keep] [--json FILE]
+
+118,287 + 5,000 pictures of 64 x 64 with 860,001 + 36,781 boxes are drawn, checked and converted; a training starts,
+is stopped and resumed; an epoch of batches is read; all 5,000 are evaluated by one process and by two; a checkpoint is
+exported, and 1,000 pictures are predicted; networks take 128 x 128. Every stage has 256 open files, no home, and a
+data folder that is only read. Prints a table of seconds and memory. Exit status 1 where a stage failed or a process
+held more than 2 GB.
+
+--scale takes a share of the numbers (0.01: a few minutes). --fill_page_cache fills the memory with cached pages before
+each stage that loads a checkpoint, as an epoch over COCO does; it slows other users of the machine down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import signal
+import sys
+from typing import Callable, List, NamedTuple, Optional
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from scripts import rehearsal_run as running  # noqa: E402
+from scripts.rehearsal_checks import Checks  # noqa: E402
+from src.errors import UserError, run_main  # noqa: E402
+from src.output import write_json  # noqa: E402
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+CONFIG = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_cpu.yaml")
+LIMIT_MB = 2000
+FIXED_BYTES, BYTES_AT_FULL_SCALE = 1_400_000_000, 2_200_000_000
+LAST_LINES = 12
+SIZE = ["--img_shape=[128, 128]", "--feature_extractor_base_param="]
+# one detection of every class in every picture, whatever the weights: 400,000 in an evaluation at full size
+THRESHOLDS = ["--min_score=0", "--max_boxes=1"]
+
+
+class Stage(NamedTuple):
+    """A command and what it must give.
+
+    needs: stages without which it makes no sense; check: its output -> "" or what is wrong; stopped: it gets a SIGTERM
+    after some steps; loads: it loads a checkpoint.
+    """
+
+    name: str
+    words: Callable[[], List[str]]
+    check: Callable[[str], str]
+    needs: tuple = ()
+    stopped: bool = False
+    loads: bool = False
+
+
+class Rehearsal(Checks):
+    """All stages on one folder, below which everything is written.
+
+    rows: what came out, one dict a stage.
+    """
+
+    def __init__(self, folder: str, scale: float, fill_page_cache: bool):
+        super().__init__(folder, scale)
+        self.fill_page_cache = fill_page_cache
+        self.logs, self.cwd = self.path("logs"), self.path("cwd")
+        self.rows: List[dict] = []
+
+    def _in(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def _program(self, name: str, *more: str) -> List[str]:
+        return [sys.executable, os.path.join(ROOT, name), f"--config_path={CONFIG}", f"--data_path={self.folder}",
+                "--coco_root=coco2017", f"--mindrecord_dir={self.path('records')}", *SIZE, *more]  # fmt: skip
+
+    def stages(self) -> List[Stage]:
+        """Every stage in order."""
+        train = ["train.py", "--batch_size=4", "--lr=0.001", "--epoch_size=100", f"--output_path={self.path('run')}"]
+        train += THRESHOLDS  # predict.py takes them from the run
+        evaluate = ["eval.py", *THRESHOLDS, "--batch_size=16"]
+        several = ["--run_distribute=True", "--device_num=2"]
+        return [
+            Stage(
+                "draw",
+                lambda: [sys.executable, f"{HERE}/rehearsal_data.py", "draw", self.data, "--scale", str(self.scale)],
+                self.drawn,
+            ),
+            Stage(
+                "check_data.py",
+                lambda: self._program("scripts/check_data.py", f"--json={self.path('check.json')}"),
+                self.counts,
+                ("draw",),
+            ),
+            Stage(
+                "train.py --only_create_dataset",
+                lambda: self._program("train.py", "--only_create_dataset=True"),
+                self.records,
+                ("draw",),
+            ),
+            Stage(
+                "pipeline, one epoch",
+                lambda: [
+                    sys.executable,
+                    f"{HERE}/rehearsal_data.py",
+                    "read",
+                    *self._program("", "--batch_size=16")[2:],
+                ],
+                self.epoch,
+                ("train.py --only_create_dataset",),
+            ),
+            Stage("train.py", lambda: self._program(*train), self.training, ("draw",), stopped=True),
+            Stage(
+                "train.py --resume",
+                lambda: self._program(*train, "--resume"),
+                self.resumed,
+                ("train.py",),
+                stopped=True,
+                loads=True,
+            ),
+            Stage(
+                "eval.py",
+                lambda: self._program(
+                    *evaluate, f"--checkpoint_file_path={self.checkpoint}", f"--output_path={self.path('eval_1')}"
+                ),
+                lambda output: self.evaluation("eval_1"),
+                ("train.py",),
+                loads=True,
+            ),
+            Stage(
+                "eval.py, 2 ranks",
+                lambda: [
+                    *(self._mpirun()),
+                    *self._program(
+                        *evaluate,
+                        *several,
+                        f"--checkpoint_file_path={self.checkpoint}",
+                        f"--output_path={self.path('eval_2')}",
+                    ),
+                ],
+                lambda output: self.evaluation("eval_2") or self.equal(),
+                ("eval.py",),
+                loads=True,
+            ),
+            *(
+                Stage(
+                    f"export.py, {kind}",
+                    lambda kind=kind: self._program(
+                        "export.py",
+                        "--batch_size=1",
+                        f"--checkpoint_file_path={self.checkpoint}",
+                        f"--file_name={self.path('model')}",
+                        f"--file_format={kind}",
+                    ),
+                    lambda output, kind=kind: self.file(f"model.{kind.lower()}"),
+                    ("train.py",),
+                    loads=True,
+                )
+                for kind in ("MINDIR", "ONNX")
+            ),
+            Stage("predict.py", self._predict, lambda output: self.predictions(), ("train.py",), loads=True),
+        ]
+
+    def _mpirun(self) -> List[str]:
+        beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
+        found = beside if os.path.exists(beside) else shutil.which("mpirun")
+        if not found:
+            raise LookupError("there is no mpirun")
+        return [found, "-allow-run-as-root", "-n", "2"]
+
+    def _predict(self) -> List[str]:
+        pictures = self.path("pictures")
+        os.makedirs(pictures)
+        names = sorted(os.listdir(os.path.join(self.data, "train2017")))[: self.predicted()]
+        for name in names:
+            shutil.copy(os.path.join(self.data, "train2017", name), pictures)
+        words = [sys.executable, f"{HERE}/predict.py", f"--model={self.checkpoint}", pictures]
+        return [*words, f"--output={self.path('detections')}"]
+
+    def run(self) -> None:
+        """Every stage; what came out is in `rows`."""
+        for folder in (self.logs, self.cwd):
+            os.makedirs(folder)
+        for number, stage in enumerate(self.stages(), 1):
+            row = self._row(stage, os.path.join(self.logs, f"{number:02d}.log"))
+            self.rows.append(row)
+            peak = "" if row["peak_mb"] is None else f"{row['seconds']:.0f} s, {row['peak_mb']:.0f} MB: "
+            print(f"{row['stage']}: {peak}{row['status']}", flush=True)
+            for line in row.pop("last_lines"):
+                print(f"    {line}", flush=True)
+
+    def _row(self, stage: Stage, log: str) -> dict:
+        row = {"stage": stage.name, "seconds": None, "peak_mb": None, "process": "", "status": "", "last_lines": []}
+        failed = {done["stage"] for done in self.rows if done["status"].startswith(("FAILED", "not run"))}
+        over = {done["stage"] for done in self.rows if done["status"].startswith("FAILED: held")}
+        missing = [name for name in stage.needs if name in failed - over]
+        if missing:
+            return dict(row, status=f"not run: needs {missing[0]}")
+        try:
+            words = stage.words()
+        except LookupError as error:
+            return dict(row, status=f"not run: {error}")
+        done = self._run(stage, words, log)
+        reason = self._reason(stage, done)
+        last = [line for line in done.output.splitlines() if line.strip()][-LAST_LINES:] if reason else []
+        return dict(
+            row, seconds=round(done.seconds, 1), peak_mb=round(done.peak_mb), process=done.largest,
+            status=f"FAILED: {reason}" if reason else "ok", last_lines=last,
+        )  # fmt: skip
+
+    def _run(self, stage: Stage, words: List[str], log: str) -> running.Finished:
+        environment = running.limited_environment(
+            OMPI_MCA_rmaps_base_oversubscribe="1", PRTE_MCA_rmaps_default_mapping_policy=":oversubscribe"
+        )
+        if stage.name != "draw":
+            words = [*self.mount, *words]
+        stop_when = _has_trained if stage.stopped else None
+        if not (stage.loads and self.fill_page_cache):
+            return running.run(words, self.cwd, log, environment, stop_when)
+        with running.full_page_cache(self.folder) as free:
+            if free > running.STARVED:
+                print(f"{stage.name}: the page cache is not full, {free >> 20} MB are still free", flush=True)
+            return running.run(words, self.cwd, log, environment, stop_when)
+
+    def _reason(self, stage: Stage, done: running.Finished) -> str:
+        """Why a stage failed, "" where it did not."""
+        if done.status not in ((0, 143) if stage.stopped else (0,)):
+            return f"exit status {done.status}"
+        try:
+            wrong = stage.check(done.output)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            wrong = f"its result cannot be read ({type(error).__name__}: {error})"
+        if wrong:
+            return wrong
+        if self.before and running.listing(self.data) != self.before:
+            return "it changed the data folder"
+        if "Traceback (most recent call last)" in done.output:
+            return "a traceback in its output"
+        return f"held {done.peak_mb:.0f} MB, more than {LIMIT_MB}" if done.peak_mb > LIMIT_MB else ""
+
+    def clean(self) -> None:
+        """Remove everything."""
+        if os.path.isdir(self.data):
+            running.give_write_permission(self.data)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _has_trained(output: str) -> bool:
+    """A training has reported twice: it has compiled and made some steps."""
+    return len(re.findall(r"epoch \d+/\d+, step \d+/\d+:|epoch \d+/\d+: loss", output)) >= 2
+
+
+def table(rows: List[dict]) -> str:
+    """The result as a Markdown table."""
+    lines = ["| stage | seconds | peak MB of the largest process | status |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        seconds, peak = ("-" if row[key] is None else f"{row[key]:.0f}" for key in ("seconds", "peak_mb"))
+        lines.append(f"| {row['stage']} | {seconds} | {peak} | {row['status']} |")
+    return "\n".join(lines)
+
+
+def needed_bytes(scale: float) -> int:
+    """Room on the disk that a rehearsal takes: checkpoints and exports, and what grows with the pictures."""
+    return int(FIXED_BYTES + BYTES_AT_FULL_SCALE * scale)
+
+
+def parse(argv) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", required=True, metavar="DIR", help="a folder 'rehearsal' is made there")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of COCO's numbers (default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="keep the folder")
+    parser.add_argument("--fill_page_cache", action="store_true", help="before each stage that loads a checkpoint")
+    parser.add_argument("--json", metavar="FILE", help="write the table there too")
+    options = parser.parse_args(argv)
+    if not 0 < options.scale <= 1:
+        raise UserError(f"--scale must lie in (0, 1], got {options.scale}")
+    return options
+
+
+def _leave(number: int, _: Optional[object]) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(argv) -> int:
+    options = parse(argv)
+    folder = os.path.join(os.path.abspath(options.work), "rehearsal")
+    if os.path.exists(folder):
+        raise UserError(f"--work: {folder} exists (from another rehearsal?); remove it or name another folder")
+    needed, free = needed_bytes(options.scale), running.free_bytes(folder)
+    print(f"{needed / 1e9:.1f} GB of disk are needed in {folder}, {free / 1e9:.1f} GB are free", flush=True)
+    if needed > free:
+        raise UserError(f"--work: {folder} has {free} bytes free, {needed} are needed; name another folder")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    rehearsal = Rehearsal(folder, options.scale, options.fill_page_cache)
+    try:
+        try:
+            os.makedirs(folder)
+        except OSError as error:
+            raise UserError(f"--work: cannot write to {folder}: {error.strerror}") from None
+        rehearsal.run()
+    finally:
+        if options.keep:
+            print(f"kept: {folder}", flush=True)
+        else:
+            rehearsal.clean()
+    print("\n" + table(rehearsal.rows))
+    if options.json:
+        content = {"scale": options.scale, "page_cache_filled": options.fill_page_cache, "limit_mb": LIMIT_MB}
+        machine = {"cores": os.cpu_count(), "memory_bytes": running.memory_info()["MemTotal"]}
+        write_json(options.json, dict(content, python=platform.python_version(), **machine, stages=rehearsal.rows), 1)
+    bad = [row["stage"] for row in rehearsal.rows if row["status"].startswith("FAILED")]
+    print(f"\n{'FAILED: ' + ', '.join(bad) if bad else 'passed'}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

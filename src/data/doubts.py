@@ -1,0 +1,135 @@
+"""What can be read but is hardly meant: boxes given twice, corners in place of sizes, axes swapped."""
+
+from __future__ import annotations
+
+from typing import List, Sequence
+
+import numpy as np
+
+from src.data.sample import Faults, Sample
+
+MOST_DETECTIONS = 100
+"""Per image and class: COCO's protocol counts no more."""
+LEAST_BOXES = 4
+BEYOND, FITS = 0.25, 0.95
+"""Shares of the boxes: from how many beyond the image another reading is tried, and how many must fit it."""
+SMALLEST_SIDE, MOST_ELONGATED = 32, 8
+
+
+def note_doubts(samples: Sequence[Sample], form: str, faults: Faults) -> None:
+    """Note what the boxes of a data set give away about how they were written.
+
+    Args:
+        samples: with the boxes as annotated, not yet cut at the right and lower edges; where width and height are 0,
+            only what needs no size is looked at.
+        form: of the boxes in the file, "xywh" or "xyxy".
+    """
+    samples = [sample for sample in samples if len(sample.boxes)]
+    if not samples:
+        return
+    boxes = np.concatenate([sample.boxes for sample in samples])
+    images = np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples])
+    _note_repeated(boxes, images, samples, faults)
+    _note_crowded(boxes, images, samples, faults)
+    sizes = np.array([(sample.height, sample.width) for sample in samples])[images]
+    known = (sizes > 0).all(1)
+    if known.sum() >= LEAST_BOXES:
+        _note_form(boxes[known], images[known], sizes[known], samples, form, faults)
+
+
+def _note_repeated(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], faults: Faults) -> None:
+    order = np.lexsort((boxes[:, 4], boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], images))
+    same = (images[order[1:]] == images[order[:-1]]) & (boxes[order[1:]] == boxes[order[:-1]]).all(1)
+    for image in images[order[1:]][same]:
+        faults.repair("boxes are given twice (same image, class and corners; all are used)", samples[image].path)
+
+
+def _note_crowded(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], faults: Faults) -> None:
+    classes = int(boxes[:, 4].max()) + 1
+    groups, numbers = np.unique(images * classes + boxes[:, 4], return_counts=True)
+    for group, number in zip(groups[numbers > MOST_DETECTIONS], numbers[numbers > MOST_DETECTIONS]):
+        faults.repair(
+            f"times an image has more than {MOST_DETECTIONS} boxes of a class (evaluation counts {MOST_DETECTIONS} "
+            f"detections per image and class, so its recall stays below 1)",
+            f"{samples[group // classes].path} ({number})",
+        )
+
+
+def _note_form(boxes, images, sizes, samples: List[Sample], form: str, faults: Faults) -> None:
+    """Another order of the four numbers, where it fits nearly all boxes and the stated one does not."""
+    y1, x1, y2, x2 = boxes[:, :4].T.astype(np.int64)
+    # a pixel more: corners may be rounded, or counted from 1
+    height, width = sizes.T.astype(np.int64) + 1
+    beyond = (y2 > height) | (x2 > width)
+    if beyond.mean() < BEYOND:
+        return
+    readings = []
+    if form == "xywh":
+        right, lower = x2 - x1, y2 - y1
+        corners = (right > x1) & (lower > y1) & (right <= width) & (lower <= height)
+        readings.append((corners, "all boxes look like corners x1, y1, x2, y2, where x, y, width, height is expected"))
+    readings.append(((y2 <= width) & (x2 <= height), "all boxes look as if x and y were swapped"))
+    for fits, words in readings:
+        if fits.mean() >= FITS:
+            for image in images[beyond]:
+                faults.repair(f"boxes leave their image: {words}", samples[image].path)
+            return
+
+
+def note_reversed(reversed_boxes: int, boxes: int, where: str, faults: Faults) -> None:
+    """Corners x1, y1, x2, y2 of a file: where many are reversed, they are rather x, y, width, height.
+
+    Args:
+        reversed_boxes: of `boxes` boxes those with x2 < x1 or y2 < y1.
+    """
+    if boxes >= LEAST_BOXES and reversed_boxes >= BEYOND * boxes:
+        faults.repair(
+            f"file has reversed corners in {reversed_boxes} of {boxes} boxes: they look like x, y, width, height, "
+            f"where corners x1, y1, x2, y2 are expected",
+            where,
+        )
+
+
+class Normalized:
+    """Boxes whose numbers lie between 0 and 1: shares of the image instead of pixels. Add each box, then `note`."""
+
+    def __init__(self):
+        self.boxes, self.number, self.places = 0, 0, []
+
+    def add(self, values: Sequence[float], place: object) -> None:
+        """A box's four numbers as written; numbers of a sound file cost one comparison."""
+        self.boxes += 1
+        if values[2] <= 1 and values[3] <= 1 and max(values) <= 1 and min(values) >= 0 and any(v % 1 for v in values):
+            self.number += 1
+            self.places.append(place)
+
+    def note(self, faults: Faults) -> None:
+        """Refused where all boxes are, since none of them can be used."""
+        note = faults.refuse if self.number == self.boxes else faults.repair
+        for place in self.places:
+            note("boxes have numbers between 0 and 1, shares of the image, where pixels are expected", place)
+
+
+def note_images(samples: Sequence[Sample], faults: Faults) -> None:
+    """Pictures that are hardly meant, by their files' sizes."""
+    for sample in samples:
+        small, large = sorted((sample.width, sample.height))
+        if small < SMALLEST_SIDE:
+            faults.repair(
+                f"images are smaller than {SMALLEST_SIDE} pixels", f"{sample.path} ({sample.width} x {sample.height})"
+            )
+        elif large > MOST_ELONGATED * small:
+            faults.repair(
+                f"images are more than {MOST_ELONGATED} times as long as wide (resizing distorts them)",
+                f"{sample.path} ({sample.width} x {sample.height})",
+            )
+
+
+def alike(name: str, names: Sequence[str]) -> str:
+    """The one of `names` that differs from `name` in capitals, blanks, "-" or "_" only; "" without one."""
+    simple = _simple(name)
+    return next((other for other in names if _simple(other) == simple), "")
+
+
+def _simple(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())

@@ -1,0 +1,92 @@
+"""Where an annotation says an image is, and where it lies: one rule for every format (docs/data.md).
+
+A path counts as written, absolute or with `..` too. Only where no file lies there, the usual slips of other systems
+are tried: Windows' backslashes, the folder's name given twice, percent-encoding. A file outside its folder is read and
+noted.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from typing import Iterator, List, Tuple
+
+from src.data.sample import DataSet, Faults
+from src.log import printable
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def is_system_file(name: str) -> bool:
+    """A hidden file, as macOS (`._1.jpg`, `.DS_Store`) and Windows (`Thumbs.db`) leave them in folders."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def locate(root: str, name: str, faults: Faults) -> Tuple[str, str]:
+    """(absolute path, name for a COCO-style json) of an image.
+
+    Args:
+        root: absolute path of the folder of the images; name: as the annotation has it.
+    """
+    path = os.path.join(root, name)
+    if ".." not in name and "//" not in name and "./" not in name and not os.path.isabs(name):
+        if "\\" not in name and "%" not in name and not name.startswith(os.path.basename(root) + "/"):
+            return path, name  # nearly every image: no look at the disk
+    if not os.path.lexists(path):
+        for other, slip in _other_readings(root, name):
+            if os.path.isfile(os.path.join(root, other)):
+                faults.repair(f"images were found by another reading of their path ({slip})", name)
+                path = os.path.join(root, other)
+                break
+    path = os.path.normpath(path)
+    inside = os.path.relpath(path, root)
+    if inside == os.pardir or inside.startswith(os.pardir + os.sep):
+        faults.repair(f"images lie outside {root} (read from where their path points)", name)
+        return path, path
+    return path, inside
+
+
+def _other_readings(root: str, name: str) -> Iterator[Tuple[str, str]]:
+    slashed = name.replace("\\", "/")
+    if slashed != name:
+        yield slashed, "backslashes"
+    own = os.path.basename(root) + "/"
+    if slashed.startswith(own):
+        yield slashed[len(own) :], f"it begins with the folder's own name, {own}"
+    if "%" in name:
+        yield urllib.parse.unquote(slashed), "percent-encoded"
+    if slashed.startswith(("http://", "https://")):
+        yield urllib.parse.unquote(slashed.rsplit("/", 1)[-1]), "an address: its last part"
+
+
+def missing_images(data: DataSet) -> Tuple[List[str], str]:
+    """(paths of the images that are not there, a hint why, "" without one)."""
+    missing = [sample.path for sample in data.samples if not os.path.isfile(sample.path)]
+    return missing, _hint(missing[0]) if missing else ""
+
+
+def _hint(path: str) -> str:
+    """Why the first missing image may be missing, in words."""
+    folder, name = os.path.split(path)
+    if "\\" in name:
+        return f"'{printable(name)[:80]}' holds backslashes, which separate folders on Windows only"
+    if os.path.isdir(path):
+        return "it is a folder"
+    if os.path.islink(path):
+        return f"it is a link to {printable(os.readlink(path))}, which is not there"
+    if "://" in path or ":/" in path:
+        return "an address on the network is given where a file name is expected"
+    if not os.path.isdir(folder):
+        there = folder
+        while not os.path.isdir(there):
+            there = os.path.dirname(there)
+        return f"there is no folder {printable(os.path.relpath(folder, there))} in {printable(there)}"
+    stem = os.path.splitext(name)[0].lower()
+    alike = sorted(other for other in os.listdir(folder) if os.path.splitext(other)[0].lower() == stem)
+    if alike:
+        return f"the folder has {printable(alike[0])}: endings and capitals must be the same"
+    words = name.split()
+    if len(words) > 1 and os.path.isfile(os.path.join(folder, words[0])):
+        return f"the folder has {printable(words[0])}; what follows it in the line is no box xmin,ymin,xmax,ymax,class"
+    return ""

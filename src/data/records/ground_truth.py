@@ -1,0 +1,90 @@
+"""The COCO-style annotation file that an evaluation compares with.
+
+COCO data has one. For VOC and list files the conversion writes one next to the records, so that it belongs to them. A
+file that the user gives as `voc_json` is used in its place when it describes the same images and classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import List, Optional
+
+from src.config import data_file, voc_json_places
+from src.data.sample import DataSet
+from src.log import LOGGER, warn_once
+from src.output import OutputError, write_json
+
+MARK = "written by SSD for MindSpore at conversion"
+
+
+def _read(path: str) -> Optional[dict]:
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8-sig") as handle:
+        content = json.load(handle)
+        return content if isinstance(content, dict) else None
+    return None
+
+
+def given_annotation_files(cfg) -> List[str]:
+    """Files at `voc_json` that no conversion of this program wrote."""
+    if cfg.dataset != "voc":
+        return []
+    found = [path for path in voc_json_places(cfg) if os.path.isfile(path)]
+    return [path for path in found if not _is_marked(_read(path))]
+
+
+def _is_marked(content: Optional[dict]) -> bool:
+    info = (content or {}).get("info")
+    return isinstance(info, dict) and info.get("description") == MARK
+
+
+def annotation_file_for(cfg, data: Optional[DataSet], prefix: str) -> str:
+    """Path of the annotation file of evaluation records.
+
+    Args:
+        data: the data set that is converted; None for records of another program, whose file must exist already.
+        prefix: of the records.
+
+    Raises:
+        UserError: `voc_json` was given, and describes other images or classes.
+    """
+    if cfg.dataset == "coco":
+        return os.path.join(data_file(cfg, cfg.coco_root), cfg.instances_set.format(cfg.val_data_type))
+    for path in given_annotation_files(cfg):
+        reason = _misfit(_read(path), data, cfg) if data is not None else ""
+        if not reason:
+            LOGGER.info("voc_json: %s is what the evaluation compares with", path)
+            return path
+        warn_once(f"voc_json: {path} is not used: {reason}")
+    written = prefix + "_instances.json"
+    if data is not None or os.path.exists(written):
+        return written
+    return voc_json_places(cfg)[0] if cfg.dataset == "voc" else written
+
+
+def copy_to_voc_json(cfg, annotation_file: Optional[str]) -> None:
+    """Leave a copy of a written annotation file at `voc_json` below `voc_root`, as the published scripts did.
+
+    It is not read again; a file of the user in its place stays.
+    """
+    target = voc_json_places(cfg)[0]
+    content = _read(annotation_file) if cfg.dataset == "voc" and annotation_file else None
+    if _is_marked(content) and (not os.path.exists(target) or _is_marked(_read(target))):
+        with contextlib.suppress(OutputError):  # a data set that is only read
+            write_json(target, content)
+
+
+def _misfit(content: Optional[dict], data: DataSet, cfg) -> str:
+    """Why an annotation file does not belong to a data set, "" where it does."""
+    try:
+        images = {row["id"]: os.path.basename(row["file_name"]) for row in content["images"]}
+        names = {row["name"] for row in content["categories"]}
+    except (TypeError, KeyError, AttributeError):
+        return "it is no COCO-style annotation file"
+    lacking = [sample.path for sample in data.samples if images.get(sample.image_id) != os.path.basename(sample.path)]
+    if lacking:
+        return f"it lacks {len(lacking)} of the {len(data.samples)} images (by id and name), first {lacking[0]}"
+    labels = sorted({label for sample in data.samples for label in sample.boxes[:, 4].tolist()})
+    absent = [cfg.classes[label] for label in labels if cfg.classes[label] not in names]
+    return f"it lacks the class '{absent[0]}'" if absent else ""

@@ -1,0 +1,316 @@
+"""Which records a run reads: those that exist, or new ones.
+
+Records lie in `mindrecord_dir` under the published names. A second data set or class list that uses the same
+`mindrecord_dir` gets a folder of its own in it, so two of them never touch each other's files. Every process that reads
+records holds a shared lock on them; a conversion replaces only records that nobody reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from typing import Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from src.config import data_file
+from src.data.annotations import read_dataset
+from src.data.records.files import (
+    IncompleteRecords,
+    RenamedRecords,
+    all_files,
+    boxes_of_row,
+    count_rows,
+    foreign_files,
+    record_files,
+)
+from src.data.records.ground_truth import annotation_file_for, copy_to_voc_json, given_annotation_files
+from src.data.records.manifest import (
+    annotation_path,
+    fingerprint,
+    manifest_path,
+    outdated_because,
+    portable_path,
+    read_manifest,
+    record_settings,
+    settings_key,
+)
+from src.data.records.writer import conversion_lock, read_row_ids, write_records
+from src.data.sample import DataSet
+from src.errors import UserError
+from src.locks import Lock, try_lock, wait_lock
+from src.log import LOGGER, printable, warn_once
+from src.ranks import Ranks
+
+_MAX_PREFIXES = 100
+
+
+@dataclass
+class RecordSet:
+    """MindRecord files that are complete.
+
+    files: the 8 paths; count: rows; rows: img_id of every row in the order of the files, int64 [count]; ids: img_id ->
+    the data set's id, None where they are the same; annotation_file: COCO-style json for the evaluator, "" for
+    training; lock: shared, so that no conversion replaces the files while this object lives.
+    """
+
+    files: List[str]
+    count: int
+    rows: np.ndarray
+    ids: Optional[dict]
+    annotation_file: str
+    lock: Lock
+
+    def dataset_id(self, img_id: int) -> object:
+        """The data set's id of a row."""
+        return int(img_id) if self.ids is None else self.ids[int(img_id)]
+
+
+def prepare_records(cfg, is_training: bool, ranks: Ranks = Ranks()) -> RecordSet:
+    """The records of a configuration, written again when what they came from has changed.
+
+    Rank 0 converts while the others wait; then the first rank of every other machine looks whether it sees the same
+    files, and converts where it does not (a folder of its own). Records without a manifest are another program's (the
+    published scripts'): they are read as they are when they are complete, and the annotations are not read for
+    training.
+
+    Raises:
+        UserError: no data, a missing or broken image, no room, a folder that cannot be written.
+    """
+    found: Optional[Tuple[str, Lock]] = None
+    for first in (True, False):
+        if (ranks.rank == 0) == first and ranks.local_rank == 0:
+            found = _find(cfg, is_training) or _convert(cfg, is_training)
+        ranks.wait()
+    # a machine's own folder may have chosen another place than rank 0's
+    told = [row for row in ranks.share((socket.gethostname(), found[0] if found else "")) if row[1]]
+    prefix = next((path for host, path in told if host == socket.gethostname()), told[0][1])
+    lock = found[1] if found else _reader_lock(prefix)
+    manifest = read_manifest(prefix)
+    return _ours(cfg, prefix, manifest, lock) if manifest else _foreign(cfg, prefix, is_training, lock)
+
+
+def _ours(cfg, prefix: str, manifest: dict, lock: Lock) -> RecordSet:
+    ids = None if manifest["ids"] is None else dict(enumerate(manifest["ids"]))
+    rows = np.array(manifest["rows"], np.int64)
+    return RecordSet(
+        record_files(prefix), manifest["count"], rows, ids, annotation_path(manifest, prefix, cfg.data_path), lock
+    )
+
+
+def _name(is_training: bool) -> str:
+    return "ssd.mindrecord" if is_training else "ssd_eval.mindrecord"
+
+
+def _prefixes(cfg, is_training: bool) -> Iterator[str]:
+    """Prefixes that records of this configuration may have, in the order of preference."""
+    folder, name = data_file(cfg, cfg.mindrecord_dir), _name(is_training)
+    yield os.path.join(folder, name)
+    key = settings_key(record_settings(cfg, is_training), cfg.data_path)
+    for number in range(1, _MAX_PREFIXES):
+        yield os.path.join(folder, key if number == 1 else f"{key}-{number}", name)
+
+
+def _reader_lock(prefix: str) -> Lock:
+    return wait_lock(prefix + ".lock", f"waiting for another process that writes {prefix}*", shared=True)
+
+
+def _find(cfg, is_training: bool) -> Optional[Tuple[str, Lock]]:
+    """Prefix and shared lock of records that can be used as they are, None where there are none."""
+    settings = record_settings(cfg, is_training)
+    for prefix in _prefixes(cfg, is_training):
+        if not os.path.isdir(os.path.dirname(prefix)):
+            break
+        if _is_foreign(prefix):
+            if _usable_foreign(cfg, prefix):
+                return prefix, _reader_lock(prefix)
+            continue
+        manifest = read_manifest(prefix)
+        if manifest is None or manifest["settings"] != settings or outdated_because(prefix, manifest, cfg):
+            continue
+        lock = _reader_lock(prefix)
+        if read_manifest(prefix) == manifest:  # nobody has replaced them before the lock was there
+            LOGGER.info("records for %s: %s* are up to date", _what(is_training), prefix)
+            return prefix, lock
+        lock.release()
+    return None
+
+
+def _what(is_training: bool) -> str:
+    return "training" if is_training else "evaluation"
+
+
+def _convert(cfg, is_training: bool) -> Tuple[str, Lock]:
+    """Prefix and shared lock of records that are written now, or by another process in the meantime."""
+    folder, settings = data_file(cfg, cfg.mindrecord_dir), record_settings(cfg, is_training)
+    _warn_about_renamed_files(os.path.join(folder, _name(is_training)))
+    data = read_dataset(cfg, is_training)
+    check_images_exist(data)
+    given = [] if is_training else given_annotation_files(cfg)
+    manifest = {
+        "settings": settings,
+        "data_path": os.path.abspath(cfg.data_path),
+        "sources": [portable_path(path, cfg.data_path) for path in [*data.sources, *given]],
+        "given": given,
+        "images": [portable_path(sample.path, cfg.data_path) for sample in data.samples],
+    }
+    manifest["fingerprint"] = fingerprint(settings, manifest["sources"], manifest["images"], cfg.data_path)
+    with conversion_lock(folder):
+        found = _find(cfg, is_training)  # another run may have written them while this one waited
+        if found:
+            return found
+        prefix, lock, reason = _reserve(cfg, is_training)
+        try:
+            LOGGER.info(
+                "records for %s: converting %d images to %s* (%s)",
+                _what(is_training),
+                len(data.samples),
+                prefix,
+                reason,
+            )
+            annotation_file = None if is_training else annotation_file_for(cfg, data, prefix)
+            write_records(cfg, data, folder, prefix, manifest, annotation_file)
+            copy_to_voc_json(cfg, annotation_file)
+        except BaseException:
+            _remove_if_empty(prefix)
+            raise
+        finally:
+            lock.release()
+        return prefix, _reader_lock(prefix)
+
+
+def _reserve(cfg, is_training: bool) -> Tuple[str, Lock, str]:
+    """The first place that is free, or holds an outdated version that nobody reads: prefix, exclusive lock, and why
+    records are written."""
+    reasons = []
+    for prefix in _prefixes(cfg, is_training):
+        usable, reason = _may_replace(cfg, prefix, is_training)
+        if usable:
+            try:
+                os.makedirs(os.path.dirname(prefix), exist_ok=True)
+                lock = try_lock(prefix + ".lock")
+            except OSError as error:
+                raise UserError(
+                    f"mindrecord_dir: cannot write to {os.path.dirname(prefix)}: {error.strerror}"
+                ) from None
+            if lock is not None:
+                return prefix, lock, "; ".join([*reasons, reason])
+            reason += ", but another process reads them"
+        reasons.append(f"{prefix}* {reason}")
+    raise UserError(f"mindrecord_dir: all {_MAX_PREFIXES} folders in {data_file(cfg, cfg.mindrecord_dir)} are in use")
+
+
+def _may_replace(cfg, prefix: str, is_training: bool) -> Tuple[bool, str]:
+    """Whether new records may be written at `prefix`, and what lies there in words."""
+    if _is_foreign(prefix):
+        return False, "were written by another program"
+    manifest = read_manifest(prefix)
+    if manifest is None:
+        exist = any(os.path.exists(path) for path in all_files(prefix))
+        unfinished = "an earlier conversion did not end, or an earlier version wrote the records"
+        return True, unfinished if exist else "there are none yet"
+    same = manifest["settings"] == record_settings(cfg, is_training)
+    if same and manifest["data_path"] == os.path.abspath(cfg.data_path):
+        return True, outdated_because(prefix, manifest, cfg)
+    base = manifest["data_path"]
+    if not any(os.path.exists(os.path.join(base, path)) for path in manifest["sources"]):
+        return True, f"belong to a data set that is gone: {base}"
+    return False, "belong to another data set or class list"
+
+
+def _remove_if_empty(prefix: str) -> None:
+    """After a failed conversion: no lock file and no folder without records."""
+    if not any(os.path.exists(path) for path in (*all_files(prefix), manifest_path(prefix))):
+        with contextlib.suppress(OSError):
+            os.remove(prefix + ".lock")
+            os.rmdir(os.path.dirname(prefix))
+
+
+def _is_foreign(prefix: str) -> bool:
+    """Complete records without a manifest.
+
+    Raises:
+        UserError: they were renamed; new ones would overwrite what is complete under its old name.
+    """
+    if os.path.exists(manifest_path(prefix)):
+        return False
+    try:
+        return count_rows(prefix) > 0
+    except RenamedRecords as error:
+        raise UserError(
+            f"mindrecord_dir: {prefix}* were renamed ({error}), and MindRecord files can only be read under the name "
+            f"they were written with: name them back, or remove them to have them written again"
+        ) from None
+    except IncompleteRecords:
+        return False
+
+
+def _usable_foreign(cfg, prefix: str) -> bool:
+    if cfg.dataset == "other":
+        warn_once(
+            f"{prefix}* are not used: the published scripts wrote the boxes of list files with x and y swapped; "
+            f"records are written from the list file instead, into a folder of their own"
+        )
+        return False
+    return True
+
+
+def _foreign(cfg, prefix: str, is_training: bool, lock: Lock) -> RecordSet:
+    warn_once(
+        f"{prefix}*: {count_rows(prefix)} rows of another program (they have no manifest) are used as they are; a "
+        f"change of annotations or classes is not noticed (remove the files to have them written again)"
+    )
+    _check_labels(prefix, cfg.num_classes)
+    annotation_file = "" if is_training else annotation_file_for(cfg, None, prefix)
+    if annotation_file and not os.path.exists(annotation_file):
+        raise UserError(
+            f"{prefix}* were written by another program, and the annotation file that belongs to them is missing: "
+            f"{annotation_file}; remove the records to have both written again"
+        )
+    rows = read_row_ids(prefix)
+    return RecordSet(record_files(prefix), len(rows), rows, None, annotation_file, lock)
+
+
+def _check_labels(prefix: str, num_classes: int) -> None:
+    """The classes in the rows are those of the configuration, as far as their number tells."""
+    import mindspore.dataset as ds
+
+    rows = ds.MindDataset(record_files(prefix)[0], ["annotation"], shuffle=False)
+    for (annotation,) in rows.create_tuple_iterator(num_epochs=1, output_numpy=True):
+        label = boxes_of_row(annotation)[:, 4].max(initial=0)
+        if label >= num_classes:
+            raise UserError(
+                f"mindrecord_dir: {prefix}* hold class {label}, but num_classes is {num_classes}: they were made for "
+                f"another class list; remove them to have them written again"
+            )
+
+
+def missing_evaluation_set(cfg) -> str:
+    """The file or folder without which there is nothing to evaluate on, "" where it exists (or records do)."""
+    settings = record_settings(cfg, is_training=False)
+    path = os.path.join(os.path.abspath(cfg.data_path), settings.get("annotations") or settings["folder"])
+    records = record_files(next(_prefixes(cfg, is_training=False)))[0]
+    return "" if os.path.exists(path) or os.path.exists(records) else path
+
+
+def check_images_exist(data: DataSet) -> None:
+    """Every image file exists.
+
+    Raises:
+        UserError: how many do not, and the first five.
+    """
+    missing = [sample.path for sample in data.samples if not os.path.isfile(sample.path)]
+    if missing:
+        few = printable(", ".join(missing[:5]))
+        raise UserError(f"{data.where}: {len(missing)} of {len(data.samples)} images are missing: {few}")
+
+
+def _warn_about_renamed_files(prefix: str) -> None:
+    others = foreign_files(prefix)
+    if others and not os.path.exists(manifest_path(prefix)):
+        warn_once(
+            f"{os.path.dirname(prefix)} holds MindRecord files under other names ({', '.join(others[:3])}); they are "
+            f"not read: records are {os.path.basename(prefix)}0..7 and cannot be renamed after they were written"
+        )

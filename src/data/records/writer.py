@@ -1,0 +1,278 @@
+"""Samples -> MindRecord files: complete or not at all, one writer per folder."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import socket
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Iterator, List, Optional, Tuple
+
+import numpy as np
+
+from src.data.coco import coco_json
+from src.data.images import check_image, exif_orientation
+from src.data.records.files import FILES, IncompleteRecords, all_files, count_rows, record_files
+from src.data.records.ground_truth import MARK
+from src.data.records.manifest import annotation_entry, write_manifest, write_unfinished
+from src.data.sample import DataSet, Faults, Sample, fit_to_file
+from src.errors import UserError
+from src.locks import wait_lock
+from src.log import LOGGER, printable, progress, warn_once
+from src.output import OutputError, write_json, write_text
+
+# rows are written in groups: one row at a time is half as fast, and memory must not grow with the images
+GROUP_ROWS, GROUP_BYTES = 128, 32 << 20
+SCHEMA = {
+    "img_id": {"type": "int32", "shape": [1]},
+    "image": {"type": "bytes"},
+    "annotation": {"type": "int32", "shape": [-1, 5]},
+}
+
+
+@contextlib.contextmanager
+def conversion_lock(folder: str) -> Iterator[None]:
+    """Hold `folder`, which is made where it is missing, for one conversion at a time; others wait.
+
+    Raises:
+        UserError: the folder cannot be made or read.
+    """
+    try:
+        while True:
+            os.makedirs(folder, exist_ok=True)
+            lock = wait_lock(folder, f"waiting for another process that writes records in {folder}")
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(folder)
+                break
+            lock.release()  # the process that held it has removed the empty folder
+    except OSError as error:
+        raise UserError(f"mindrecord_dir: cannot write to {folder}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # only where it is empty: a conversion that failed leaves nothing
+        lock.release()
+
+
+def _temporary_folder(folder: str) -> str:
+    """Where this process writes; `_remove_left_overs` removes what a killed one left there."""
+    return os.path.join(folder, f".writing-{socket.gethostname()}-{os.getpid()}")
+
+
+def _remove_left_overs(folder: str, prefix: str) -> None:
+    """Folders of conversions that were killed on this machine, and files of records that earlier versions wrote."""
+    for path in glob.glob(os.path.join(glob.escape(folder), f".writing-{socket.gethostname()}-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    for ending in (".origin.json", ".rows.npz"):
+        with contextlib.suppress(OSError):
+            os.remove(prefix + ending)
+
+
+def _check_room(folder: str, samples: List[Sample]) -> None:
+    try:
+        os.makedirs(_temporary_folder(folder))
+        os.rmdir(_temporary_folder(folder))
+    except OSError as error:
+        raise UserError(f"mindrecord_dir: cannot write to {folder}: {error.strerror}") from None
+    needed = int(sum(os.path.getsize(sample.path) for sample in samples) * 1.02) + 1024 * len(samples) + (1 << 20)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"mindrecord_dir: {folder} has {free} bytes free, the records need about {needed}")
+
+
+def _load(sample: Sample) -> tuple:
+    """(bytes, (height, width), orientation, reason it is broken or "")."""
+    try:
+        with open(sample.path, "rb") as handle:
+            data = handle.read()
+        return data, check_image(data), exif_orientation(data), ""
+    except OSError as error:
+        return b"", (0, 0), 1, error.strerror or str(error)
+    except ValueError as error:
+        return b"", (0, 0), 1, str(error)
+
+
+def _loaded(ids: List[int], samples: List[Sample], workers: int) -> Iterator[tuple]:
+    """(id, sample, what `_load` gives) in order; threads read and decode ahead, enough to be busy while a group is
+    written, but never many bytes."""
+    with ThreadPoolExecutor(workers) as pool, progress(len(samples), "converting") as bar:
+        ahead, held, left = deque(), 0, zip(ids, samples)
+        pair = next(left, None)
+        try:
+            while pair is not None or ahead:
+                while pair is not None and len(ahead) < 2 * workers + GROUP_ROWS and held <= GROUP_BYTES:
+                    size = os.path.getsize(pair[1].path) if os.path.exists(pair[1].path) else 0
+                    ahead.append((*pair, size, pool.submit(_load, pair[1])))
+                    held, pair = held + size, next(left, None)
+                img_id, sample, size, result = ahead.popleft()
+                held -= size
+                yield img_id, sample, result.result()
+                bar.update()
+        finally:
+            for *_, result in ahead:
+                result.cancel()
+
+
+class _ImageChecks:
+    """What a conversion finds out about its images: faults, broken ones, sizes."""
+
+    def __init__(self, most_bad: int, is_training: bool):
+        self.most_bad, self.is_training = most_bad, is_training
+        self.faults, self.bad, self.sizes = Faults(), [], {}
+
+    def boxes(self, img_id: int, sample: Sample, size: tuple, orientation: int, reason: str):
+        """Boxes clipped to the file's own size, None where the image is left out.
+
+        Raises:
+            UserError: one broken image more than allowed.
+        """
+        if reason:
+            self.bad.append((sample.path, reason))
+            if len(self.bad) > self.most_bad:
+                raise UserError(
+                    f"broken image {sample.path}: {reason}; repair or remove it, or allow some with "
+                    f"--max_bad_images ({self.most_bad} now)"
+                )
+            return None
+        boxes = fit_to_file(sample, size, orientation, self.faults)
+        if self.is_training and len(boxes) == 0:
+            return None
+        self.sizes[img_id] = size
+        return boxes
+
+
+def record_ids(samples: List[Sample]) -> tuple:
+    """int32 ids of the rows, and the data set's id of each, or None where they are the same."""
+    ids = [sample.image_id for sample in samples]
+    if all(isinstance(value, int) and -(2**31) <= value < 2**31 for value in ids) and len(set(ids)) == len(ids):
+        return ids, None
+    return list(range(len(ids))), ids
+
+
+def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, annotation_file: Optional[str]) -> None:
+    """Write records into a temporary folder, then move them to their place; the manifest comes last.
+
+    Args:
+        folder: `mindrecord_dir`, held by `conversion_lock`.
+        prefix: path of the files without their number, in `folder` or in a folder of it.
+        manifest: what is known of the records before: settings, data_path, fingerprint, sources, images.
+        annotation_file: None for training; else the json that evaluation compares with, which is written where it lies
+            next to the records.
+
+    Raises:
+        UserError: a broken image, no room, nothing left to write.
+        OutputError: the disk is full, say; records that were there before are as they were.
+    """
+    is_training = annotation_file is None
+    _remove_left_overs(folder, prefix)
+    _check_room(folder, data.samples)
+    temporary = _temporary_folder(folder)
+    checked = _ImageChecks(cfg.max_bad_images, is_training)
+    ids, table = record_ids(data.samples)
+    try:
+        os.makedirs(temporary)
+        temporary_prefix = os.path.join(temporary, os.path.basename(prefix))
+        count = _write(temporary_prefix, _rows(ids, data, checked, cfg.num_parallel_workers))
+        if count == 0:
+            raise UserError(f"{data.where}: no image is left to write")
+        rows = _rows_as_written(temporary_prefix, count)
+        for line in checked.faults.repaired_lines():
+            warn_once(f"{data.where}: {line}")
+        names = [os.path.basename(path) for path in all_files(prefix)]
+        if annotation_file and os.path.dirname(annotation_file) == os.path.dirname(prefix):
+            names.append(os.path.basename(annotation_file))
+            content = coco_json(data, ids, table, checked.sizes, list(cfg.classes))
+            write_json(os.path.join(temporary, names[-1]), dict(content, info={"description": MARK}))
+        write_unfinished(prefix)
+        bad_images = f"bad_images_{'train' if is_training else 'eval'}.txt"
+        _report_bad(os.path.join(os.path.dirname(prefix), bad_images), checked.bad)
+        for name in names:
+            os.replace(os.path.join(temporary, name), os.path.join(os.path.dirname(prefix), name))
+        entry = annotation_entry(annotation_file, prefix, cfg.data_path) if annotation_file else None
+        known = {"count": count, "rows": rows.tolist(), "ids": table, "bad_images": len(checked.bad)}
+        write_manifest(prefix, dict(manifest, **known, annotation_file=entry))
+    except (OSError, OutputError) as error:
+        raise OutputError(
+            f"mindrecord_dir: writing {prefix}* failed: {getattr(error, 'strerror', None) or error} "
+            f"({shutil.disk_usage(folder).free} bytes are free)"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rows_as_written(prefix: str, count: int) -> np.ndarray:
+    """`read_row_ids` of records that were just written: MindSpore says little about a write that failed."""
+    try:
+        kept = count_rows(prefix)
+    except IncompleteRecords as error:
+        raise OSError(f"the files are incomplete: {error}") from None
+    if kept != count:
+        raise OSError(f"{kept} of {count} rows arrived")
+    return read_row_ids(prefix)
+
+
+def read_row_ids(prefix: str) -> np.ndarray:
+    """img_id of every row, int64 [rows], in the order of the files."""
+    import mindspore.dataset as ds
+
+    rows = ds.MindDataset(record_files(prefix)[0], ["img_id"], shuffle=False).batch(1000)
+    batches = [batch[0].ravel() for batch in rows.create_tuple_iterator(num_epochs=1, output_numpy=True)]
+    return np.concatenate(batches).astype(np.int64)
+
+
+def _rows(ids: List[int], data: DataSet, checked: _ImageChecks, workers: int) -> Iterator[dict]:
+    for img_id, sample, (content, size, orientation, reason) in _loaded(ids, data.samples, max(workers, 1)):
+        boxes = checked.boxes(img_id, sample, size, orientation, reason)
+        if boxes is not None:
+            sample.boxes = boxes
+            yield {
+                "img_id": np.array([img_id], np.int32),
+                "image": content,
+                "annotation": boxes.astype(np.int32).reshape(-1, 5),
+            }
+
+
+def _write(path: str, rows: Iterator[dict]) -> int:
+    """Write the rows in groups; the number of them."""
+    from mindspore.mindrecord import FileWriter
+
+    writer = FileWriter(path, FILES, overwrite=True)
+    writer.add_schema(SCHEMA, "ssd")
+    count, group, size = 0, [], 0
+    try:
+        for row in rows:
+            group.append(row)
+            count, size = count + 1, size + len(row["image"])
+            if len(group) >= GROUP_ROWS or size >= GROUP_BYTES:
+                writer.write_raw_data(group)
+                group, size = [], 0
+        if group:
+            writer.write_raw_data(group)
+        if count:
+            writer.commit()
+            for name in all_files(path):
+                os.chmod(name, 0o666 & ~_umask())  # MindSpore lets nobody else read them
+    except RuntimeError as error:
+        # MindSpore's first line says where it failed; the line that begins with a reason comes later, or not at all
+        lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
+        reason = [line for line in lines if "Error Message" not in line and "Exception thrown" not in line]
+        raise OSError(reason[0] if reason else lines[0]) from None
+    return count
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _report_bad(path: str, bad: List[Tuple[str, str]]) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)
+    if bad:
+        write_text(path, "".join(f"{printable(name)}: {reason}\n" for name, reason in bad))
+        LOGGER.warning("%d broken images were left out, listed in %s", len(bad), path)

@@ -1,0 +1,121 @@
+"""The ground truth of an evaluation as arrays: images and categories by position, annotations as in the file."""
+
+from __future__ import annotations
+
+from typing import Iterable, Optional, Sequence
+
+import numpy as np
+
+from src.data.coco import load_coco_json
+from src.errors import UserError
+from src.evaluation.scoring import Truth
+from src.log import LOGGER
+
+
+class GroundTruth:
+    """What an annotation file says about some images and some classes.
+
+    Args:
+        annotation_file: COCO-style json.
+        classes: names, the first is the background. Categories of the file are found by name.
+        image_ids: the images that are measured, where these are not all images of the file.
+
+    Attributes:
+        image_ids: ids as pycocotools sorts them (the order of images decides between equal scores); strings last.
+        category_ids: those of the listed classes that the file has, sorted alike.
+        category_of: class name -> the file's category id, in the order of `classes` in the file.
+        truth: annotations of the listed classes (`Truth`).
+        boxes: number of annotations of each category that are no crowds.
+        published: bool [I], the images that the old scripts evaluated: with a box of the listed classes and without any
+            crowd, of whatever category.
+
+    Raises:
+        UserError: the annotation file cannot be read (see `load_coco_json`), or lacks some of `image_ids`.
+    """
+
+    def __init__(self, annotation_file: str, classes: Sequence[str], image_ids: Optional[Iterable] = None):
+        self.annotation_file = annotation_file
+        content = load_coco_json(annotation_file)
+        self.category_of = {}
+        for category in content["categories"]:
+            if category["name"] in classes[1:]:
+                self.category_of.setdefault(category["name"], category["id"])
+        missing = [name for name in classes[1:] if name not in self.category_of]
+        if missing:
+            LOGGER.warning(
+                "%d of %d classes are not in %s and cannot be reported: %s",
+                len(missing),
+                len(classes) - 1,
+                annotation_file,
+                ", ".join(missing[:5]),
+            )
+        in_file = {image["id"] for image in content["images"]}
+        measured = in_file if image_ids is None else self._selection(in_file, set(image_ids))
+        self.image_ids = sorted(measured, key=_sort_key)
+        self._positions = {own: position for position, own in enumerate(self.image_ids)}
+        self.category_ids = sorted(self.category_of.values(), key=_sort_key)
+        self._categories = {own: place for place, own in enumerate(self.category_ids)}
+        self._read(content["annotations"])
+
+    def _selection(self, in_file: set, wanted: set) -> set:
+        if wanted - in_file:
+            some = min(wanted - in_file, key=_sort_key)
+            raise UserError(
+                f"{len(wanted - in_file)} of {len(wanted)} images in the records are not in {self.annotation_file}, "
+                f"first id {some!r}: the records were made from another annotation file; remove them to have them "
+                f"written again"
+            )
+        if len(wanted) < len(in_file):
+            LOGGER.warning(
+                "the records hold %d of the %d images of %s; the figures are over these %d images",
+                len(wanted),
+                len(in_file),
+                self.annotation_file,
+                len(wanted),
+            )
+        return wanted
+
+    def _read(self, annotations: list) -> None:
+        annotations = [row for row in annotations if row["image_id"] in self._positions]
+        crowded = np.zeros(len(self.image_ids), bool)
+        crowded[[self._positions[row["image_id"]] for row in annotations if row["iscrowd"]]] = True
+        rows = [row for row in annotations if row["category_id"] in self._categories]
+        self.truth = Truth(
+            np.array([self._positions[row["image_id"]] for row in rows], np.int32),
+            np.array([self._categories[row["category_id"]] for row in rows], np.int32),
+            np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
+            np.array([row["area"] for row in rows], np.float64),
+            np.array([row["iscrowd"] for row in rows], bool),
+        )
+        self.boxes = np.bincount(self.truth.category[~self.truth.crowd], minlength=len(self.category_ids))
+        with_boxes = np.zeros(len(self.image_ids), bool)
+        with_boxes[self.truth.image] = True
+        self.published = with_boxes & ~crowded
+
+    def position(self, image_id) -> int:
+        """Place of an image in the sorted ids; numpy scalars are taken too.
+
+        Raises:
+            UserError: the annotation file has no such image.
+        """
+        image_id = plain(image_id)
+        if image_id not in self._positions:
+            raise UserError(
+                f"image id {image_id!r} is not in {self.annotation_file}: "
+                "the records were made from another annotation file; make them anew"
+            )
+        return self._positions[image_id]
+
+    def category(self, category_id) -> int:
+        """Place of a category id in the sorted ids, -1 for one that takes no part."""
+        return self._categories.get(plain(category_id), -1)
+
+
+def plain(value) -> object:
+    """A numpy scalar (or array of one value) as the Python value it holds."""
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
+def _sort_key(own) -> tuple:
+    """Numbers first, then strings: a file may hold both."""
+    return isinstance(own, str), own

@@ -1,0 +1,167 @@
+"""The training step in float16: with a loss scale that follows the overflows, and without the steps that overflowed.
+
+float16 ends at 65504, so a gradient that was multiplied by the scale overflows now and then. Such a step changes
+nothing but the scale and the place in the learning rates (Micikevicius et al. 2018, arXiv:1710.03740).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import List
+
+import numpy as np
+from mindspore import ParameterTuple, Tensor, nn, ops
+
+from src.ranks import Ranks
+
+GROWS_AFTER = 2000  # good steps
+SMALLEST = 1.0
+MOST_IN_A_ROW = 20
+
+_multiply = ops.Mul()
+_unscaled = ops.MultitypeFuncGraph("unscaled")
+
+
+@_unscaled.register("Tensor", "Tensor")
+def _unscaled_tensor(unscale, gradient):
+    return _multiply(gradient, unscale)
+
+
+class LossScale:
+    """The scale: halved by an overflow down to 1, doubled after 2000 good steps up to where it started.
+
+    value: of the next step; good: steps since it last changed; in_a_row: overflows since the last good step.
+    """
+
+    def __init__(self, start: float):
+        self.value = self._largest = float(start)
+        self.good = self.in_a_row = 0
+
+    def stepped(self, overflowed: bool) -> None:
+        """Note how a step ended."""
+        if overflowed:
+            self.value = max(self.value / 2, min(SMALLEST, self._largest))
+            self.good, self.in_a_row = 0, self.in_a_row + 1
+            return
+        self.good, self.in_a_row = self.good + 1, 0
+        if self.good == GROWS_AFTER:
+            self.value, self.good = min(self.value * 2, self._largest), 0
+
+    @property
+    def state(self) -> List[float]:
+        """What a resumed run needs."""
+        return [self.value, self.good, self.in_a_row]
+
+    def restore(self, state: List[float]) -> None:
+        """Go on from a `state`, with no larger a scale than that of this run's start."""
+        self.value = min(float(state[0]), self._largest)
+        self.good, self.in_a_row = int(state[1]), int(state[2])
+
+
+class _Gradients(nn.Cell):
+    """(images, gt_loc, gt_label, num_match, scale [2], unscale []) -> (parts of the loss [2], norm, gradients).
+
+    The loss is multiplied by `scale`, and gradients and norm by `unscale`.
+    """
+
+    def __init__(self, forward: nn.Cell, update: nn.Cell, reducer):
+        super().__init__(auto_prefix=False)
+        self.forward = forward
+        self.update = update
+        self.weights = update.parameters
+        self.gradient = ops.GradOperation(get_by_list=True, sens_param=True)
+        self.reducer = reducer
+        self.reduces = reducer is not None
+        self.map = ops.HyperMap()
+
+    def construct(self, images, gt_loc, gt_label, num_match, scale, unscale):
+        parts = self.forward(images, gt_loc, gt_label, num_match)
+        gradients = self.gradient(self.forward, self.weights)(images, gt_loc, gt_label, num_match, scale)
+        if self.reduces:
+            gradients = self.reducer(gradients)
+        gradients = self.map(ops.partial(_unscaled, unscale), gradients)
+        return parts, self.update.norm_of(gradients), gradients
+
+
+class _Averages(nn.Cell):
+    """() -> BN's running statistics in one array."""
+
+    def __init__(self, parameters: list):
+        super().__init__(auto_prefix=False)
+        self.parameters = ParameterTuple(parameters)
+        self.concat = ops.Concat()
+
+    def construct(self):
+        return self.concat(self.parameters)
+
+
+class ScaledTrainStep(nn.Cell):
+    """(images, gt_loc, gt_label, num_match) -> loss, and updates the model unless the step overflowed.
+
+    Gradients and update are two graphs, and the decision between them is the same on every rank. Attributes of the last
+    step: `norm` and `parts` as `src.training.step.TrainStep` has them, and `overflowed`.
+
+    Args:
+        forward: a `ModelWithLoss`.
+        update: a `Momentum` over its trainable parameters, without a loss scale.
+        scale: that of the first step.
+        ranks: the processes of the run.
+        reducer: averages gradients over devices in the graph, or None.
+    """
+
+    def __init__(self, forward: nn.Cell, update: nn.Cell, scale: float, ranks: Ranks = Ranks(), reducer=None):
+        super().__init__(auto_prefix=False)
+        self.forward = forward
+        self.update = update
+        self.gradients = _Gradients(forward, update, reducer)
+        statistics = ("moving_mean", "moving_variance")
+        self.averages = _Averages([p for p in forward.get_parameters() if p.name.endswith(statistics)])
+        self.scale = LossScale(scale)
+        self._ranks = ranks
+        self.overflowed, self.norm, self.parts = False, float("nan"), (float("nan"), float("nan"))
+        self._compiling = contextlib.nullcontext()
+
+    def compile_within(self, context) -> None:
+        """A context manager that the compilation of the gradients, at the first call, runs in."""
+        self._compiling = context
+
+    def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
+        before = self.averages().asnumpy().copy()
+        scale = np.float32(self.scale.value)
+        sides = Tensor(np.full(2, scale)), Tensor(np.float32(1) / scale)
+        with self._compiling:
+            parts, norm, gradients = self.gradients(images, gt_loc, gt_label, num_match, *sides)
+            self._compiling = contextlib.nullcontext()
+        parts, norm = parts.asnumpy(), float(norm.asnumpy())
+        if self._ranks.outside_graph:
+            parts, norm, gradients = self._mean(parts, norm, gradients)
+        # the statistics too: a ReLU can hide an overflow from all that comes after it
+        finite = np.isfinite(norm) and np.isfinite(parts).all() and np.isfinite(self.averages().asnumpy()).all()
+        self.overflowed = self._ranks.largest(int(not finite)) > 0
+        if self.overflowed:
+            self._leave_out(before)
+        else:
+            norm = float(self.update(*gradients).asnumpy())
+        self.scale.stepped(self.overflowed)
+        self.norm, self.parts = norm, tuple(parts.tolist())
+        return Tensor(parts.sum())
+
+    def _mean(self, parts: np.ndarray, norm: float, gradients: tuple) -> tuple:
+        """The three as means over the ranks (the norm's only tells whether all are finite)."""
+        pieces = [np.float32([norm]), parts, *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
+        flat = np.concatenate(pieces).astype(np.float32, copy=False)
+        self._ranks.average(flat)
+        averaged, start = [], 3
+        for gradient in gradients:
+            averaged.append(Tensor(flat[start : start + gradient.size].reshape(gradient.shape)))
+            start += gradient.size
+        return flat[1:3], float(flat[0]), averaged
+
+    def _leave_out(self, before: np.ndarray) -> None:
+        """Undo the forward pass's change of the statistics, and move on in the learning rates."""
+        start = 0
+        for parameter in self.averages.parameters:
+            parameter.set_data(Tensor(before[start : start + parameter.size].reshape(parameter.shape)))
+            start += parameter.size
+        done = self.update.global_step.asnumpy() + 1
+        self.update.global_step.set_data(Tensor(done.astype(np.int32)))

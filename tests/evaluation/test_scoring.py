@@ -1,0 +1,256 @@
+"""Every figure, class and curve equals pycocotools' to the last bit, and numbers are written as Python writes them."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from src.evaluation.coco_evaluator import CocoEvaluator
+from src.evaluation.decimals import texts
+from src.evaluation.scoring import Found, Truth, accumulate, figures, match
+
+IMAGES, CLASSES = 14, ["background", "cat", "dog", "cow", "bird"]
+
+
+def random_set(seed, most=12, grid=True, crowds=0.15, weak=0, categories=4, sizes=(4, 150)):
+    """(Truth, Found): boxes on a grid with scores of one decimal (ties everywhere), or random floats.
+
+    Every third image is empty and the last category has no ground truth; `weak`: more detections of category 0 in each
+    fifth image.
+    """
+    rng = np.random.default_rng(seed)
+    rows, found = [], []
+    for image in range(IMAGES):
+        own = []
+        for _ in range(int(rng.integers(0, most)) if image % 3 else 0):
+            box = np.r_[rng.uniform(0, 200, 2), rng.uniform(*sizes, 2)]
+            box = np.round(box) if grid else box
+            rows.append((image, int(rng.integers(0, max(categories - 1, 1))), box, rng.uniform() < crowds))
+            for _ in range(int(rng.integers(0, 12))):
+                apart = rng.integers(-6, 7, 4) if grid else rng.normal(0, 8, 4)
+                category = rows[-1][1] if rng.uniform() < 0.8 else int(rng.integers(0, categories))
+                own.append((category, np.maximum(box + apart, [0, 0, 1, 1])))
+        for _ in range(5 + (weak if image % 5 == 0 else 0)):
+            own.append((0, np.r_[rng.uniform(0, 200, 2), rng.uniform(4, 150, 2)]))
+        found += [(image, *one) for one in own]
+    scores = rng.uniform(0, 1, len(found))
+    column = lambda rows, place: np.array([row[place] for row in rows])  # noqa: E731
+    boxes = column(rows, 2).reshape(-1, 4)
+    truth = Truth(
+        column(rows, 0).astype(int),
+        column(rows, 1).astype(int),
+        boxes,
+        boxes[:, 2] * boxes[:, 3] * rng.choice([1, 0.6], len(boxes)),  # a mask's area is not the box's
+        column(rows, 3).astype(bool),
+    )
+    return truth, Found(
+        column(found, 0).astype(int),
+        column(found, 1).astype(int),
+        column(found, 2),
+        np.round(scores, 1) if grid else scores,
+    )
+
+
+def index(images, categories, annotations):
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": one} for one in images],
+        "categories": [{"id": one} for one in categories],
+        "annotations": [dict(row, id=number) for number, row in enumerate(annotations, 1)],
+    }
+    coco.createIndex()
+    return coco
+
+
+def pycocotools(truth, found, categories, images=None):
+    """pycocotools' own run; all its ids begin with 1."""
+    columns = [column.tolist() for column in truth]
+    given = [
+        {"image_id": i + 1, "category_id": c + 1, "bbox": box, "area": area, "iscrowd": int(crowd)}
+        for i, c, box, area, crowd in zip(*columns)
+    ]
+    columns = [column.tolist() for column in found]
+    made = [
+        {"image_id": i + 1, "category_id": c + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "score": score}
+        for i, c, box, score in zip(*columns)
+    ]
+    every = [range(1, IMAGES + 1), range(1, categories + 1)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = COCOeval(index(*every, given), index(*every, made), "bbox")
+        if images is not None:
+            run.params.imgIds = (np.flatnonzero(images) + 1).tolist()
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return run
+
+
+KINDS = {
+    "ties": {},
+    "no grid": {"grid": False},
+    "many crowds": {"crowds": 0.6},
+    "crowds only": {"crowds": 1.1},
+    "no crowd": {"crowds": 0},
+    "crowded images": {"most": 40, "categories": 2},
+    "more than 100 detections": {"weak": 260},
+    "more than 100, no ties": {"weak": 260, "grid": False},
+    "small only": {"sizes": (2, 20)},
+    "large only": {"sizes": (120, 190)},
+    "one category": {"categories": 1},
+    "no ground truth": {"most": 1},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_number_is_pycocotools(kind, seed):
+    options = KINDS[kind]
+    truth, found = random_set(seed, **options)
+    categories = options.get("categories", 4)
+    matching = match(truth, found, categories)
+    for images in (None, np.random.default_rng(seed).uniform(size=IMAGES) < 0.6):
+        scores, expected = accumulate(matching, images), pycocotools(truth, found, categories, images)
+        np.testing.assert_array_equal(scores.precision, expected.eval["precision"])
+        np.testing.assert_array_equal(scores.recall, expected.eval["recall"])
+        assert figures(scores) == expected.stats.tolist()
+    if kind in ("ties", "no grid"):
+        assert 0.02 < figures(accumulate(matching))[0] < 0.98
+
+
+def test_without_any_detection():
+    truth, found = random_set(0)
+    nothing = Found(*(column[:0] for column in found))
+    scores, expected = accumulate(match(truth, nothing, 4)), pycocotools(truth, nothing, 4)
+    np.testing.assert_array_equal(scores.precision, expected.eval["precision"])
+    np.testing.assert_array_equal(scores.recall, expected.eval["recall"])
+    assert figures(scores) == expected.stats.tolist()
+
+
+def test_overlaps_at_a_threshold_and_of_equal_size():
+    # IoU 0.5 and 0.75 exactly; then two ground truths with the same overlap, of which the later one is taken
+    truth = Truth(
+        np.zeros(4, int),
+        np.zeros(4, int),
+        np.array([[0, 0, 10, 10], [100, 0, 8, 10], [200, 0, 10, 10], [202, 0, 10, 10]], float),
+        np.full(4, 100.0),
+        np.zeros(4, bool),
+    )
+    boxes = np.array([[0, 0, 10, 5], [100, 0, 6, 10], [201, 0, 10, 10], [202, 0, 10, 10]], float)
+    found = Found(np.zeros(4, int), np.zeros(4, int), boxes, np.array([0.9, 0.8, 0.7, 0.6]))
+    matching, expected = match(truth, found, 1), pycocotools(truth, found, 1)
+    assert matching.taken[0, :, 0].tolist() == [True] + [False] * 9
+    assert matching.taken[0, :, 1].tolist() == [True] * 6 + [False] * 4
+    np.testing.assert_array_equal(accumulate(matching).recall, expected.eval["recall"])
+    np.testing.assert_array_equal(accumulate(matching).precision, expected.eval["precision"])
+
+
+def files(tmp_path, truth, image_ids, category_ids):
+    """An annotation file with ids of any kind, images in another order than their ids'."""
+    columns = [column.tolist() for column in truth]
+    content = {
+        "images": [{"id": own, "file_name": f"{own}.jpg", "height": 400, "width": 400} for own in image_ids[::-1]],
+        "categories": [{"id": own, "name": name} for own, name in zip(category_ids, CLASSES[1:])],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image_ids[i],
+                "category_id": category_ids[c],
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
+            }
+            for number, (i, c, box, area, crowd) in enumerate(zip(*columns), 1)
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    return str(tmp_path / "truth.json")
+
+
+def fill(evaluator, found, image_ids, positions):
+    for position in positions:
+        rows = found.image == position
+        x, y, w, h = found.boxes[rows].T
+        evaluator.add(
+            image_ids[position], np.stack([y, x, y + h, x + w], 1), found.scores[rows], found.category[rows] + 1
+        )
+
+
+@pytest.mark.parametrize("ids", ["numbers", "words"])
+@pytest.mark.parametrize("chosen", [None, range(2, 11)])
+def test_the_evaluator_hands_these_numbers_on(tmp_path, ids, chosen):
+    truth, found = random_set(5, weak=120)
+    # sides that survive corners and back
+    found = found._replace(boxes=np.round(found.boxes))
+    image_ids = [7 * k for k in range(IMAGES)] if ids == "numbers" else [f"{k:02} {k}.jpg" for k in range(IMAGES)]
+    category_ids = [3, 8, 11, 90] if ids == "numbers" else ["a", "b", "c", "d"]
+    file = files(tmp_path, truth, image_ids, category_ids)
+    selected = None if chosen is None else [image_ids[k] for k in chosen]
+    evaluator = CocoEvaluator(file, CLASSES, image_ids=selected)
+    measured = np.isin(np.arange(IMAGES), range(IMAGES) if chosen is None else chosen)
+    fill(evaluator, found, image_ids, np.flatnonzero(measured)[::-1])
+    result = evaluator.summarize()
+    everything = pycocotools(truth, found, 4, measured)
+    crowded, boxes = (np.isin(np.arange(IMAGES), image) for image in (truth.image[truth.crowd], truth.image))
+    subset = pycocotools(truth, found, 4, measured & boxes & ~crowded)
+    assert result["stats"] == everything.stats.tolist() and result["mAP"] == result["stats"][0]
+    assert result["stats_published"] == subset.stats.tolist()
+    assert (result["images"], result["images_published"]) == (measured.sum(), (measured & boxes & ~crowded).sum())
+    curves = evaluator.curves()["classes"]
+    for place, row in enumerate(result["per_class"]):
+        precision = everything.eval["precision"][:, :, place, 0, 2]
+        if row["name"] == "bird":
+            assert row["AP"] is None and row["boxes"] == 0 and "bird" not in curves
+            continue
+        recall = everything.eval["recall"][:, place, 0, 2]
+        assert (row["AP"], row["AP50"], row["AR100"]) == (precision.mean(), precision[0].mean(), recall.mean())
+        assert curves[row["name"]] == precision[0].round(4).tolist()
+
+
+def test_saved_detections_are_what_json_writes(tmp_path):
+    truth, found = random_set(6, grid=False)
+    image_ids = ['ü " ,', *range(1, IMAGES)]
+    file = files(tmp_path, truth, image_ids, [1, "zwei", 3, 4])
+    evaluator = CocoEvaluator(file, CLASSES)
+    fill(evaluator, found, image_ids, range(IMAGES))
+    evaluator.save(str(tmp_path / "predictions.json"))
+    assert len(evaluator.detections) == len(found.scores)
+    assert (tmp_path / "predictions.json").read_bytes() == json.dumps(evaluator.detections).encode()
+
+
+def test_arrays_of_other_ranks_and_images_given_again(tmp_path):
+    truth, found = random_set(7)
+    image_ids = list(range(IMAGES))
+    file = files(tmp_path, truth, image_ids, [1, 2, 3, 4])
+    alone, *ranks = (CocoEvaluator(file, CLASSES) for _ in range(4))
+    fill(alone, found, image_ids, range(IMAGES))
+    for rank, evaluator in enumerate(ranks):  # the first image again at the end of the last shard
+        fill(evaluator, found, image_ids, [*range(rank, IMAGES, 3), 0] if rank == 2 else range(rank, IMAGES, 3))
+    for evaluator in ranks[1:]:
+        ranks[0].merge(evaluator.arrays())
+    assert ranks[0].detections == alone.detections and ranks[0].summarize() == alone.summarize()
+    ranks[0].clear()
+    assert ranks[0].detections == [] and ranks[0].curves()["classes"] == {}
+
+
+def written(values):
+    return [bytes(row[row != 0]).decode() for row in texts(values)]
+
+
+@pytest.mark.parametrize("kind", ["pixels", "scores", "wide", "ties", "round", "neighbours", "odd"])
+def test_decimals_are_those_of_repr(kind):
+    rng = np.random.default_rng(0)
+    tens = 10.0 ** np.arange(-6, 9)
+    values = {
+        "pixels": rng.uniform(0, 1, 20000).astype(np.float32) * np.array([480.0, 640.0, 333.0, 1.0]).repeat(5000),
+        "scores": rng.uniform(0, 1, 20000).astype(np.float32).astype(np.float64),
+        "wide": 10 ** rng.uniform(-7, 9, 20000),
+        "ties": rng.integers(1, 2**24, 20000) / 2.0 ** rng.integers(0, 50, 20000),
+        "round": np.round(rng.uniform(0, 1000, 20000), 2),
+        "neighbours": np.r_[np.nextafter(tens, 0), tens, np.nextafter(tens, 1e9), 2.0 ** np.arange(-30, 30)],
+        "odd": np.array([0.0, -0.0, -1.5, 5e-324, 1e16, 1e22, 1.7e308, 0.1 + 0.2, 1 / 3, 2 / 3]),
+    }[kind]
+    assert written(values) == [repr(value) for value in values.tolist()]

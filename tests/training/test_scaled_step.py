@@ -1,0 +1,130 @@
+"""Steps in float16: an overflow changes nothing but the scale and the place in the learning rates, on every rank."""
+
+import mindspore
+import numpy as np
+import pytest
+from easydict import EasyDict
+from mindspore import Tensor
+
+from src.models.build import build_model
+from src.ranks import Ranks
+from src.training.scaled_step import GROWS_AFTER, LossScale, ScaledTrainStep
+from src.training.step import build_train_step
+
+RATES = np.array([0.01, 0.02, 0.03, 0.04], np.float32)
+
+
+def test_the_scale_halves_and_grows_again():
+    scale = LossScale(1024)
+    scale.stepped(True)
+    scale.stepped(True)
+    assert scale.state == [256, 0, 2]
+    for _ in range(GROWS_AFTER - 1):
+        scale.stepped(False)
+    assert scale.state == [256, GROWS_AFTER - 1, 0]
+    resumed = LossScale(1024)
+    resumed.restore(scale.state)
+    for one in (scale, resumed):
+        one.stepped(False)
+        assert one.state == [512, 0, 0]
+    for _ in range(3 * GROWS_AFTER):
+        scale.stepped(False)
+    assert scale.value == 1024  # never above where it started
+    for _ in range(15):
+        scale.stepped(True)
+    assert scale.state == [1, 0, 15]
+    small = LossScale(0.5)
+    small.stepped(True)
+    assert small.value == 0.5
+    small.restore([4096, 7, 0])
+    assert small.state == [0.5, 7, 0]
+
+
+class OneOfTwo(Ranks):
+    """Rank 0 of two, on a CPU; the other one's overflow and gradients are given."""
+
+    size, outside_graph = 2, True
+
+    def __init__(self, other_overflows=False):
+        self.other_overflows = other_overflows
+
+    def first(self, arrays):
+        return arrays
+
+    def largest(self, number):
+        return max(number, int(self.other_overflows))
+
+    def average(self, values):
+        """The other rank has the same figures."""
+
+
+def build(cfg, ranks=Ranks(), loss_scale=1.0, half=True):
+    mindspore.set_seed(3)
+    cfg = EasyDict(cfg, use_float16=half, img_shape=[128, 128], num_addition_layers=1, extras_out_channels=[32] * 5)
+    cfg = EasyDict(cfg, device_target="GPU", loss_scale=loss_scale)  # a CPU has no use for a scale
+    return build_train_step(build_model(cfg), cfg, RATES, ranks)
+
+
+@pytest.fixture(scope="module")
+def batch(cfg256):
+    rng, rows = np.random.default_rng(1), 6 * (256 + 64 + 16 + 4 + 1)
+    label = (rng.random((2, rows)) < 0.02) * rng.integers(1, 81, (2, rows))
+    arrays = rng.normal(size=(2, 3, 128, 128)), rng.normal(size=(2, rows, 4)), label, (label > 0).sum(1)
+    kinds = np.float32, np.float32, np.int32, np.float32
+    return [Tensor(array.astype(kind)) for array, kind in zip(arrays, kinds)]
+
+
+def values(step):
+    return {parameter.name: parameter.asnumpy().copy() for parameter in step.get_parameters()}
+
+
+def differ(first, second):
+    return {name for name in first if not np.array_equal(first[name], second[name])}
+
+
+@pytest.mark.slow
+def test_an_overflow_changes_nothing(cfg256, batch):
+    step = build(cfg256, loss_scale=2.0**40)
+    assert isinstance(step, ScaledTrainStep)
+    before = values(step)
+    assert "moments.network.multi_box.cls_layers.0.weight" in before and "global_step" in before
+    for overflows in (1, 2, 3):
+        loss = float(step(*batch).asnumpy())
+        assert step.overflowed and np.isfinite(loss) and not np.isfinite(step.norm)  # the gradient overflowed
+        assert differ(values(step), before) == {"global_step"} and step.update.global_step.asnumpy() == [overflows]
+    assert step.scale.state == [2.0**37, 0, 3]
+
+    # with a scale that fits, the step is the one that a run without overflows makes with this rate
+    step.scale.value = 64.0
+    step(*batch)
+    assert not step.overflowed and step.scale.state == [64, 1, 0]
+    other = build(cfg256, loss_scale=64.0)
+    other.update.global_step.set_data(Tensor(np.array([3], np.int32)))
+    other(*batch)
+    assert differ(values(step), values(other)) == set() and len(differ(values(step), before)) > 150
+
+    # without the halves of floats, the norm and the update are those of the plain step
+    whole = build(cfg256, loss_scale=64.0, half=False)
+    whole(*batch)
+    other = build(cfg256, loss_scale=64.0)
+    other(*batch)
+    assert other.norm == pytest.approx(whole.norm, rel=0.02)
+    np.testing.assert_allclose(other.parts, whole.parts, rtol=0.01)
+
+    # what the forward pass itself cannot hold: the statistics do not keep it either
+    step, before = other, values(other)
+    images = Tensor(np.full((2, 3, 128, 128), np.inf, np.float32))
+    step(images, *batch[1:])
+    assert step.overflowed and differ(values(step), before) == {"global_step"}
+
+
+@pytest.mark.slow
+def test_ranks_leave_out_the_same_steps(cfg256, batch):
+    alone, pair = build(cfg256, loss_scale=64.0), build(cfg256, OneOfTwo(), loss_scale=64.0)
+    for step in (alone, pair):
+        step(*batch)
+        assert not step.overflowed
+    assert differ(values(alone), values(pair)) == set() and pair.parts == alone.parts
+    before, pair._ranks.other_overflows = values(pair), True
+    pair(*batch)  # fine here, but not on the other rank
+    assert pair.overflowed and differ(values(pair), before) == {"global_step"} and pair.scale.state == [32, 0, 1]
