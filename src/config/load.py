@@ -6,7 +6,9 @@ The complete GPU file is the schema: its keys are the only keys, its values' typ
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
+import functools
 import os
 import sys
 from typing import List
@@ -26,13 +28,23 @@ SCHEMA_FILE = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_gpu.yaml")
 BASE = "_BASE_"
 
 
+@functools.lru_cache(maxsize=1)
+def _schema() -> list:
+    """Keys, help texts and choices of the schema file; not to be changed."""
+    return read_documents(SCHEMA_FILE)[0]
+
+
 class _File:
     """What a YAML file says: `values` (its keys over those of its `_BASE_`), `keys` that it has itself, `ignored`
-    published keys, help `texts` and `choices`."""
+    published keys, help `texts` and `choices`.
 
-    def __init__(self, path: str, schema: dict):
+    Args:
+        derived: the file whose `_BASE_` this one is.
+    """
+
+    def __init__(self, path: str, schema: dict, derived: str = ""):
         self.path = path
-        documents, fault = read_documents(path)
+        documents, fault = read_documents(path) if path != SCHEMA_FILE else (copy.deepcopy(_schema()), None)
         if len(documents) > 3 and any(documents[3:]):
             raise UserError(f"{path}: {len(documents)} YAML documents; there are three: keys, help texts, choices")
         content, self.texts, choices = (documents + [{}, {}])[:3]
@@ -40,15 +52,14 @@ class _File:
         self.content, self.base, self._fault = content, None, fault
         self._schema, self._choices = schema, choices
         if base is not None:
-            if not isinstance(base, str) or "\0" in base:
+            if derived:
+                raise UserError(f"{derived}: {BASE} {os.path.basename(path)} has a {BASE} itself; one level only")
+            if not isinstance(base, str) or not base.isprintable() or len(base) > 1000:
                 raise UserError(f"{path}: {BASE} must be a file name, got {shown(base)}")
             # next to the file, else one of this repository's
             near = os.path.join(os.path.dirname(path), base)
-            self.base = _File(
-                near if os.path.exists(near) else os.path.join(os.path.dirname(SCHEMA_FILE), base), schema
-            )
-            if self.base.base is not None:
-                raise UserError(f"{path}: {BASE} {base} has a {BASE} itself; one level only")
+            in_repository = os.path.join(os.path.dirname(SCHEMA_FILE), base)
+            self.base = _File(near if os.path.exists(near) else in_repository, schema, derived=path)
 
     def model_name(self):
         """As given, unchecked; None where the file names none."""
@@ -161,7 +172,7 @@ def load_config(argv) -> EasyDict:
             file that is missing or no YAML; names the key and the file.
     """
     words = [str(word) for word in argv]
-    (schema, texts, choices), _ = read_documents(SCHEMA_FILE)
+    schema, texts, choices = copy.deepcopy(_schema())
     wants_help = any(word in ("-h", "--help") for word in words)
     name, options = _options([word for word in words if word not in ("-h", "--help")], schema)
     path = SCHEMA_FILE if name is None else _config_file(name)
