@@ -17,6 +17,7 @@ from src.config import learning_rate_advice, load_config
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.log import LOGGER, setup_logging
+from src.models.trained_classes import check_before_start
 from src.output import atomic_write
 from src.preflight import check_training, find_resume, room_for_checkpoints, writable_folder
 from src.stop import Stop
@@ -28,8 +29,10 @@ def main(argv) -> int:
     check_launch(cfg)
     resumes = False
     if not cfg.only_create_dataset:
-        resumes = bool(find_resume(cfg.resume, cfg.output_path))
+        resume_files = find_resume(cfg.resume, cfg.output_path)
+        resumes = bool(resume_files)
         check_training(cfg, resumes)
+        check_before_start(cfg, resume_files)
         writable_folder(cfg.output_path, "output_path", room_for_checkpoints(cfg))
     setup_logging()
     stop = Stop()
@@ -70,7 +73,8 @@ def main(argv) -> int:
 
     model = build_model(cfg)
     if cfg.pre_trained and not resumes:
-        load_network(model, cfg.pre_trained, "pre_trained", cfg.checkpoint_filter_list if cfg.filter_weight else ())
+        leave_out = cfg.checkpoint_filter_list if cfg.filter_weight else ()
+        load_network(model, cfg.pre_trained, "pre_trained", leave_out, classes=cfg.classes)
     elif cfg.feature_extractor_base_param and not resumes:
         load_backbone(model, cfg.feature_extractor_base_param)
     freeze(model, cfg.freeze_layer)
