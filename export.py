@@ -68,7 +68,7 @@ def export(argv, held: contextlib.ExitStack) -> int:
     from src.models.weights import load_network
 
     model = build_model(cfg)
-    load_network(model, checkpoint, "checkpoint_file_path", needs_all=True)
+    load_network(model, checkpoint, "checkpoint_file_path", needs_all=True, classes=cfg.classes)
     held.enter_context(hold_file(path, "export", "file_name"))
     description = describe(cfg, cfg.export_uint8, cfg.export_nms)
     report = export_network(build_inference(model, cfg), description, cfg.file_format, path, images, shapes)

@@ -21,6 +21,7 @@ from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.locks import hold_folder
 from src.log import LOGGER, setup_logging, write_or_go_on
+from src.models.trained_classes import check_before_start
 from src.output import atomic_write, output_error
 from src.preflight import check_training, find_resume, room_for_checkpoints, writable_folder
 from src.stop import Stop
@@ -37,8 +38,10 @@ def train(argv, held: contextlib.ExitStack) -> int:
     check_launch(cfg)
     resumes = False
     if not cfg.only_create_dataset:
-        resumes = bool(find_resume(cfg.resume, cfg.output_path))
+        resume_files = find_resume(cfg.resume, cfg.output_path)
+        resumes = bool(resume_files)
         check_training(cfg, resumes)
+        check_before_start(cfg, resume_files)
         writable_folder(cfg.output_path, "output_path", room_for_checkpoints(cfg))
     setup_logging()
     stop = Stop()
@@ -89,7 +92,8 @@ def train(argv, held: contextlib.ExitStack) -> int:
 
     model = build_model(cfg)
     if cfg.pre_trained and not resumes:
-        load_network(model, cfg.pre_trained, "pre_trained", cfg.checkpoint_filter_list if cfg.filter_weight else ())
+        leave_out = cfg.checkpoint_filter_list if cfg.filter_weight else ()
+        load_network(model, cfg.pre_trained, "pre_trained", leave_out, classes=cfg.classes)
     elif cfg.feature_extractor_base_param and not resumes:
         load_backbone(model, cfg.feature_extractor_base_param)
     freeze(model, cfg.freeze_layer)

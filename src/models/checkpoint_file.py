@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import shutil
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Optional
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
 from src.errors import RunError, UserError
-from src.models.checkpoint_entries import BrokenFile, UnknownType, read_entries, read_entry
+from src.models.checkpoint_entries import BrokenFile, UnknownType, read_entries
+from src.models.trained_classes import RUN_STATE
 
 CHECKSUM = "checksum"
 SIZE = 32
 HEAD = 200  # bytes that hold the first entry
-RUN_STATE = "run_state"  # stands in no file without a checksum
 PART = ".part-"
 
 
@@ -103,46 +102,21 @@ def read_checkpoint(path: str, key: str) -> Dict[str, object]:
     Raises:
         UserError: no such file, or one that is damaged; `key` is the option that named it.
     """
-    _check_name(path, key)
+    if not os.path.isfile(path):
+        raise UserError(f"{key}: no such checkpoint: {path}")
+    if not path.lower().endswith(".ckpt"):
+        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
     damaged = UserError(f"{key}: {path} is damaged: its content and its checksum differ")
     entries = _reading(path, key, lambda: {} if _is_broken(path) else read_entries(path))
     if not entries:
         raise damaged
-    if entries.pop(CHECKSUM, None) is None and RUN_STATE in entries:
+    if entries.pop(CHECKSUM, None) is None and RUN_STATE in entries:  # stands in no file without a checksum
         raise damaged
     # one at a time, so that only one tensor is held twice
     for name in list(entries):
         if not isinstance(entries[name], str):
             entries[name] = Tensor(np.array(entries[name]))
     return entries
-
-
-def trained_classes(path: str, key: str) -> List[str]:
-    """The class names that a checkpoint was trained with, background first; [] where it does not hold them, as
-    published ones do not. Reads the one entry that holds them, and no other.
-
-    Raises:
-        UserError: no such file, or one that is no checkpoint.
-    """
-    _check_name(path, key)
-    return classes_in(_reading(path, key, lambda: read_entry(path, RUN_STATE)))
-
-
-def classes_in(run_state) -> List[str]:
-    """`trained_classes` of the entry `run_state` (an array of bytes), or of None."""
-    try:
-        classes = json.loads(np.asarray(run_state, np.uint8).tobytes().decode())["config"]["classes"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    usable = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    return classes if usable else []
-
-
-def _check_name(path: str, key: str) -> None:
-    if not os.path.isfile(path):
-        raise UserError(f"{key}: no such checkpoint: {path}")
-    if not path.lower().endswith(".ckpt"):
-        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
 
 
 def _reading(path: str, key: str, read: Callable):
