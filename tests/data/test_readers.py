@@ -1,13 +1,19 @@
 """Each reader against tables made by hand."""
 
 import json
+import logging
 import os
+import time
 
+import numpy as np
 import pytest
 
 from src.config import load_config
-from src.data.annotations import read_dataset
+from src.data.annotations import READERS, read_dataset
+from src.data.coco import coco_json
+from src.data.sample import Faults, fit_to_file
 from src.errors import UserError
+from src.evaluation.coco_evaluator import CocoEvaluator
 
 CLASSES = "['background', 'cat', 'dog']"
 
@@ -143,3 +149,316 @@ def test_list_faults_name_the_line(tmp_path, line):
     (tmp_path / "list.txt").write_text(f"ok.jpg 1,2,3,4,1\n{line}\n")
     with pytest.raises(UserError, match="line 2"):
         read_dataset(config(tmp_path, "--dataset=other"), True)
+
+
+def noted(data):
+    """Kind -> (number, places) of what was repaired, and of what was refused."""
+    kinds = ({}, {})
+    for fault in data.faults.all():
+        kinds[fault.refused][fault.kind] = (fault.number, fault.places)
+    return kinds
+
+
+def voc_read(folder, body, is_training=True):
+    voc(folder, "a.xml", body, "a.jpg")
+    return READERS["voc"](config(folder, "--dataset=voc"), is_training)
+
+
+def several(*entries):
+    return "<object>" + "".join(entries) + "</object>"
+
+
+def bndbox(*corners):
+    return (
+        "<bndbox>" + "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), corners)) + "</bndbox>"
+    )
+
+
+def test_voc_uses_every_box_of_an_object(tmp_path):
+    boxes = bndbox(2, 3, 5, 7), bndbox(11, 12, 21, 32), bndbox(4, 4, 9, 9)
+    data = voc_read(tmp_path, several("<name>cat</name>", *boxes) + thing("dog", 1, 1, 3, 3))
+    assert data.samples[0].boxes.tolist() == [[2, 1, 6, 4, 1], [11, 10, 31, 20, 1], [3, 3, 8, 8, 1], [0, 0, 2, 2, 2]]
+    assert noted(data)[0]["objects have several <bndbox> (each is used as a box)"] == (1, ["cat in a.xml"])
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        (several(bndbox(1, 2, 3, 4)), "objects have no <name>: object 1 in a.xml"),
+        (several("<name> </name>", bndbox(1, 2, 3, 4)), "objects have no <name>: object 1 in a.xml"),
+        (thing("cat", 1, 2, 3, 4) + several("<name/>", bndbox(1, 2, 3, 4)), "no <name>: object 2 in a.xml"),
+        (
+            several("<name>cat</name><name>dog</name>", bndbox(1, 2, 3, 4)),
+            "objects have several <name>: object 1 in a.xml",
+        ),
+        (several("<name>cat</name>"), "no <bndbox> of four numbers.*cat in a.xml"),
+        (several("<name>cat</name>", bndbox(1, 2, 3, 4), bndbox(1, 2, 3)), "no <bndbox> of four numbers.*cat in a.xml"),
+        (several("<name>cat</name>", "<bndbox><xmin>1</xmin>" + bndbox(1, 2, 3, 4)[8:]), "no <bndbox> of four numbers"),
+        ("<objects>" + thing("cat", 1, 2, 3, 4) + "</objects>", "files are no VOC annotations.*a.xml"),
+        (thing("cat", 0.1, 0.2, 0.5, 0.8) + thing("dog", 0, 0.1, 0.4, 1), "2 boxes have numbers between 0 and 1"),
+    ],
+)
+def test_voc_objects_that_cannot_be_used(tmp_path, body, words):
+    voc(tmp_path, "a.xml", body, "a.jpg")
+    with pytest.raises(UserError, match=words):
+        read_dataset(config(tmp_path, "--dataset=voc"), True)
+
+
+def test_a_class_spelt_in_another_way_is_named(tmp_path):
+    found = noted(voc_read(tmp_path, thing("cat", 1, 2, 3, 4) + thing("Dog ", 1, 2, 3, 4)))[0]
+    kind = "objects of a class that 'classes' does not list (dropped)"
+    assert found[kind] == (1, ["Dog in a.xml (spelt 'dog' in 'classes')"])
+
+
+def difficult(name, *corners):
+    return several(f"<name>{name}</name><difficult>1</difficult>", bndbox(*corners))
+
+
+def test_difficult_objects_are_trained_on_and_ignored_by_evaluation(tmp_path):
+    body = thing("cat", 11, 11, 31, 31) + difficult("cat", 51, 11, 81, 31) + difficult("dog", 11, 51, 31, 91)
+    body += thing("dog", 51, 51, 81, 91)
+    for split in ("train", "eval"):
+        voc(tmp_path, "1.xml", body, "1.jpg")
+        if split == "train":
+            os.rename(tmp_path / "voc" / "train", tmp_path / "voc" / "eval")
+    cfg = config(tmp_path, "--dataset=voc")
+    assert len(read_dataset(cfg, True).samples[0].boxes) == 4
+    data = read_dataset(cfg, False)
+    kind = "objects are difficult (used in training; evaluation ignores them and detections on them)"
+    assert noted(data)[0][kind] == (2, ["cat in 1.xml", "dog in 1.xml"])
+    fit_to_file(data.samples[0], (100, 100), 1, Faults())
+    content = coco_json(data, [1], None, {1: (100, 100)}, list(cfg.classes))
+    assert [row["iscrowd"] for row in content["annotations"]] == [0, 1, 1, 0]
+    (tmp_path / "voc.json").write_text(json.dumps(content))
+
+    def average(*found):
+        evaluator = CocoEvaluator(str(tmp_path / "voc.json"), list(cfg.classes))
+        boxes = np.array([row[:4] for row in found], np.float64)
+        evaluator.add(1, boxes, np.array([row[4] for row in found]), np.array([row[5] for row in found]))
+        return evaluator.summarize()["mAP"]
+
+    right = [10, 10, 30, 30, 0.5, 1], [50, 50, 90, 80, 0.5, 2]
+    assert average(*right) == pytest.approx(1)
+    # surer than all others: twice on a difficult box, then beside every box
+    assert average(
+        [10, 50, 30, 80, 0.9, 1], [10, 51, 30, 80, 0.8, 1], [50, 10, 90, 30, 0.9, 2], *right
+    ) == pytest.approx(1)
+    assert average([70, 0, 90, 20, 0.9, 1], *right) == pytest.approx(0.75)
+
+
+def test_difficult_flags_stay_with_their_boxes(tmp_path):
+    body = difficult("cat", 91, 91, 99, 99) + difficult("cat", 5, 5, 5, 9) + thing("dog", 1, 1, 30, 30)
+    sample = voc_read(tmp_path, body + difficult("dog", 11, 11, 60, 60)).samples[0]
+    assert sample.boxes[:, 4].tolist() == [1, 2, 2] and sample.difficult.tolist() == [True, False, True]
+    fit_to_file(sample, (50, 50), 1, Faults())
+    assert sample.boxes.tolist() == [[0, 0, 29, 29, 2], [10, 10, 50, 50, 2]] and sample.difficult.tolist() == [
+        False,
+        True,
+    ]
+
+
+def test_hidden_files_are_left_out_and_counted(tmp_path):
+    voc(tmp_path, "1.xml", thing("cat", 1, 2, 3, 4), "1.jpg")
+    for name in ("Annotations/._1.xml", "Images/._1.jpg", "Images/.DS_Store", "Images/Thumbs.db"):
+        (tmp_path / "voc" / "train" / name).write_bytes(b"\0\5\x16\7")
+    os.makedirs(tmp_path / "voc" / "train" / "Annotations" / "__MACOSX")
+    data = read_dataset(config(tmp_path, "--dataset=voc"), True)
+    assert table(data) == [(1, "1.jpg", [[1, 0, 3, 2, 1]])] and noted(data)[0]["hidden files (left out)"][0] == 5
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb2312", "shift_jis", "latin-1"])
+def test_xml_in_any_encoding(tmp_path, encoding):
+    name = {"gb2312": "\u732b", "shift_jis": "\u732b"}.get(encoding, "\u00e9t\u00e9")
+    declared = "utf-8" if encoding == "utf-8-sig" else encoding
+    text = f'<?xml version="1.0" encoding="{declared}"?>\r\n<annotation>{thing(name, 1, 2, 3, 4)}</annotation>'
+    voc(tmp_path, "a.xml", "", "a.jpg")
+    (tmp_path / "voc" / "train" / "Annotations" / "a.xml").write_bytes(text.encode(encoding))
+    data = read_dataset(
+        config(tmp_path, "--dataset=voc", "--num_classes=2", f"--classes=['background', '{name}']"), True
+    )
+    assert table(data) == [(0, "a.jpg", [[1, 0, 3, 2, 1]])]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-7"])
+def test_xml_entities_do_not_grow(tmp_path, encoding):
+    lines = "".join(f'<!ENTITY l{k} "{f"&l{k - 1};" * 10}">' for k in range(1, 12))
+    head = f'<?xml version="1.0" encoding="{encoding}"?>'
+    text = f'<!DOCTYPE a [<!ENTITY l0 "ha">{lines}]><annotation>&l11;</annotation>'
+    voc(tmp_path, "a.xml", "", "a.jpg")
+    content = head.encode() + text.encode(encoding) if encoding == "utf-7" else (head + text).encode(encoding)
+    (tmp_path / "voc" / "train" / "Annotations" / "a.xml").write_bytes(content)
+    start = time.monotonic()
+    with pytest.raises(UserError, match="not valid XML: a.xml"):
+        read_dataset(config(tmp_path, "--dataset=voc"), True)
+    assert time.monotonic() - start < 2
+
+
+def test_voc_empty_file_and_original_layout(tmp_path):
+    voc(tmp_path, "a.xml", "", "a.jpg")
+    (tmp_path / "voc" / "train" / "Annotations" / "a.xml").write_bytes(b"")
+    with pytest.raises(UserError, match="a.xml: the file is empty"):
+        read_dataset(config(tmp_path, "--dataset=voc"), True)
+    os.makedirs(tmp_path / "VOC2007" / "JPEGImages")
+    with pytest.raises(UserError, match="no such folder: .*VOC2007/train; this is VOC's original layout"):
+        read_dataset(config(tmp_path, "--dataset=voc", "--voc_root=VOC2007"), True)
+
+
+def coco_with(folder, change):
+    coco(
+        folder,
+        [
+            {"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]},
+            {"image_id": 6, "category_id": 0, "bbox": [5, 6, 7, 8]},
+        ],
+    )
+    path = folder / "coco" / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return READERS["coco"](config(folder), True)
+
+
+def test_rows_with_one_id_are_named(tmp_path):
+    data = coco_with(tmp_path, lambda c: c["images"].append({"id": 5, "file_name": "other.jpg"}))
+    assert noted(data)[1]["image ids are given to two different rows"] == (1, ["5 (5.jpg and other.jpg)"])
+
+
+def test_ids_of_another_type_are_matched_and_told(tmp_path):
+    def change(content):
+        content["annotations"][0].update(image_id="5", category_id=7.0)
+        content["annotations"][1].update(image_id=6.0)
+        content["images"][1].update(id=6.0, width="60", height=50.0)
+
+    data = coco_with(tmp_path, change)
+    assert [(s.image_id, s.boxes.tolist()) for s in data.samples] == [(5, [[2, 1, 6, 4, 2]]), (6, [[6, 5, 14, 12, 1]])]
+    repaired, refused = noted(data)
+    assert not refused and type(data.samples[1].image_id) is int
+    number, places = repaired["annotations have a image_id of another type than the id it means (matched by value)"]
+    assert number == 2 and places[0] == "annotation 1: '5' is a text, the id 5 a number"
+    number, places = repaired["image sizes are no whole numbers above 0 (the file's size counts)"]
+    assert (number, places) == (1, ["image 6: width '60' is a text"]) and data.samples[1].height == 50
+
+
+@pytest.mark.parametrize("value", ["005", " x", "5.0", "77"])
+def test_ids_that_are_texts_and_mean_nothing_are_told_to_be_texts(tmp_path, value):
+    data = coco_with(tmp_path, lambda c: c["annotations"][0].update(image_id=value))
+    places = noted(data)[1]["annotations have a image_id that the file does not list"][1]
+    assert places == [f"annotation 1: {value!r} (a text, the file's ids are numbers)"]
+
+
+def test_a_text_is_not_matched_where_it_is_an_id_itself(tmp_path):
+    def change(content):
+        content["images"].append({"id": "5", "file_name": "text.jpg"})
+        content["annotations"][0].update(image_id="5")
+
+    data = coco_with(tmp_path, change)
+    assert [(s.image_id, len(s.boxes)) for s in data.samples] == [(5, 0), (6, 1), ("5", 1)]
+
+
+def test_boxes_of_texts_are_told(tmp_path):
+    data = coco_with(tmp_path, lambda c: c["annotations"][0].update(bbox=["1", "2", "3", "4"]))
+    ((_, places),) = noted(data)[1].values()
+    assert places == ["annotation 1: ['1', '2', '3', '4'] (a text in place of numbers)"]
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [('"annotations": [', '"annotations": [], "annotations": ['), ('"bbox": [1,', '"bbox": [9, 9, 9, 9], "bbox": [1,')],
+)
+def test_keys_given_twice_are_refused(tmp_path, old, new):
+    coco_with(tmp_path, lambda c: None)
+    path = tmp_path / "coco" / "annotations" / "instances_train2017.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"1 keys are given twice.*'(annotations|bbox)'"):
+        read_dataset(config(tmp_path), True)
+
+
+def test_json_in_other_encodings(tmp_path):
+    coco_with(tmp_path, lambda c: None)
+    path = tmp_path / "coco" / "annotations" / "instances_train2017.json"
+    want, text = table(read_dataset(config(tmp_path), True)), path.read_text()
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes(text.replace(", ", ",\r\n").encode(encoding))
+        assert table(read_dataset(config(tmp_path), True)) == want
+    path.write_bytes(b" \n")
+    with pytest.raises(UserError, match="not valid JSON: the file is empty"):
+        read_dataset(config(tmp_path), True)
+
+
+@pytest.mark.parametrize(
+    "given, there, path, name, told",
+    [
+        ("sub/a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", ""),
+        ("./sub//a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", ""),
+        ("sub\\a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", "another reading of their path (backslashes)"),
+        ("images/a.jpg", "a.jpg", "a.jpg", "a.jpg", "the folder's own name, images/"),
+        ("images\\a.jpg", "a.jpg", "a.jpg", "a.jpg", "the folder's own name, images/"),
+        ("images/a.jpg", "images/a.jpg", "images/a.jpg", "images/a.jpg", ""),
+        ("a%20b.jpg", "a b.jpg", "a b.jpg", "a b.jpg", "percent-encoded"),
+        ("a%20b.jpg", "a%20b.jpg", "a%20b.jpg", "a%20b.jpg", ""),
+        ("../x.jpg", "../x.jpg", "../x.jpg", "ROOT/x.jpg", "images lie outside"),
+        ("ROOT/x.jpg", "../x.jpg", "../x.jpg", "ROOT/x.jpg", "images lie outside"),
+        ("ROOT/images/a.jpg", "a.jpg", "a.jpg", "a.jpg", ""),
+    ],
+)
+def test_paths(tmp_path, given, there, path, name, told):
+    images = tmp_path / "images"
+    os.makedirs((images / there).resolve().parent, exist_ok=True)
+    images.mkdir(exist_ok=True)
+    (images / there).write_bytes(b"x")
+    given, name = given.replace("ROOT", str(tmp_path)), name.replace("ROOT", str(tmp_path))
+    (tmp_path / "list.txt").write_text(f"{given} 1,2,3,4,1\n")
+    (tmp_path / "coco").mkdir()
+    os.symlink(images, tmp_path / "coco" / "images")
+    data = read_dataset(config(tmp_path, "--dataset=other"), False)
+    assert data.samples[0].path == os.path.normpath(str(images / path)) and data.samples[0].file_name == name
+    kinds = [kind for kind in noted(data)[0] if "no box" not in kind]
+    assert len(kinds) == bool(told) and all(told in kind for kind in kinds)
+
+
+def test_equal_names_in_two_folders_stay_apart(tmp_path):
+    os.makedirs(tmp_path / "images")
+    (tmp_path / "list.txt").write_text("a/1.jpg 1,2,3,4,1\nb/1.jpg 1,2,3,4,2\n")
+    cfg = config(tmp_path, "--dataset=other")
+    content = coco_json(read_dataset(cfg, False), [0, 1], None, {0: (9, 9), 1: (9, 9)}, list(cfg.classes))
+    assert [image["file_name"] for image in content["images"]] == ["a/1.jpg", "b/1.jpg"]
+    (tmp_path / "list.txt").write_text("a/1.jpg 1,2,3,4,1\n./a/1.jpg 1,2,3,4,2\n")
+    with pytest.raises(UserError, match="images stand in two lines: line 2: a/1.jpg .line 1 too"):
+        read_dataset(cfg, False)
+
+
+def test_list_of_windows(tmp_path):
+    os.makedirs(tmp_path / "images")
+    (tmp_path / "list.txt").write_bytes("caf\u00e9.jpg 1,2,3,4,1\r\nb.jpg 1,2,3,4,2\r\n".encode("utf-16"))
+    assert [name for _, name, _ in table(read_dataset(config(tmp_path, "--dataset=other"), True))] == [
+        "caf\u00e9.jpg",
+        "b.jpg",
+    ]
+
+
+def test_list_of_widths_and_heights_is_told(tmp_path):
+    os.makedirs(tmp_path / "images")
+    (tmp_path / "list.txt").write_text("a.jpg 50,60,20,30,1 70,80,10,10,2\nb.jpg 5,6,20,30,1 70,8,10,10,2\n")
+    kinds = noted(READERS["other"](config(tmp_path, "--dataset=other"), True))[0]
+    assert any(
+        "file has reversed corners in 3 of 4 boxes: they look like x, y, width, height" in kind for kind in kinds
+    )
+
+
+def test_images_without_a_box_are_counted(tmp_path, caplog):
+    coco(tmp_path, [{"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]}], images=((5, 9, 9), (6, 9, 9), (8, 9, 9)))
+    os.makedirs(tmp_path / "images")
+    (tmp_path / "list.txt").write_text("a.jpg 1,2,3,4,1\nb.jpg\nc.jpg\n")
+    voc(tmp_path, "a.xml", thing("cat", 1, 2, 3, 4), "a.jpg")
+    voc(tmp_path, "b.xml", "", "b.jpg")
+    voc(tmp_path, "c.xml", thing("sofa", 1, 2, 3, 4), "c.jpg")
+    logger = logging.getLogger("ssd")
+    logger.addHandler(caplog.handler)
+    try:
+        for dataset in ("coco", "other", "voc"):
+            caplog.clear()
+            assert len(read_dataset(config(tmp_path, f"--dataset={dataset}"), True).samples) == 1
+            lines = {record.getMessage() for record in caplog.records if "left out of training" in record.getMessage()}
+            assert len(lines) == 1 and "2 of 3 images have no box of the listed classes and are left out" in lines.pop()
+    finally:
+        logger.removeHandler(caplog.handler)
