@@ -309,3 +309,11 @@ def test_absent_classes_of_a_default_list(tmp_path):
     coco(tmp_path, boxed(*XYWH), categories=((7, "Dog"), (0, "cat")))
     report = check_split(config(tmp_path), True, decode=False)
     assert kinds(report, "categories are not in 'classes'") == [(1, ["Dog (5 boxes, spelt 'dog' in 'classes')"])]
+
+
+def test_an_empty_set_is_refused_as_conversion_does(tmp_path):
+    os.makedirs(tmp_path / "images")
+    (tmp_path / "list.txt").write_text("\n")
+    for is_training in (True, False):
+        report = check_split(config(tmp_path, "--dataset=other"), is_training, decode=False)
+        assert faults(report)["set holds no image"] == (1, True)
