@@ -3,14 +3,21 @@
 
     run_distribute_train.sh [--device_num N] [--device_target GPU|Ascend|CPU] [--config_path FILE] [--key=value ...]
 
-    --device_num N       processes, one a device (default 8)
-    --device_target T    GPU, Ascend or CPU (default GPU); picks the configuration file too
+    --device_num N       number of processes, one per device (default 8; run_eval.sh 1)
+    --device_target T    GPU, Ascend or CPU (default: the one in FILE, else GPU)
+    --config_path FILE   configuration (default: config/ssd_resnet50_fpn_config_ and the device target)
     --launcher L         mpirun or msrun (default: msrun on Ascend, else mpirun)
-    --hostfile FILE      machines for mpirun, one a line: name slots=8
-    --log_output DIR     where the ranks' own output goes (default log_output)
+    --hostfile FILE      machines for mpirun, one per line: name slots=8
+    --log_output DIR     folder of the ranks' output (default log_output)
 
 Everything else is passed on: the keys of the configuration (train.py --help lists them). The exit status is the
 run's; when it fails, the last line names the rank and the cause.
+
+The positional arguments of the published scripts are accepted, options may follow them:
+
+    run_distribute_train.sh DEVICE_NUM EPOCH_SIZE LR DATASET [RANK_TABLE.json] CONFIG [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]
+    run_standalone_train.sh DEVICE_ID EPOCH_SIZE LR DATASET CONFIG [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]
+    run_eval.sh DATASET CHECKPOINT DEVICE_ID CONFIG
 """
 
 from __future__ import annotations
@@ -20,6 +27,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,28 +35,118 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TARGETS = ("GPU", "Ascend", "CPU")
+SCRIPTS = {"train": "run_distribute_train.sh", "eval": "run_eval.sh"}
+# positional arguments of the published scripts, and how many of them must be there
+_TRAINING = ("epoch_size", "lr", "dataset", "config_path", "pre_trained", "pre_trained_epoch_size")
+POSITIONAL = {
+    "run_distribute_train.sh": (("device_num", *_TRAINING), 5),
+    "run_standalone_train.sh": (("device_id", *_TRAINING), 5),
+    "run_eval.sh": (("dataset", "checkpoint_file_path", "device_id", "config_path"), 4),
+}
 _SIGNALLED = re.compile(r"process rank (\d+) with PID \d+ on node \S+ exited on signal (\d+)")
 _FAILED = re.compile(r"error: rank \d+: .*")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        print(f"error: {message}; --help lists the options", file=sys.stderr)
+        sys.exit(2)
+
+
+def options_of_words(script: str, words: list) -> list:
+    """The options that the positional arguments of a published script mean.
+
+    Raises:
+        ValueError: they are others; the text says what is accepted, and the new line as far as it is known.
+    """
+    keys, count = POSITIONAL[script]
+    words, table = list(words), ""
+    if script == "run_distribute_train.sh" and len(words) > 4 and words[4].endswith(".json"):
+        table = words.pop(4)
+    names = " ".join(key.upper() for key in keys[:count])
+    more = " [" + " ".join(key.upper() for key in keys[count:]) + "]" if keys[count:] else ""
+    meant = " ".join(f"--{key}={shlex.quote(word)}" for key, word in zip(keys, words) if _fits(key, word))
+    for key, word in zip(keys, words):
+        if not _fits(key, word):
+            raise ValueError(f"{word!r} stands where {key.upper()} belongs: {script} {names}{more}, or options: {meant}")
+    if len(words) not in range(count, len(keys) + 1):
+        raise ValueError(
+            f"{len(words)} positional argument(s), {script} takes {names}{more}; as options: bash scripts/{script} {meant}"
+        )
+    if table:
+        print(f"the rank table {table} is not needed: msrun and mpirun number the ranks", flush=True)
+    return [f"--{key}={word}" for key, word in zip(keys, words)]
+
+
+def _fits(key: str, word: str) -> bool:
+    patterns = {
+        "device_num": r"[1-9]\d*",
+        "device_id": r"\d+",
+        "epoch_size": r"[1-9]\d*",
+        "pre_trained_epoch_size": r"\d+",
+        "lr": r"\d*\.?\d*(e-?\d+)?",
+        "dataset": r"(?i)coco|voc|other",
+        "config_path": r".*\.ya?ml",
+    }
+    return re.fullmatch(patterns.get(key, ".*"), word) is not None
+
+
+def _split(words: list) -> tuple:
+    """(positional arguments at the start, the rest).
+
+    Raises:
+        ValueError: a word in the rest belongs to no option.
+    """
+    start = next((index for index, word in enumerate(words) if word.startswith("--")), len(words))
+    takes_value = False
+    for word in words[start:]:
+        if not word.startswith("--") and not takes_value:
+            raise ValueError(f"{word!r} belongs to no option; write --key value or --key=value")
+        takes_value = word.startswith("--") and "=" not in word and word != "--standalone"
+    return words[:start], words[start:]
+
+
+def _target_of(config_path) -> str:
+    """The device target that a configuration file names; GPU where it names none."""
+    for path in (config_path, os.path.join(ROOT, config_path or "")):
+        with contextlib.suppress(OSError, TypeError), open(path, encoding="utf-8", errors="replace") as handle:
+            found = re.search(r"^device_target:\s*[\"']?(\w+)", handle.read(), re.M)
+            return _target(found.group(1)) if found and found.group(1).lower() in map(str.lower, TARGETS) else "GPU"
+    return "GPU"
+
+
+def _target(word: str) -> str:
+    """A device target in its own spelling."""
+    return {target.lower(): target for target in TARGETS}.get(word.lower(), word)
+
+
 def parse(argv) -> tuple:
-    """(options, the rest) of a command line without the program's name."""
-    parser = argparse.ArgumentParser(
-        prog="run", usage=argparse.SUPPRESS, description=__doc__, allow_abbrev=False, add_help=False
-    )
+    """(options, the rest) of a command line without the program's name.
+
+    Raises:
+        ValueError: positional arguments that are not those of the published scripts.
+    """
+    parser = _Parser(prog="run", allow_abbrev=False, add_help=False)
     parser.add_argument("script", choices=("train", "eval"))
     parser.add_argument("--device_num", type=int)
-    parser.add_argument("--device_target", choices=TARGETS, default="GPU")
+    parser.add_argument("--device_target", choices=TARGETS, type=_target)
     parser.add_argument("--config_path")
-    parser.add_argument("--launcher", choices=("mpirun", "msrun"))
+    parser.add_argument("--launcher", choices=("mpirun", "msrun"), type=str.lower)
     parser.add_argument("--hostfile")
     parser.add_argument("--log_output", default="log_output")
     parser.add_argument("--standalone", action="store_true")
-    options, rest = parser.parse_known_args(argv)
+    words = list(argv)
+    first = 2 if words[1:2] == ["--standalone"] else 1
+    given, rest = _split(words[first:])
+    if given:
+        name = "run_standalone_train.sh" if first == 2 else SCRIPTS.get(words[0], "run_eval.sh")
+        given = options_of_words(name, given)
+    options, rest = parser.parse_known_args([*words[:first], *given, *rest])
+    options.device_target = options.device_target or _target_of(options.config_path)
     if options.device_num is None:
         options.device_num = 1 if options.standalone or options.script == "eval" else 8
     if options.device_num < 1:
-        parser.error("--device_num must be at least 1")
+        parser.error(f"--device_num must be at least 1, got {options.device_num}")
     name = f"ssd_resnet50_fpn_config_{options.device_target.lower()}.yaml"
     options.config_path = options.config_path or os.path.join(ROOT, "config", name)
     options.launcher = options.launcher or ("msrun" if options.device_target == "Ascend" else "mpirun")
@@ -77,7 +175,11 @@ def main(argv) -> int:
     if any(word in ("-h", "--help") for word in argv):
         print(__doc__)
         return 0
-    options, rest = parse(argv)
+    try:
+        options, rest = parse(argv)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     words = command(options, rest)
     environment = dict(os.environ)
     environment["PATH"] = os.path.dirname(sys.executable) + os.pathsep + environment.get("PATH", "")
@@ -88,7 +190,8 @@ def main(argv) -> int:
         print(f"error: {words[0]} is not on PATH; pip install -r requirements.txt brings mpirun, MindSpore 2 msrun",
               file=sys.stderr)  # fmt: skip
         return 2
-    print("+ " + " ".join(words), flush=True)
+    line = "+ " + " ".join(shlex.quote(word) for word in words)
+    print(line.encode("utf-8", "backslashreplace").decode(), flush=True)
     if options.device_num == 1:
         os.execve(words[0], words, environment)
     return follow(words, environment)

@@ -1,7 +1,7 @@
 """Configuration: `load_config`, and what follows from a configuration. Needs no MindSpore."""
 
 from src.config.checks import check_network
-from src.config.load import ROOT, SCHEMA_FILE, is_given, load_config, log_notes
+from src.config.load import ROOT, SCHEMA_FILE, load_config, log_notes
 from src.config.paths import checkpoint_file, data_file, learning_rate_advice, voc_json_places
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "check_network",
     "checkpoint_file",
     "data_file",
-    "is_given",
     "learning_rate_advice",
     "load_config",
     "log_notes",

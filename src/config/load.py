@@ -226,15 +226,8 @@ def _fit_to_machine(cfg: EasyDict, origin: Given, ignored: List[str]) -> None:
     cfg.num_parallel_workers = min(cfg.num_parallel_workers or cores, cores)
     if cfg.device_target == "CPU":
         cfg.loss_scale = 1
-    # attributes only: what is among the items would be written to a run's config.yaml
-    object.__setattr__(cfg, "_origin", origin)
+    # an attribute only: what is among the items would be written to a run's config.yaml
     object.__setattr__(cfg, "_notes", list_notes(cfg, origin, ignored, *asked))
-
-
-def is_given(cfg, key: str) -> bool:
-    """Whether the user chose the value of `key`: on the command line, or another than the default in a file."""
-    origin = cfg.__dict__.get("_origin")
-    return origin is not None and origin.chosen(key, cfg[key])
 
 
 def log_notes(cfg, log, for_training: bool = False) -> None:
