@@ -188,6 +188,24 @@ def test_a_video_arrives_with_every_frame(tmp_path):
     assert is_drawing(path) and os.listdir(tmp_path) == ["a.mp4"]
 
 
+def test_frames_that_were_lost_in_between_are_found(tmp_path):
+    with VideoFile(str(tmp_path / "a.mp4"), 10.0) as video:
+        with files_limited(100):
+            for seed in range(20):
+                video.write(noise(240, 320, seed))
+        with pytest.raises(OutputError, match="a.mp4: 0 of 20 frames arrived"):  # there is room again
+            video.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_ends_a_long_video_early(tmp_path):
+    with small_disk(tmp_path / "disk", 300) as disk, VideoFile(f"{disk}/a.mp4", 10.0) as video:
+        with pytest.raises(OutputError, match="No space left on device"):
+            for seed in range(200):
+                video.write(noise(240, 320, seed))
+        assert video.frames < 60
+
+
 def test_an_interrupted_video_leaves_nothing(tmp_path):
     with contextlib.suppress(KeyboardInterrupt), VideoFile(str(tmp_path / "a.mp4"), 5.0) as video:
         video.write(noise())
