@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from typing import Iterator, Sequence, Tuple
 
@@ -16,13 +17,14 @@ from src.errors import RunError, UserError
 from src.inference.description import ModelDescription, description_file, write_description
 from src.inference.detectors import Detector, NetworkDetector, OnnxDetector, load_mindir
 from src.locks import try_lock
-from src.output import PART, output_error
+from src.output import PART, OutputError, output_error
 
 ENDINGS = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
 # float32 rounding of two implementations of the same network; boxes and scores lie in [0, 1]
 TOLERANCE = 1e-3
 # NMS in float32 may decide otherwise than in float64 where an overlap lies on the threshold, or two scores are equal
 NMS_TOLERANCE = 0.02
+STALE_SECONDS = 60  # a new folder is not locked at once
 
 
 def target_path(file_name: str, file_format: str) -> str:
@@ -82,16 +84,12 @@ def export_network(
                 write_description(raw, beside, description_file(beside))
                 os.replace(description_file(beside), description_file(path))
             os.replace(beside, path)
-        except RunError:
-            raise
-        except Exception as error:  # MindSpore and onnx raise many kinds where a file cannot be written
-            raise _not_written(path, error) from error
+        except (OSError, OutputError) as error:
+            raise output_error(path, error.__cause__ or error) from error
+        except (ValueError, RuntimeError, UserError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RunError(f"{path}: the {file_format} file could not be made: {reason}") from error
     return report
-
-
-def _not_written(path: str, error: BaseException) -> RunError:
-    reason = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return output_error(path, OSError(0, reason))
 
 
 @contextlib.contextmanager
@@ -100,7 +98,7 @@ def _part_folder(path: str) -> Iterator[str]:
     parent = os.path.dirname(path)
     for left_over in glob.glob(os.path.join(glob.escape(parent), f"{PART}export-*")):
         with contextlib.suppress(OSError):
-            lock = try_lock(left_over)
+            lock = try_lock(left_over) if time.time() - os.stat(left_over).st_mtime > STALE_SECONDS else None
             if lock is not None:
                 shutil.rmtree(left_over, ignore_errors=True)
                 lock.release()
