@@ -108,6 +108,7 @@ def main(argv) -> int:
 
     source = ""
     state = RunState(steps_per_epoch=data.steps, images=records.count, size=size, config=figures_config(cfg))
+    state.started_from = cfg.pre_trained or cfg.feature_extractor_base_param
     if resumes:
         state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
         LOGGER.info(
