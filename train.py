@@ -132,6 +132,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
         images=records.count,
         size=size,
         config=figures_config(cfg),
+        started_from=cfg.pre_trained or cfg.feature_extractor_base_param,
     )
     if resumes:
         state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)

@@ -114,11 +114,18 @@ def best_and_worst(images: Sequence[ImageResult], min_score: float, count: int) 
 
 
 def diagnosis(
-    images: Sequence[ImageResult], classes: Sequence[str], unmapped: Sequence[str], highest: float, min_score: float
+    images: Sequence[ImageResult],
+    classes: Sequence[str],
+    unmapped: Sequence[str],
+    highest: float,
+    min_score: float,
+    of_training: Sequence[str] = (),
 ) -> List[str]:
-    """Why mAP is next to nothing, a line each: what an evaluation gives away about the kind of fault.
+    """Why the mAP is close to zero, one line per finding, the likeliest cause first.
 
     Args:
+        of_training: causes that follow from how the network was trained (`likely_causes`). They come first unless its
+            boxes are right.
         unmapped: classes of the configuration that the annotation file lacks.
         highest: the highest score that any box got, whatever `min_score` is.
     """
@@ -144,7 +151,8 @@ def diagnosis(
             lines.append("boxes lie elsewhere: another img_shape or prior_scaling than in training, or boxes as y, x?")
         elif any_class - of_class > 0.3:
             lines.append("boxes are right and classes wrong: another order of `classes` than in training?")
-    return lines
+            return [*lines, *of_training]
+    return [*of_training, *lines]
 
 
 def _best_overlap(one: ImageResult, same_class: bool) -> float:
