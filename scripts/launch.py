@@ -68,7 +68,9 @@ def options_of_words(script: str, words: list) -> list:
     meant = " ".join(f"--{key}={shlex.quote(word)}" for key, word in zip(keys, words) if _fits(key, word))
     for key, word in zip(keys, words):
         if not _fits(key, word):
-            raise ValueError(f"{word!r} stands where {key.upper()} belongs: {script} {names}{more}, or options: {meant}")
+            raise ValueError(
+                f"{word!r} stands where {key.upper()} belongs: {script} {names}{more}, or options: {meant}"
+            )
     if len(words) not in range(count, len(keys) + 1):
         raise ValueError(
             f"{len(words)} positional argument(s), {script} takes {names}{more}; as options: bash scripts/{script} {meant}"
