@@ -99,7 +99,7 @@ def init_device(cfg) -> Ranks:
 
     from src.compat import set_device_target
 
-    device_id = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", os.environ.get("DEVICE_ID", cfg.device_id)))
+    device_id = _device_number(cfg)
     try:
         ms.set_context(mode=ms.GRAPH_MODE)
         set_device_target(cfg.device_target, None if cfg.run_distribute and cfg.device_target == "GPU" else device_id)
@@ -115,6 +115,15 @@ def init_device(cfg) -> Ranks:
         ranks = _init_collectives(cfg, ranks if with_mpi else None)
         set_ranks(ranks)
     return ranks
+
+
+def _device_number(cfg) -> int:
+    """The launcher's, else DEVICE_ID of the environment, else `device_id`."""
+    text = os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", os.environ.get("DEVICE_ID", str(cfg.device_id)))
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"DEVICE_ID in the environment is {text!r}, not a device number; unset it") from None
 
 
 def _import_mindspore():

@@ -107,7 +107,25 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
+def test_a_schedule_that_is_partly_done_with_the_boxes_of_ssd300(shapes, tmp_path):
+    """Three epochs of which two are done: one is trained, at the third one's rates."""
+    options = ["--epoch_size=3", "--pre_trained_epoch_size=2", "--warmup_epochs=1", "--lr=0.01"]
+    options += ["--use_anchor_generator=False", "--bn_recalibration_steps=0", f"--output_path={tmp_path / 'out'}"]
+    done = run("train.py", *config(shapes, *options), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "epochs 3 to 3 are trained" in done.stdout and "no weights of those epochs" in done.stdout
+    (row,) = [json.loads(line) for line in open(tmp_path / "out" / "history.jsonl", encoding="utf-8")]
+    # 9 steps, 3 of warm-up: the last one is step 5 of the 6 of the cosine
+    assert row["epoch"] == 3 and row["lr"] == pytest.approx(0.01 * (1 + np.cos(np.pi * 5 / 6)) / 2, rel=1e-5)
+    assert os.listdir(tmp_path / "out" / "ckpt_0") == ["ssd-3_3.ckpt"]
+
+
 BAD = [
+    ("train.py", ["--model_name=ssd300", "--data_path=/no/such/folder"], ["model_name", "ssd_resnet50_fpn", "ssd300"]),
+    ("eval.py", ["--num_default=[4,4,4,4,4]", "--checkpoint_file_path=FOREIGN"], ["num_default", "anchor generator"]),
+    ("export.py", ["--use_anchor_generator=False", "--img_shape=[128,256]"], ["img_shape", "square"]),
+    ("train.py", ["--enable_modelarts=True"], ["enable_modelarts", "False"]),
     ("train.py", ["--epoch_sise=60"], ["epoch_sise", "epoch_size"]),
     ("train.py", ["--data_path=/no/such/folder"], ["coco_root", "/no/such/folder/shapes"]),
     ("train.py", ["--instances_set=annotations/none_{}.json"], ["none_train2017.json"]),

@@ -32,6 +32,7 @@ def test_room_follows_from_what_is_kept(tmp_path):
         (["--epoch_size=500"], 5 + 1),
         (["--epoch_size=500", "--run_eval=True"], 5 + 1 + 1),
         (["--epoch_size=15", "--run_eval=True", "--save_best_ckpt=False"], 2 + 1),
+        (["--epoch_size=45", "--pre_trained_epoch_size=30"], 2 + 1),  # after epochs 40 and 45
         (["--epoch_size=15", "--keep_checkpoint_max=1", "--run_distribute=True", "--device_num=8"], 8 * 2),
     ):
         assert preflight.room_for_checkpoints(load_config(options)) == files * one

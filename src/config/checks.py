@@ -144,13 +144,17 @@ def _check_instances_set(pattern: str, bad: Bad) -> None:
         )
 
 
-def check_epochs(cfg, bad: Bad) -> None:
+def check_epochs(cfg, stated: set, bad: Bad) -> None:
     """The schedule's parts fit into it.
 
+    Args:
+        stated: keys that were given with or after `epoch_size`.
+
     Raises:
-        UserError: a warm-up longer than the schedule, or nothing left to train.
+        UserError: a warm-up longer than the schedule (that of a file is only noted where the command line shortens the
+            schedule), or nothing left to train.
     """
-    if cfg.warmup_epochs > cfg.epoch_size:
+    if cfg.warmup_epochs > cfg.epoch_size and "warmup_epochs" in stated:
         raise bad(f"warmup_epochs is {cfg.warmup_epochs}, more than epoch_size {cfg.epoch_size}")
     if cfg.pre_trained_epoch_size >= cfg.epoch_size:
         raise bad(
@@ -194,6 +198,7 @@ def check_boxes(cfg, stated: set, bad: Bad) -> None:
     for key in _PER_LEVEL:
         if len(cfg[key]) != levels:
             raise bad(f"{key} has {len(cfg[key])} entries, but steps has {levels}")
+    check_network(cfg, bad)
     largest = max(cfg.steps)
     for size in cfg.img_shape:
         if size % largest:
@@ -202,7 +207,6 @@ def check_boxes(cfg, stated: set, bad: Bad) -> None:
                 f"img_shape {cfg.img_shape}: height and width must be multiples of the largest step {largest}; "
                 f"near {size} are {lower} and {lower + largest}"
             )
-    check_network(cfg, bad)
     # feature_size is one number per level: the longer side's, as published for square images
     derived = [max(cfg.img_shape) // step for step in cfg.steps]
     if "feature_size" in stated and cfg.feature_size != derived:

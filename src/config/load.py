@@ -192,9 +192,7 @@ def load_config(argv) -> EasyDict:
     cfg.update({key: value for key, value in given.items() if key not in PUBLISHED_KEYS})
     cfg.model_name, cfg.config_path = model, path
     origin = Given(set(given), source.keys, schema)
-    # feature_size and num_ssd_boxes are checked where they were given with or after img_shape, else derived
-    stated = origin.options if "img_shape" in origin.options else origin.options | origin.in_file
-    _finish(cfg, stated, (choices, source.choices))
+    _finish(cfg, origin, (choices, source.choices))
     _fit_to_machine(cfg, origin, ignored)
     return cfg
 
@@ -204,7 +202,7 @@ def _program() -> str:
     return name if name.endswith(".py") else "train.py"
 
 
-def _finish(cfg: EasyDict, stated: set, choices: tuple) -> None:
+def _finish(cfg: EasyDict, origin: Given, choices: tuple) -> None:
     """Derived values, ranges, and the checks between keys."""
     where = f"{cfg.config_path} or the command line"
 
@@ -214,9 +212,10 @@ def _finish(cfg: EasyDict, stated: set, choices: tuple) -> None:
     for allowed in choices:
         check_choices(cfg, allowed, bad)
     check_values(cfg, bad)
-    check_epochs(cfg, bad)
+    check_epochs(cfg, origin.with_or_after("epoch_size"), bad)
     check_classes(cfg, bad)
-    check_boxes(cfg, stated, bad)
+    # feature_size and num_ssd_boxes are checked where they were given with or after img_shape, else derived
+    check_boxes(cfg, origin.with_or_after("img_shape"), bad)
 
 
 def _fit_to_machine(cfg: EasyDict, origin: Given, ignored: List[str]) -> None:

@@ -31,6 +31,10 @@ class Given:
         """The user chose this value: on the command line, or another than the default in a file."""
         return key in self.options or value != self.defaults[key]
 
+    def with_or_after(self, key: str) -> set:
+        """Keys given where `key` was given or later: the command line comes after the file."""
+        return self.options if key in self.options else self.options | self.in_file
+
 
 def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_loss_scale: float) -> tuple:
     """(lines for every program, lines for training alone).
@@ -97,5 +101,9 @@ def _note_start(cfg, given: Given, training: List[str], chosen, on_command_line)
         training.append("checkpoint_filter_list has no effect without --filter_weight=True")
     if cfg.pre_trained and cfg.feature_extractor_base_param and on_command_line("feature_extractor_base_param"):
         training.append("feature_extractor_base_param has no effect with pre_trained, which holds the backbone")
+    if cfg.warmup_epochs > cfg.epoch_size:
+        training.append(
+            f"warmup_epochs {cfg.warmup_epochs:g} is more than epoch_size {cfg.epoch_size}: lr is never reached"
+        )
     if cfg.lr == 0:
         training.append("lr 0: no weight is trained after the warm-up")

@@ -21,6 +21,29 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.twice = None
 
+    def flatten_mapping(self, node):
+        """Merge keys: of a list of mappings the earlier ones win, as YAML has it; in PyYAML 6.0.4 the later ones do."""
+        sources, own, merged = [], [], {}
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                sources += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            else:
+                own.append((key, value))
+        node.value = own  # first, as a mapping may merge itself
+        for source in reversed(sources):
+            if not isinstance(source, yaml.MappingNode):
+                problem = "<< takes a mapping or a list of mappings"
+                raise yaml.constructor.ConstructorError(None, None, problem, source.start_mark)
+            self.flatten_mapping(source)
+            merged.update((_name(key), (key, value)) for key, value in source.value)
+        for key, _ in own:
+            merged.pop(_name(key), None)
+        node.value = [*merged.values(), *own]
+
+
+def _name(key: yaml.Node):
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+
 
 def _mapping(loader, node, deep=False):
     seen = []
