@@ -122,7 +122,7 @@ def main(argv) -> int:
 
     from src.models.checkpoint_file import write_whole
 
-    write_whole(output, converted)
+    write_whole(output, converted.items())
     print(f"{shown(options.output)}: {len(converted)} parameters of the backbone, all of ResNet50's")
     counters = [name for name in unused if name.endswith("num_batches_tracked")]
     others = [name for name in unused if name not in counters]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import List, Tuple
 
@@ -23,8 +24,8 @@ def save_whole(cell: nn.Cell, path: str, state: RunState) -> None:
     Raises:
         RunError: it cannot be written (a full disk); what lay at `path` is still there, nothing is left beside it.
     """
-    entries = {parameter.name: parameter.asnumpy() for parameter in cell.get_parameters()}
-    write_whole(path, {RUN_STATE: state.packed(), **entries})
+    parameters = ((parameter.name, parameter.asnumpy()) for parameter in cell.get_parameters())
+    write_whole(path, itertools.chain([(RUN_STATE, state.packed())], parameters))
 
 
 class Checkpoints:

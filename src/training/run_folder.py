@@ -12,8 +12,7 @@ from typing import Iterator
 
 from src.errors import RunError
 from src.log import LOGGER
-from src.models.checkpoint_file import PART
-from src.output import atomic_write, output_error
+from src.output import PART, atomic_write, output_error
 from src.preflight import list_checkpoints, place_of
 
 BEST = "best_map.ckpt"
