@@ -1,4 +1,4 @@
-"""The documentation speaks of what is there: links, commands, options, messages; and both READMEs say the same."""
+"""The documents speak of what is there (links, commands, options, messages, keys), and both languages say the same."""
 
 import ast
 import os
@@ -6,6 +6,7 @@ import re
 import shlex
 
 import pytest
+import yaml
 
 from src.config import load_config
 from tests.conftest import ROOT
@@ -21,7 +22,7 @@ def text(page):
 
 
 def blocks(page):
-    """Fenced blocks, whole."""
+    """The fenced blocks of a page, with their comments."""
     return re.findall(r"^```\w*\n(.*?)^```", text(page), re.M | re.S)
 
 
@@ -34,23 +35,72 @@ def commands(page):
                 yield line
 
 
-def test_both_readmes_have_the_same_sections_and_commands():
-    levels = [re.findall(r"^(#+) ", re.sub(r"```.*?```", "", text(page), flags=re.S), re.M) for page in PAGES[:2]]
-    assert levels[0] == levels[1]
-    assert blocks("README.md") == blocks("README.zh.md")
-    # the same keys, files and figures in the prose and the tables
-    names = [sorted(set(re.findall(r"`[^`\n]+`", text(page)))) for page in PAGES[:2]]
-    assert names[0] == names[1]
-    rows = [len(re.findall(r"^\|", text(page), re.M)) for page in PAGES[:2]]
-    assert rows[0] == rows[1]
+def without_comments(block):
+    """A block's lines without `# ...` at their end, which each language has in its own words."""
+    lines = (re.sub(r"(^|\s+)# .*", "", line) for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+def outside_blocks(page):
+    return re.sub(r"^```.*?^```", "", text(page), flags=re.M | re.S)
+
+
+@pytest.mark.parametrize("page", ["README", "docs/data", "docs/troubleshooting"])
+def test_both_languages_say_the_same(page):
+    pages = [f"{page}.md", f"{page}.zh.md"]
+    prose = [outside_blocks(name) for name in pages]
+    headings, rows, names, messages = (
+        [re.findall(pattern, one, re.M) for one in prose]
+        for pattern in (r"^(#+) ", r"^\|", r"`[^`\n]+`", r"^\| (`[^|]*`) \|")
+    )
+    assert headings[0] == headings[1]
+    assert len(rows[0]) == len(rows[1])
+    assert [without_comments(one) for one in blocks(pages[0])] == [without_comments(one) for one in blocks(pages[1])]
+    assert sorted(set(names[0])) == sorted(set(names[1]))  # keys, files, options
+    assert messages[0] == messages[1]  # in the same order
+    assert re.search(r"[\u4e00-\u9fff]", prose[1]) and not re.search(r"[\u4e00-\u9fff]", prose[0].replace("中文", ""))
+
+
+def test_readme_is_a_front_page():
+    for page in PAGES[:2]:
+        lines = text(page).splitlines()
+        assert len(lines) <= 250
+        first = "\n".join(lines[:16])
+        for link in (
+            "Deep-Spark/DeepSparkHub",
+            "mindspore-ai/models",
+            "arxiv.org/abs/1512.02325",
+            "docs/images/detections.png",
+        ):
+            assert link in first, f"{page}: {link}"
+    folder = os.path.join(ROOT, "docs", "images")
+    pictures = [name for name in os.listdir(folder) if name.endswith((".png", ".svg"))]
+    assert all(os.path.getsize(os.path.join(folder, name)) < 300_000 for name in pictures)
+    assert all(f"`{name}`" in text("docs/images/README.md") for name in pictures)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_name_their_language(page):
+    fences = re.findall(r"^```(.*)$", text(page), re.M)
+    assert len(fences) % 2 == 0
+    assert set(fences[::2]) <= {"bash", "text", "yaml", "python", "json", "bibtex"}
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", outside_blocks(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", text(page)):
-        if not target.startswith("http"):
-            path = os.path.join(ROOT, os.path.dirname(page), target.split("#")[0])
-            assert os.path.exists(path), f"{page}: {target}"
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = os.path.normpath(os.path.join(os.path.dirname(page), name)) if name else page
+        assert os.path.exists(os.path.join(ROOT, path)), f"{page}: {target}"
+        assert not anchor or anchor in anchors(path), f"{page}: {target}"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -102,8 +152,22 @@ def test_troubleshooting_quotes_what_the_program_prints():
 
 
 def test_every_key_is_explained():
-    import yaml
-
-    schema, texts, choices = yaml.safe_load_all(text("config/ssd_resnet50_fpn_config_gpu.yaml"))
+    schema, texts, choices = configuration()
     assert list(texts) == list(schema)  # in the same order, too
     assert set(choices) <= set(schema)
+
+
+def configuration():
+    return yaml.safe_load_all(text("config/ssd_resnet50_fpn_config_gpu.yaml"))
+
+
+def test_the_page_of_keys_has_all_of_them():
+    schema, texts, choices = configuration()
+    rows = []
+    for key, value in schema.items():
+        is_long = isinstance(value, list) and len(str(value)) > 60
+        default = f"{len(value)} entries" if is_long else '`""`' if value == "" else f"`{value}`"
+        one_of = "; one of " + ", ".join(map(str, choices[key])) if key in choices else ""
+        rows.append(f"| `{key}` | {default} | {texts[key]}{one_of} |")
+    page = [line for line in text("docs/configuration.md").splitlines() if re.match(r"\| `\w+` \| (`|\d)", line)]
+    assert page == rows  # where they differ, the page is what to correct
