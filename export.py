@@ -8,13 +8,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
 from src.config import checkpoint_file, data_file, load_config, log_notes
 from src.device import init_device, prepare_environment
 from src.errors import UserError, run_main
+from src.locks import hold_file
 from src.log import LOGGER, setup_logging
+from src.stop import Stop
 
 COMPARED = 4
 
@@ -32,6 +35,12 @@ def picture_folder(cfg) -> str:
 
 
 def main(argv) -> int:
+    Stop().install()  # so that what is half-written is removed
+    with contextlib.ExitStack() as held:
+        return export(argv, held)
+
+
+def export(argv, held: contextlib.ExitStack) -> int:
     cfg = load_config(argv)
     checkpoint = checkpoint_file(cfg)
     if not checkpoint.endswith(".ckpt"):
@@ -59,7 +68,8 @@ def main(argv) -> int:
     from src.models.weights import load_network
 
     model = build_model(cfg)
-    load_network(model, checkpoint, "checkpoint_file_path", needs_all=True)
+    load_network(model, checkpoint, "checkpoint_file_path", needs_all=True, classes=cfg.classes)
+    held.enter_context(hold_file(path, "export", "file_name"))
     description = describe(cfg, cfg.export_uint8, cfg.export_nms)
     report = export_network(build_inference(model, cfg), description, cfg.file_format, path, images, shapes)
     print(f"exported: {path}")

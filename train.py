@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+from typing import Iterator
 
 # first: it tells in one line where this Python has no packages
 import src  # noqa: F401
@@ -19,8 +20,9 @@ from src.config import learning_rate_advice, load_config, log_notes
 from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.locks import hold_folder
-from src.log import LOGGER, setup_logging
-from src.output import atomic_write
+from src.log import LOGGER, setup_logging, write_or_go_on
+from src.models.trained_classes import check_before_start
+from src.output import atomic_write, output_error
 from src.preflight import check_training, find_resume, room_for_checkpoints, writable_folder
 from src.stop import Stop
 
@@ -36,8 +38,10 @@ def train(argv, held: contextlib.ExitStack) -> int:
     check_launch(cfg)
     resumes = False
     if not cfg.only_create_dataset:
-        resumes = bool(find_resume(cfg.resume, cfg.output_path))
+        resume_files = find_resume(cfg.resume, cfg.output_path)
+        resumes = bool(resume_files)
         check_training(cfg, resumes)
+        check_before_start(cfg, resume_files)
         writable_folder(cfg.output_path, "output_path", room_for_checkpoints(cfg))
     setup_logging()
     stop = Stop()
@@ -88,7 +92,8 @@ def train(argv, held: contextlib.ExitStack) -> int:
 
     model = build_model(cfg)
     if cfg.pre_trained and not resumes:
-        load_network(model, cfg.pre_trained, "pre_trained", cfg.checkpoint_filter_list if cfg.filter_weight else ())
+        leave_out = cfg.checkpoint_filter_list if cfg.filter_weight else ()
+        load_network(model, cfg.pre_trained, "pre_trained", leave_out, classes=cfg.classes)
     elif cfg.feature_extractor_base_param and not resumes:
         load_backbone(model, cfg.feature_extractor_base_param)
     freeze(model, cfg.freeze_layer)
@@ -127,6 +132,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
         images=records.count,
         size=size,
         config=figures_config(cfg),
+        started_from=cfg.pre_trained or cfg.feature_extractor_base_param,
     )
     if resumes:
         state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
@@ -183,15 +189,35 @@ def train(argv, held: contextlib.ExitStack) -> int:
         size,
         trained / 1e6,
     )
-    if cfg.enable_profiling:
-        from src.compat import start_profiler
-
-        end_profiling = start_profiler(os.path.abspath(os.path.join(cfg.output_path, f"profile_{rank}")))
-    Trainer(step, data, rates, cfg, checkpoints, evaluate, ranks, stop).run(state)
-    if cfg.enable_profiling:
-        end_profiling()
-    LOGGER.info("done, checkpoints are in %s", checkpoints.folder)
+    with profiling(cfg, rank):
+        Trainer(step, data, rates, cfg, checkpoints, evaluate, ranks, stop).run(state)
+    if state.epochs < cfg.epoch_size:
+        LOGGER.info("done, checkpoints are in %s", checkpoints.folder)
+    else:
+        LOGGER.info("nothing to train: %s has all %d epochs", source, state.epochs)
     return 0
+
+
+@contextlib.contextmanager
+def profiling(cfg, rank: int) -> Iterator[None]:
+    """With `enable_profiling` the block is profiled into `profile_{rank}`; an error of the profiler stops nothing."""
+    if not cfg.enable_profiling:
+        yield
+        return
+    from src.compat import start_profiler
+
+    folder, ends = os.path.abspath(os.path.join(cfg.output_path, f"profile_{rank}")), []
+
+    def change(action):
+        try:
+            action()
+        except Exception as error:  # MindSpore raises many kinds where it cannot write
+            raise output_error(folder, error) from error
+
+    write_or_go_on(folder, change, lambda: ends.append(start_profiler(folder)))
+    yield
+    if ends:
+        write_or_go_on(folder, change, ends[0])
 
 
 if __name__ == "__main__":

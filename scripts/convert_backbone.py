@@ -57,10 +57,11 @@ def read_npz(path: str) -> dict:
 
 
 def read_mindspore(path: str) -> dict:
-    """Every entry of a MindSpore checkpoint."""
+    """Every tensor of a MindSpore checkpoint."""
     from src.models.checkpoint_file import read_checkpoint
 
-    return {name: entry.asnumpy() for name, entry in read_checkpoint(path, "input").items()}
+    entries = read_checkpoint(path, "input").items()
+    return {name: entry.asnumpy() for name, entry in entries if not isinstance(entry, str)}
 
 
 READERS = {
@@ -121,7 +122,7 @@ def main(argv) -> int:
 
     from src.models.checkpoint_file import write_whole
 
-    write_whole(output, converted)
+    write_whole(output, converted.items())
     print(f"{shown(options.output)}: {len(converted)} parameters of the backbone, all of ResNet50's")
     counters = [name for name in unused if name.endswith("num_batches_tracked")]
     others = [name for name in unused if name not in counters]

@@ -12,16 +12,22 @@ import mindspore as ms
 
 
 def set_device_target(target: str, device_id: int | None = None) -> None:
-    """2.10 has `set_device` (and warns about the old keyword); 1.10 only `set_context(device_target=)`."""
-    if hasattr(ms, "set_device"):
-        if device_id is None or target == "CPU":
-            ms.set_device(target)
-        else:
-            ms.set_device(target, device_id)
-    else:
+    """2.10 has `set_device` (and warns about the old keyword); 1.10 only `set_context(device_target=)`.
+
+    2.10 refuses `set_device` once anything was computed (a notebook, say), also for the device that computed it.
+    """
+    if not hasattr(ms, "set_device"):
         ms.set_context(device_target=target)
         if device_id is not None and target != "CPU":
             ms.set_context(device_id=device_id)
+    elif target != "CPU":
+        ms.set_device(target, *([] if device_id is None else [device_id]))
+    else:
+        try:
+            ms.set_device(target)
+        except RuntimeError:
+            if ms.get_context("device_target") != target:
+                raise
 
 
 def start_profiler(folder: str) -> Callable[[], None]:

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from typing import Iterator
 
 from src.log import LOGGER
@@ -21,6 +22,7 @@ from src.log import LOGGER
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MANIFEST = "checksums.json"
 KEPT = 8
+ROOM = 200 << 20  # bytes free that a graph is written with; one takes a few MB
 # what chooses between kernels, or how a graph is compiled
 _ENVIRONMENT = (
     "ONEDNN_MAX_CPU_ISA",
@@ -32,8 +34,16 @@ _ENVIRONMENT = (
 
 
 def cache_folder() -> str:
-    """Where compiled graphs are kept: `$XDG_CACHE_HOME/ssd_resnet50_fpn` or `~/.cache/ssd_resnet50_fpn`."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    """Where compiled graphs are kept: `$XDG_CACHE_HOME/ssd_resnet50_fpn` or `~/.cache/ssd_resnet50_fpn`.
+
+    Raises:
+        OSError: there is neither.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # a relative one does not count (XDG Base Directory Specification)
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(base):
+        raise OSError("no home folder")
     return os.path.join(base, "ssd_resnet50_fpn")
 
 
@@ -90,13 +100,14 @@ def compile_cache(made_from: dict) -> Iterator[None]:
     Args:
         made_from: all that the graph depends on besides this program's files.
     """
-    folder = os.path.join(cache_folder(), cache_key(made_from))
-    known = _is_whole(folder)
-    used = folder if known else f"{folder}.writing-{os.getpid()}"
     try:
+        folder = os.path.join(cache_folder(), cache_key(made_from))
+        known = _is_whole(folder)
+        used = folder if known else f"{folder}.writing-{os.getpid()}"
         if not known:
             shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(used, exist_ok=True)
+            os.makedirs(used, exist_ok=True)
+            _prove_room(used)
     except OSError as error:
         LOGGER.debug("no compile cache: %s", error)
         yield
@@ -113,6 +124,23 @@ def compile_cache(made_from: dict) -> Iterator[None]:
             shutil.rmtree(used, ignore_errors=True)
 
 
+def _prove_room(folder: str) -> None:
+    """MindSpore ends the process, or keeps half a graph, where it cannot write it.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is nearly full; the folder is removed.
+    """
+    try:
+        free = shutil.disk_usage(folder).free
+        if free < ROOM:
+            raise OSError(f"{free} bytes free in {folder}")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def _switch(on: bool, folder: str) -> None:
     import mindspore as ms
 
@@ -124,10 +152,10 @@ def _switch(on: bool, folder: str) -> None:
 
 def _keep(written: str, folder: str) -> None:
     """Give a written folder its name; remove the oldest beyond `KEPT`, and what killed runs left."""
-    checksums = _checksums(written)
-    if not checksums:
-        return
     with contextlib.suppress(OSError):  # another run was quicker, or the disk is full: then there is none
+        checksums = _checksums(written)
+        if not checksums:
+            return
         with open(os.path.join(written, MANIFEST), "w", encoding="utf-8") as handle:
             json.dump(checksums, handle)
         os.rename(written, folder)

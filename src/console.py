@@ -84,13 +84,19 @@ def guarded_streams() -> Iterator[Stream]:
             sys.stdout, sys.stderr = before
 
 
+def say(text: str) -> None:
+    """Print on stderr, where somebody reads that. MindSpore 2.10 replaces `sys.stderr` when it compiles."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def _open_closed_descriptors() -> None:
     """`>&-` closes descriptor 1: the next file that is opened would get that number, and every print of a library."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
 
 
 def use_utf8_streams() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import sys
 import traceback
 from typing import Dict
 
 from src import PACKAGES, no_package
-from src.console import PIPE_STATUS, guarded_streams, use_utf8_streams
+from src.console import PIPE_STATUS, guarded_streams, say, use_utf8_streams
 
 # the machine's state, not a bug of ours
 _ENVIRONMENT = {
@@ -26,6 +27,7 @@ class RunError(Exception):
     """The run cannot go on, and it is not the user's input: one line, exit status 1."""
 
 
+_LOGGER = logging.getLogger("ssd")
 _ranks = None
 _lost: Dict[str, str] = {}
 
@@ -70,8 +72,9 @@ def run_main(main, argv=None) -> int:
     with guarded_streams() as stdout:
         status, line = _run(main, argv, stdout)
         if line:
+            _LOGGER.debug("error: %s", line)  # to the log file, where there is one: stderr may have no reader
             rank = f"rank {_ranks.rank}: " if _several() else ""
-            print(f"error: {rank}{line}", file=sys.stderr, flush=True)
+            say(f"error: {rank}{line}")
         if status and _several():
             _ranks.abort(status)
     return status
@@ -96,7 +99,9 @@ def _run(main, argv, stdout) -> tuple:
         elif isinstance(error, OSError) and error.errno in _ENVIRONMENT:
             line = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
         else:
-            traceback.print_exc()
+            text = traceback.format_exc().rstrip()
+            say(text)
+            _LOGGER.debug("%s", text)
             line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _several() else ""
     with contextlib.suppress(OSError):
         stdout.flush()

@@ -10,6 +10,7 @@ from typing import Callable
 
 from tqdm import tqdm
 
+from src.console import say
 from src.errors import output_arrived, output_lost
 from src.output import OutputError, append_bytes, append_line, output_error
 
@@ -116,7 +117,7 @@ class _Console(logging.StreamHandler):
         except OSError as error:
             self._works, self.stream.log_only = False, True
             line = f"standard output cannot be written any more ({error.strerror}); the program goes on"
-            print(line, file=sys.stderr, flush=True)
+            say(line)
             LOGGER.warning("%s", line)
 
 
@@ -141,7 +142,7 @@ class _LogFile(logging.Handler):
             append_line(self.path, self.format(record))
         except OutputError as error:
             if output_lost(self.path, f"lines are missing from {self.path}: {error}"):
-                print(f"warning: {error}; the program goes on", file=sys.stderr, flush=True)
+                say(f"warning: {error}; the program goes on")
 
 
 def progress(total: int, what: str, unit: str = "images", speaks: bool = True, terminal_only: bool = False) -> tqdm:

@@ -87,6 +87,23 @@ def test_an_error_while_compiling_leaves_nothing_and_old_ones_go(writes):
     assert len(os.listdir(cache_folder())) == compile_cache.KEPT
 
 
+def test_without_room_or_home_there_is_none(writes, monkeypatch, tmp_path):
+    usage = compile_cache.shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(compile_cache.shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+        use({})
+    assert os.listdir(cache_folder()) == [] and writes == []
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", "~/relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(path))
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+        use({})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda _: "~")  # a user without a home
+    use({})
+    assert writes == [] and sorted(os.listdir(tmp_path)) == ["file", "ssd_resnet50_fpn"]
+
+
 @pytest.mark.slow
 def test_a_run_from_the_cache_is_the_same_run(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

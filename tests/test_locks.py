@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from src.errors import UserError
-from src.locks import hold_folder, try_lock, wait_lock
+from src.locks import hold_file, hold_folder, try_lock, wait_lock
 from tests.conftest import ROOT
 
 
@@ -30,6 +30,47 @@ def test_a_folder_is_held_by_one_training_and_free_after_a_kill(tmp_path):
     first.send_signal(signal.SIGKILL)
     first.wait()
     hold_folder(str(tmp_path), "training").release()
+    assert os.listdir(tmp_path) == []  # nothing is left to delete
+
+
+def test_a_child_does_not_keep_the_lock_of_a_killed_parent(tmp_path):
+    code = f"""
+import os, subprocess, sys, time
+from src.locks import hold_folder
+lock = hold_folder({str(tmp_path)!r}, "training")
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+print(child, other.pid, flush=True)
+"""
+    words = [sys.executable, "-c", code + "import time\ntime.sleep(60)"]
+    parent = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    children = [int(word) for word in parent.stdout.readline().split()]
+    try:
+        with pytest.raises(UserError):
+            hold_folder(str(tmp_path), "training")
+        parent.kill()
+        parent.wait()
+        for child in children:
+            os.kill(child, 0)  # it lives
+        hold_folder(str(tmp_path), "training").release()
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_one_file_is_written_once_at_a_time(tmp_path):
+    path = str(tmp_path / "ssd.onnx")
+    first = other_process(f"from src.locks import hold_file; lock = hold_file({path!r}, 'export', 'file_name')")
+    with pytest.raises(UserError) as refused:
+        hold_file(path, "export", "file_name")
+    assert f"file_name: {path} is in use by another export (process {first.pid}" in str(refused.value)
+    hold_file(str(tmp_path / "other.onnx"), "export", "file_name").release()
+    first.kill()
+    first.wait()
+    hold_file(path, "export", "file_name").release()
+    assert os.listdir(tmp_path) == []
 
 
 def test_readers_share_a_lock_that_a_writer_waits_for(tmp_path):

@@ -18,6 +18,7 @@ from src.data.statistics import level_sizes
 from src.data.transforms import TrainTransform
 from src.drawing import WHITE, class_colour, draw_box, draw_corners, draw_tag, sheet
 from tests.conftest import ROOT
+from tests.disks import small_disk
 from tests.oracles import encode
 
 
@@ -123,3 +124,22 @@ def test_as_a_process(tmp_path):
     os.remove(shapes / "train2017" / truth["images"][0]["file_name"])
     run = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.returncode == 2 and run.stderr.startswith("error: ") and len(run.stderr.splitlines()) == 1
+
+
+def test_what_does_not_arrive_is_named(tmp_path):
+    shapes = tmp_path / "shapes"
+    draw = [sys.executable, os.path.join(ROOT, "scripts", "draw_shapes.py"), "--output", str(shapes)]
+    subprocess.run([*draw, "--train", "3", "--val", "1", "--image_size", "64"], check=True, stdout=subprocess.PIPE)
+    names = ["labels.html", "labels.json", "sample_01.png", "samples.png"]
+    for name in names:
+        os.makedirs(tmp_path / "out" / name)
+    words = [sys.executable, os.path.join(ROOT, "scripts", "show_samples.py"), f"--data_path={tmp_path}"]
+    words += [f"--config_path={ROOT}/config/ssd_resnet50_fpn_config_quickstart.yaml", "--coco_root=shapes"]
+    run = subprocess.run([*words, f"--output={tmp_path / 'out'}", "--count=3"], capture_output=True, text=True)
+    assert run.returncode == 1 and "error: 4 of 6 files did not arrive" in run.stderr and "Trace" not in run.stderr
+    assert all(f"{name}: Is a directory" in run.stdout for name in names)
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, "sample_00.png", "sample_02.png"])
+    with small_disk(tmp_path / "disk", 100) as disk:
+        run = subprocess.run([*words, f"--output={disk}/out", "--count=3"], capture_output=True, text=True)
+        assert run.returncode == 1 and "files did not arrive, first: cannot write" in run.stderr
+        assert "Trace" not in run.stderr and not [name for name in os.listdir(f"{disk}/out") if "part" in name]

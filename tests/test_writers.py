@@ -11,7 +11,6 @@ from tests.conftest import ROOT
 ALLOWED = {
     ("src/output.py", "*"): "the place itself",
     ("src/video.py", "*"): "its part for videos",
-    ("src/models/checkpoint_file.py", "*"): "MindSpore's own writer of checkpoints, checked and renamed there",
     ("src/data/records/writer.py", "FileWriter"): "MindSpore's own writer of records, into a folder that is renamed",
     ("src/data/records/writer.py", "os.replace"): "gives checked records their names",
     ("src/console.py", "*"): "/dev/null in place of a closed stream",
@@ -24,7 +23,6 @@ ALLOWED = {
     ("src/locks.py", "os.open"): "the lock files",
     ("src/compile_cache.py", "*"): "a cache that is left out when it cannot be written, checked by its checksums",
     ("src/training/run_folder.py", "*"): "moves an earlier run aside, file by file",
-    ("src/log.py", "FileHandler"): "the log, line by line",
     ("scripts/draw_shapes.py", "os.replace"): "gives complete pictures their names",
     ("scripts/plain.py", "FileWriter"): "what the benchmark compares with, in its temporary folder",
     ("scripts/benchmark_scoring.py", "*"): "what its two sides hand over, in a temporary folder",

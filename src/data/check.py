@@ -61,6 +61,8 @@ def _read(cfg, is_training: bool, decode: bool) -> _Split:
         data = READERS[cfg.dataset](cfg, is_training)
     except UserError as error:
         return _Split(name, None, [], str(error))
+    if not data.samples:
+        data.faults.refuse("set holds no image", data.where)
     if is_training:
         note_without_boxes(data.samples, data.faults)
     usable = _look_at_images(cfg, data, decode)

@@ -103,7 +103,7 @@ def _listed(value, ids: dict):
 
 
 def _type(value) -> str:
-    return "a text" if isinstance(value, str) else "a number"
+    return "a text" if isinstance(value, str) else "a fraction" if isinstance(value, float) else "a number"
 
 
 def _unlisted(value, ids: dict) -> str:

@@ -15,7 +15,7 @@ _SHORT_NUMBER = 6
 
 def note_copies(samples: Sequence[Sample], faults: Faults, workers: int) -> None:
     """Note the images of a split that are copies of another one."""
-    for first, *others in _same_content([sample.path for sample in samples], workers):
+    for first, *others in _same_content(list(dict.fromkeys(sample.path for sample in samples)), workers):
         for path in others:
             faults.repair("images are the same file as another image, byte for byte", f"{path} (as {first})")
 

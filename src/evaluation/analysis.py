@@ -25,6 +25,23 @@ class ImageResult(NamedTuple):
     scores: np.ndarray
 
 
+def without_ignored(one: ImageResult, crowds: np.ndarray, crowd_labels: np.ndarray) -> ImageResult:
+    """The result without the detections that are neither right nor wrong, as in the COCO figures: at least half of such
+    a detection lies in a crowd of its class, and it matches no ground truth of its class.
+
+    Args:
+        crowds: [K, 4] y1, x1, y2, x2 in pixels; crowd_labels: [K].
+    """
+    low = np.maximum(one.found[:, None, :2], crowds[None, :, :2])
+    high = np.minimum(one.found[:, None, 2:], crowds[None, :, 2:])
+    inter = np.maximum(high - low, 0).prod(axis=2)
+    areas = (one.found[:, 2:] - one.found[:, :2]).prod(axis=1)
+    inside = (inter >= MATCH_IOU * areas[:, None]) & (one.found_labels[:, None] == crowd_labels)
+    keep = ~inside.any(axis=1)
+    keep[[row for row, _ in pair_up(one, -np.inf, same_class=True)]] = True
+    return one._replace(found=one.found[keep], found_labels=one.found_labels[keep], scores=one.scores[keep])
+
+
 def pair_up(one: ImageResult, min_score: float, same_class: bool) -> list:
     """Pairs (detection, ground truth) with an IoU of at least 0.5: each detection, the surest first, takes the ground
     truth it overlaps most of those left; with `same_class` only one of its class."""
@@ -97,11 +114,18 @@ def best_and_worst(images: Sequence[ImageResult], min_score: float, count: int) 
 
 
 def diagnosis(
-    images: Sequence[ImageResult], classes: Sequence[str], unmapped: Sequence[str], highest: float, min_score: float
+    images: Sequence[ImageResult],
+    classes: Sequence[str],
+    unmapped: Sequence[str],
+    highest: float,
+    min_score: float,
+    of_training: Sequence[str] = (),
 ) -> List[str]:
-    """Why mAP is next to nothing, a line each: what an evaluation gives away about the kind of fault.
+    """Why the mAP is close to zero, one line per finding, the likeliest cause first.
 
     Args:
+        of_training: causes that follow from how the network was trained (`likely_causes`). They come first unless its
+            boxes are right.
         unmapped: classes of the configuration that the annotation file lacks.
         highest: the highest score that any box got, whatever `min_score` is.
     """
@@ -127,7 +151,8 @@ def diagnosis(
             lines.append("boxes lie elsewhere: another img_shape or prior_scaling than in training, or boxes as y, x?")
         elif any_class - of_class > 0.3:
             lines.append("boxes are right and classes wrong: another order of `classes` than in training?")
-    return lines
+            return [*lines, *of_training]
+    return [*of_training, *lines]
 
 
 def _best_overlap(one: ImageResult, same_class: bool) -> float:

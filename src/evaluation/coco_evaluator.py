@@ -7,7 +7,7 @@ from typing import Iterable, List, Optional
 import numpy as np
 
 from src.boxes.postprocess import postprocess
-from src.evaluation.analysis import ImageResult
+from src.evaluation.analysis import ImageResult, without_ignored
 from src.evaluation.detections import Collected, as_rows, write_rows
 from src.evaluation.ground_truth import GroundTruth
 from src.evaluation.scoring import Found, Scores, accumulate, figures, match
@@ -171,7 +171,8 @@ class CocoEvaluator:
         }
 
     def images(self) -> List[ImageResult]:
-        """Ground truth (crowds and unlisted categories left out) and detections of every image, by rising id."""
+        """Ground truth and detections of every image, by rising id. Crowds, unlisted categories, and detections that
+        count for nothing because they lie in a crowd (`without_ignored`) are left out."""
         labels = np.zeros(len(self._truth.category_ids), np.int64)
         for name, own in self._truth.category_of.items():
             labels[self._truth.category(own)] = self.classes.index(name)
@@ -197,6 +198,10 @@ class CocoEvaluator:
             results.append(
                 ImageResult(own, truth_boxes[one], truth_labels[one], boxes[two], found_labels[two], scores[two])
             )
+        for position in np.unique(truth.image[truth.crowd]).tolist():
+            crowds = np.flatnonzero(truth.crowd & (truth.image == position))
+            crowd_boxes, crowd_labels = _corners(truth.boxes[crowds]), labels[truth.category[crowds]]
+            results[position] = without_ignored(results[position], crowd_boxes, crowd_labels)
         return results
 
     def curves(self) -> dict:

@@ -78,7 +78,9 @@ class GroundTruth:
     def _read(self, annotations: list) -> None:
         annotations = [row for row in annotations if row["image_id"] in self._positions]
         crowded = np.zeros(len(self.image_ids), bool)
-        crowded[[self._positions[row["image_id"]] for row in annotations if row["iscrowd"]]] = True
+        # VOC's difficult objects are written as crowds, which the published protocol did not know
+        crowds = [row for row in annotations if row["iscrowd"] and not row.get("difficult")]
+        crowded[[self._positions[row["image_id"]] for row in crowds]] = True
         rows = [row for row in annotations if row["category_id"] in self._categories]
         self.truth = Truth(
             np.array([self._positions[row["image_id"]] for row in rows], np.int32),
@@ -102,7 +104,7 @@ class GroundTruth:
         if image_id not in self._positions:
             raise UserError(
                 f"image id {image_id!r} is not in {self.annotation_file}: "
-                "the records were made from another annotation file; make them anew"
+                "the records were made from another annotation file; remove them to have them written again"
             )
         return self._positions[image_id]
 

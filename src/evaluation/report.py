@@ -16,6 +16,7 @@ from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diag
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.report_page import report_page
 from src.evaluation.table import FIGURES
+from src.evaluation.training_history import likely_causes, read_history
 from src.log import write_or_go_on
 from src.output import write_text
 
@@ -38,7 +39,7 @@ def write_report(
     Args:
         result: of `evaluator.summarize()`.
         read_image: the data set's own image id -> uint8 RGB [H, W, 3].
-        model: what was evaluated, for the title.
+        model: path of what was evaluated, for the title and for what is known of its training.
         highest: highest score of any box (`Detector.highest`).
 
     Returns:
@@ -50,7 +51,14 @@ def write_report(
     why: List[str] = []
     if result["mAP"] < TOO_LITTLE:
         unmapped = [row["name"] for row in result["per_class"] if row["category_id"] is None]
-        why = diagnosis(images, evaluator.classes, unmapped, highest, evaluator.min_score)
+        why = diagnosis(
+            images,
+            evaluator.classes,
+            unmapped,
+            highest,
+            evaluator.min_score,
+            likely_causes(read_history(model)),
+        )
     figures = dict(result, model=model, confusion=confusion(images, len(evaluator.classes), min_score).tolist())
     figures.update(classes=evaluator.classes, confusion_min_score=min_score, curves=evaluator.curves(), diagnosis=why)
     tiles = [

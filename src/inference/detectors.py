@@ -15,6 +15,7 @@ from src.boxes.postprocess import postprocess
 from src.data.transforms import to_network
 from src.errors import UserError
 from src.inference.description import ModelDescription, describe, from_texts, read_description
+from src.models.trained_classes import first_difference
 
 ENDINGS = (".ckpt", ".mindir", ".onnx")
 # names inside an exported ONNX file
@@ -190,7 +191,7 @@ def _open_checkpoint(path: str, cfg, key: str) -> Detector:
     from src.models.weights import load_network
 
     model = build_model(cfg)
-    load_network(model, path, key, needs_all=True)
+    load_network(model, path, key, needs_all=True, classes=cfg.classes)
     return build_detector(model, cfg)
 
 
@@ -202,14 +203,16 @@ def _fitting(found: ModelDescription, cfg, where: str) -> ModelDescription:
     """
     wanted = describe(cfg)
     if found.classes != wanted.classes:
-        pairs = [(there, here) for there, here in zip(found.classes, wanted.classes) if there != here]
-        differs = f"; the first that differs is '{pairs[0][0]}' there and '{pairs[0][1]}' here" if pairs else ""
         raise UserError(
-            f"{where} for {len(found.classes)} classes, the configuration has {len(wanted.classes)}{differs}"
+            f"{where} for other classes: {first_difference(found.classes, wanted.classes)}; use the configuration that "
+            f"it was exported with (--config_path), or export the checkpoint again"
         )
     for name in ("img_shape", "mean", "std"):
         if getattr(found, name) != getattr(wanted, name):
-            raise UserError(f"{where} with {name} {getattr(found, name)}, here it is {getattr(wanted, name)}")
+            raise UserError(
+                f"{where} with {name} {getattr(found, name)}, here it is {getattr(wanted, name)}; use the "
+                f"configuration that it was exported with (--config_path), or export the checkpoint again"
+            )
     return with_thresholds(found, where, wanted.min_score, wanted.nms_threshold, wanted.max_boxes)
 
 

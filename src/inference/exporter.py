@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import replace
-from typing import Sequence, Tuple
+from typing import Iterator, Sequence, Tuple
 
 import numpy as np
 
 from src.errors import RunError, UserError
 from src.inference.description import ModelDescription, description_file, write_description
 from src.inference.detectors import Detector, NetworkDetector, OnnxDetector, load_mindir
+from src.locks import try_lock
+from src.output import PART, OutputError, output_error
 
 ENDINGS = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
 # float32 rounding of two implementations of the same network; boxes and scores lie in [0, 1]
 TOLERANCE = 1e-3
 # NMS in float32 may decide otherwise than in float64 where an overlap lies on the threshold, or two scores are equal
 NMS_TOLERANCE = 0.02
+STALE_SECONDS = 60  # a new folder is not locked at once
 
 
 def target_path(file_name: str, file_format: str) -> str:
@@ -64,26 +70,49 @@ def export_network(
     raw = replace(description, nms=False)
     own = NetworkDetector(inference, raw)
     example = own._input(np.zeros((description.batch_size, *description.img_shape, 3), np.uint8))
-    folder = tempfile.mkdtemp(prefix=".part-", dir=os.path.dirname(path))
-    beside = os.path.join(folder, "model" + ENDINGS[file_format])
+    with _part_folder(path) as folder:
+        beside = os.path.join(folder, "model" + ENDINGS[file_format])
+        try:
+            ms.export(inference, Tensor(example), file_name=os.path.splitext(beside)[0], file_format=file_format)
+            os.chmod(beside, 0o644)
+            if file_format == "ONNX":
+                report = _finish_onnx(beside, description, own, images, shapes)
+            else:
+                report = "not loaded back: nothing here can run this format"
+                if file_format == "MINDIR":
+                    report = _compare_raw(own, NetworkDetector(load_mindir(beside), raw), images, shapes)
+                write_description(raw, beside, description_file(beside))
+                os.replace(description_file(beside), description_file(path))
+            os.replace(beside, path)
+        except (OSError, OutputError) as error:
+            raise output_error(path, error.__cause__ or error) from error
+        except (ValueError, RuntimeError, UserError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RunError(f"{path}: the {file_format} file could not be made: {reason}") from error
+    return report
+
+
+@contextlib.contextmanager
+def _part_folder(path: str) -> Iterator[str]:
+    """A new folder beside `path`, removed when the block ends; it is locked, and those of killed exports go first."""
+    parent = os.path.dirname(path)
+    for left_over in glob.glob(os.path.join(glob.escape(parent), f"{PART}export-*")):
+        with contextlib.suppress(OSError):
+            lock = try_lock(left_over) if time.time() - os.stat(left_over).st_mtime > STALE_SECONDS else None
+            if lock is not None:
+                shutil.rmtree(left_over, ignore_errors=True)
+                lock.release()
     try:
-        ms.export(inference, Tensor(example), file_name=os.path.splitext(beside)[0], file_format=file_format)
-        os.chmod(beside, 0o644)
-        if file_format == "ONNX":
-            report = _finish_onnx(beside, description, own, images, shapes)
-        else:
-            report = "not loaded back: nothing here can run this format"
-            if file_format == "MINDIR":
-                report = _compare_raw(own, NetworkDetector(load_mindir(beside), raw), images, shapes)
-            write_description(raw, beside, description_file(beside))
-            os.replace(description_file(beside), description_file(path))
-        os.replace(beside, path)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path}: {file_format} could not be written: {reason}") from error
+        folder = tempfile.mkdtemp(prefix=f"{PART}export-", dir=parent)
+        lock = try_lock(folder)
+    except OSError as error:
+        raise output_error(path, error) from error
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return report
+        if lock is not None:
+            lock.release()
 
 
 def _finish_onnx(path: str, description: ModelDescription, own: Detector, images, shapes) -> str:

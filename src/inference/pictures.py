@@ -15,17 +15,6 @@ from src.inference.search import find_files, is_video
 from src.log import LOGGER
 from src.output import shown
 
-# (offset, bytes, name) of formats that are often found under the name of a JPEG
-_FOREIGN = (
-    (8, b"WEBP", "a WebP picture"),
-    (0, b"GIF8", "a GIF picture"),
-    (4, b"ftyphe", "a HEIC picture"),
-    (4, b"ftypmif1", "a HEIC picture"),
-    (4, b"ftypavif", "an AVIF picture"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"<", "an HTML or SVG page"),
-)
-
 
 def read_picture(path: str) -> np.ndarray:
     """uint8 RGB [H, W, 3].
@@ -35,20 +24,11 @@ def read_picture(path: str) -> np.ndarray:
     """
     try:
         with open(path, "rb") as handle:
-            data = handle.read()
-        return decode_rgb(data)
+            return decode_rgb(handle.read())
     except OSError as error:
         raise UserError(f"cannot read {shown(path)}: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"cannot read {shown(path)}: {_foreign_format(data) or error}") from None
-
-
-def _foreign_format(data: bytes) -> str:
-    """What a file of another format is, in words; "" where it is unknown."""
-    for place, magic, name in _FOREIGN:
-        if data[place : place + len(magic)] == magic:
-            return f"it is {name}, whatever its name; convert it to JPEG or PNG"
-    return ""
+        raise UserError(f"cannot read {shown(path)}: {error}") from None
 
 
 def comparison_pictures(folder: str, img_shape: Sequence[int], count: int) -> Tuple[np.ndarray, np.ndarray, str]:

@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import os
-from typing import Optional
+from typing import List, Optional
 
 import numpy as np
 
 from src.data.transforms import resize
 from src.errors import UserError
 from src.inference.detectors import Detections, open_model, with_thresholds
+from src.models.trained_classes import CONFIG_OF_A_RUN, read_trained_config, run_configuration, trained_classes
 
-CONFIG_OF_A_RUN = "config.yaml"
+# the options that a network and its default boxes follow from
+_NETWORK_KEYS = (
+    "model_name",
+    "img_shape",
+    "num_default",
+    "extras_out_channels",
+    "feature_size",
+    "steps",
+    "num_addition_layers",
+    "use_anchor_generator",
+    "use_float16",
+    "backbone_padding",
+    "num_classes",
+    "classes",
+    "prior_scaling",
+    "min_scale",
+    "max_scale",
+    "aspect_ratios",
+)
 
 
-def config_of(model: str, config_path: str = "") -> str:
-    """The configuration of a checkpoint: `config_path`, or what its run left in `output_path/config.yaml`.
+def options_of(model: str, config_path: str = "") -> List[str]:
+    """The command line of a checkpoint's configuration: `config_path`, or what its run left in
+    `output_path/config.yaml`, or what the checkpoint holds itself.
 
     Raises:
         UserError: there is none.
     """
+    config_path = config_path or run_configuration(model)
     if config_path:
-        return config_path
-    folder = os.path.dirname(os.path.abspath(model))
-    for place in (os.path.dirname(folder), folder):
-        if os.path.isfile(os.path.join(place, CONFIG_OF_A_RUN)):
-            return os.path.join(place, CONFIG_OF_A_RUN)
-    raise UserError(
-        f"config_path: a checkpoint does not say its classes, and there is no {CONFIG_OF_A_RUN} of a run in "
-        f"{os.path.dirname(folder)}; name the configuration that {model} was trained with"
-    )
+        return [f"--config_path={config_path}"]
+    config = read_trained_config(model)
+    if not trained_classes(config):
+        raise UserError(
+            f"config_path: a checkpoint does not say its classes where no training of this repository saved it, and "
+            f"there is no {CONFIG_OF_A_RUN} of a run near it; name the configuration that {model} was trained with "
+            f"(--config_path)"
+        )
+    return [f"--{key}={config[key]}" for key in _NETWORK_KEYS if key in config]
 
 
 class Predictor:
@@ -41,7 +62,8 @@ class Predictor:
 
     Args:
         model: a checkpoint, MINDIR or ONNX file. An ONNX file needs onnxruntime and no MindSpore.
-        config_path: for a checkpoint, the YAML file that it was trained with; left out, the run's own is looked for.
+        config_path: the YAML file that it was trained with. Left out, that of a checkpoint's run is looked for, then
+            what the checkpoint holds itself. An exported file needs none; it is compared with one that is given.
         min_score: in place of the file's; a file with NMS inside takes a higher one only.
         device_target: CPU, GPU or Ascend, for a checkpoint or MINDIR.
 
@@ -52,9 +74,7 @@ class Predictor:
     def __init__(
         self, model: str, config_path: str = "", min_score: Optional[float] = None, device_target: str = "CPU"
     ):
-        cfg = None
-        if not model.lower().endswith(".onnx"):
-            cfg = self._prepare(model, config_path, device_target)
+        cfg = self._prepare(model, config_path, device_target)
         self._detector = open_model(model, cfg, "model")
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
@@ -62,18 +82,22 @@ class Predictor:
 
     @staticmethod
     def _prepare(model: str, config_path: str, device_target: str):
-        """MindSpore set up; the configuration for a checkpoint, None for a MINDIR."""
+        """MindSpore set up where it is needed, and the configuration; None where the file needs none."""
         from src.config import load_config
-        from src.device import init_device, prepare_environment
 
-        options = [f"--device_target={device_target}", "--batch_size=1"]
         is_checkpoint = model.lower().endswith(".ckpt")
-        if is_checkpoint and os.path.isfile(model):
-            options.append(f"--config_path={config_of(model, config_path)}")
+        options = [f"--device_target={device_target}", "--batch_size=1"]
+        if config_path and not is_checkpoint:
+            options.append(f"--config_path={config_path}")
+        elif is_checkpoint and os.path.isfile(model):
+            options += options_of(model, config_path)
         cfg = load_config([*options, "--run_distribute=False"])
-        prepare_environment()
-        init_device(cfg)
-        return cfg if is_checkpoint else None
+        if not model.lower().endswith(".onnx"):
+            from src.device import init_device, prepare_environment
+
+            prepare_environment()
+            init_device(cfg)
+        return cfg if is_checkpoint or config_path else None
 
     def __call__(self, image: np.ndarray) -> Detections:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

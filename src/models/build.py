@@ -12,9 +12,10 @@ from src.models.convolution import use_operators
 from src.models.fpn import FeatureExtractor
 from src.models.head import MultiBoxHead
 from src.models.layers import BatchNorm2d, Pixels, initialize
+from src.models.parameter_names import bare
 from src.models.resnet import ResNet50
 from src.models.ssd import SSD
-from src.models.weights import BACKBONE, bare
+from src.models.weights import BACKBONE
 
 BACKBONES = {"ssd_resnet50_fpn": ResNet50}
 

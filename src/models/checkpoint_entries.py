@@ -1,7 +1,8 @@
-"""The entries of a MindSpore checkpoint, read from its bytes.
+"""The entries of a MindSpore checkpoint, read from its bytes and written as such.
 
 MindSpore's `load_checkpoint` refuses a file that is larger than the free memory, and 2.10 counts the page cache as
 used: after an epoch over COCO every checkpoint would be refused. It also aborts the process on some damaged shapes.
+`save_checkpoint` builds a message of the complete file in memory, beside a copy of every tensor.
 
 A checkpoint is a protobuf message, and the format is public (checkpoint.proto): field 1, repeated, is an entry of
 tag (1) and tensor (2); a tensor has dims (1, repeated), type (2) and content (3). A large tensor is several entries
@@ -34,6 +35,9 @@ _ENTRY, _VARINT, _FIXED64, _BYTES, _FIXED32 = 0x0A, 0, 1, 2, 5
 _CRC, _CRC_BYTES = b"crc_num", 17
 # bytes that hold the head and the tag of an entry
 _START = 1024
+
+# bytes of content; a larger tensor is several entries, as MindSpore's own are
+_PIECE = 512 << 20
 
 Value = Union[np.ndarray, str]
 
@@ -72,6 +76,37 @@ def read_entries(path: str) -> Dict[str, Value]:
     if not entries:
         raise BrokenFile("it holds no entry")
     return entries
+
+
+def entry_parts(name: str, array: np.ndarray) -> Iterator[Union[bytes, memoryview]]:
+    """The bytes of an entry, part by part; the content is not copied where the array is contiguous.
+
+    Raises:
+        UnknownType: no entry has the array's type.
+    """
+    kind = next((kind for kind, dtype in _DTYPES.items() if dtype == array.dtype), None)
+    if kind is None:
+        raise UnknownType(f"{name} is of the type {array.dtype}")
+    content = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    fields = b"".join(b"\x08" + _as_varint(size) for size in array.shape) + _as_bytes(2, kind.encode())
+    for start in range(0, max(len(content), 1), _PIECE):
+        piece = content[start : start + _PIECE]
+        tensor = fields + b"\x1a" + _as_varint(len(piece))
+        head = _as_bytes(1, name.encode()) + b"\x12" + _as_varint(len(tensor) + len(piece)) + tensor
+        yield b"\x0a" + _as_varint(len(head) + len(piece)) + head
+        yield piece
+
+
+def _as_varint(value: int) -> bytes:
+    parts = []
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
+
+
+def _as_bytes(number: int, value: bytes) -> bytes:
+    return bytes([number << 3 | _BYTES]) + _as_varint(len(value)) + value
 
 
 def read_entry(path: str, name: str) -> Optional[Value]:

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
+import itertools
 import os
-import shutil
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Iterable, Optional, Tuple
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
 from src.errors import RunError, UserError
-from src.models.checkpoint_entries import BrokenFile, UnknownType, read_entries, read_entry
+from src.models.checkpoint_entries import BrokenFile, UnknownType, entry_parts, read_entries
+from src.models.trained_classes import RUN_STATE
+from src.output import OutputError, atomic_write, free_bytes
 
 CHECKSUM = "checksum"
 SIZE = 32
 HEAD = 200  # bytes that hold the first entry
-RUN_STATE = "run_state"  # stands in no file without a checksum
-PART = ".part-"
 
 
 def _place(head: bytes) -> Optional[int]:
@@ -46,17 +44,6 @@ def _file_checksum(path: str, place: int) -> bytes:
     return digest.digest()
 
 
-def _seal(path: str) -> None:
-    """Put the checksum into a file that has zeros there, and flush it."""
-    os.chmod(path, 0o644)  # MindSpore leaves it read-only for its owner
-    with open(path, "r+b") as handle:
-        place = _place(handle.read(HEAD))
-        handle.seek(place)
-        handle.write(_file_checksum(path, place))
-        handle.flush()
-        os.fsync(handle.fileno())
-
-
 def _is_broken(path: str) -> bool:
     """It has a checksum that is not its content's."""
     with open(path, "rb") as handle:
@@ -65,33 +52,36 @@ def _is_broken(path: str) -> bool:
     return place is not None and head[place : place + SIZE] != _file_checksum(path, place)
 
 
-def write_whole(path: str, entries: Dict[str, np.ndarray]) -> None:
-    """Write beside, flush, rename: MindSpore's own saving removes the old file first.
+def write_whole(path: str, entries: Iterable[Tuple[str, np.ndarray]]) -> None:
+    """Write the entries in their order, each as it comes: no more than one of them need be in memory.
 
     Raises:
         RunError: it could not be written (no room, say); an older file at `path` is as it was.
     """
-    folder = os.path.dirname(os.path.abspath(path))
-    beside = os.path.join(folder, f"{PART}{os.getpid()}.ckpt")
-    rows = [{"name": CHECKSUM, "data": Tensor(np.zeros(SIZE, np.uint8))}]
-    rows += [{"name": name, "data": Tensor(value)} for name, value in entries.items()]
+    rest = itertools.chain([(CHECKSUM, np.zeros(SIZE, np.uint8))], entries)
+    needed = 0
     try:
-        ms.save_checkpoint(rows, beside)
-        _seal(beside)
-        os.replace(beside, path)
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)  # the new name
-        os.close(descriptor)
-    except Exception as error:  # MindSpore raises many kinds when a file cannot be written
-        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip().splitlines()[0]
-        needed = sum(value.nbytes for value in entries.values())
+        with atomic_write(path, "wb") as handle:
+            digest, place = hashlib.sha256(), 0
+            for name, value in rest:
+                needed += value.nbytes
+                for part in entry_parts(name, value):
+                    handle.write(part)
+                    digest.update(part)
+                if name == CHECKSUM:
+                    place = handle.tell() - SIZE
+            handle.seek(place)
+            handle.write(digest.digest())
+    except OutputError as error:
+        reason = getattr(error.__cause__, "strerror", None) or str(error)
+        needed += sum(value.nbytes for _, value in rest)
+        folder = os.path.dirname(os.path.abspath(path))
+        saved = glob.glob(os.path.join(glob.escape(folder), "*.ckpt"))
+        advice = "those saved before are complete: make room and go on with --resume" if saved else "none is saved yet"
         raise RunError(
-            f"cannot save {path} ({reason}): {needed} bytes are needed, {shutil.disk_usage(folder).free} are free; the "
-            f"checkpoints saved before are whole: make room and go on with --resume"
+            f"cannot save {path} ({reason}): {needed} bytes are needed, {free_bytes(os.path.abspath(path))} are free; "
+            f"{advice}"
         ) from None
-    finally:
-        for left_over in glob.glob(os.path.join(glob.escape(folder), f"{PART}{os.getpid()}.*")):
-            os.remove(left_over)
 
 
 def read_checkpoint(path: str, key: str) -> Dict[str, object]:
@@ -101,46 +91,21 @@ def read_checkpoint(path: str, key: str) -> Dict[str, object]:
     Raises:
         UserError: no such file, or one that is damaged; `key` is the option that named it.
     """
-    _check_name(path, key)
+    if not os.path.isfile(path):
+        raise UserError(f"{key}: no such checkpoint: {path}")
+    if not path.lower().endswith(".ckpt"):
+        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
     damaged = UserError(f"{key}: {path} is damaged: its content and its checksum differ")
     entries = _reading(path, key, lambda: {} if _is_broken(path) else read_entries(path))
     if not entries:
         raise damaged
-    if entries.pop(CHECKSUM, None) is None and RUN_STATE in entries:
+    if entries.pop(CHECKSUM, None) is None and RUN_STATE in entries:  # stands in no file without a checksum
         raise damaged
     # one at a time, so that only one tensor is held twice
     for name in list(entries):
         if not isinstance(entries[name], str):
             entries[name] = Tensor(np.array(entries[name]))
     return entries
-
-
-def trained_classes(path: str, key: str) -> List[str]:
-    """The class names that a checkpoint was trained with, background first; [] where it does not hold them, as
-    published ones do not. Reads the one entry that holds them, and no other.
-
-    Raises:
-        UserError: no such file, or one that is no checkpoint.
-    """
-    _check_name(path, key)
-    return classes_in(_reading(path, key, lambda: read_entry(path, RUN_STATE)))
-
-
-def classes_in(run_state) -> List[str]:
-    """`trained_classes` of the entry `run_state` (an array of bytes), or of None."""
-    try:
-        classes = json.loads(np.asarray(run_state, np.uint8).tobytes().decode())["config"]["classes"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    usable = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    return classes if usable else []
-
-
-def _check_name(path: str, key: str) -> None:
-    if not os.path.isfile(path):
-        raise UserError(f"{key}: no such checkpoint: {path}")
-    if not path.lower().endswith(".ckpt"):
-        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
 
 
 def _reading(path: str, key: str, read: Callable):

@@ -9,17 +9,21 @@ from mindspore import Tensor, nn
 from src.errors import UserError
 from src.log import LOGGER
 from src.models.checkpoint_file import read_checkpoint
+from src.models.parameter_names import NETWORK, bare, is_left_out
+from src.models.trained_classes import (
+    PREDICTORS,
+    RUN_STATE,
+    check_same_classes,
+    check_start_classes,
+    run_configuration,
+    trained_classes,
+    trained_config,
+)
 
 BACKBONE = "feature_extractor.resnet."
-NETWORK = "network."
 MOMENTS = "moments."
 OF_A_TRAINING = ("global_step", "momentum", "learning_rate", "run_state")
 SHOWN = 5
-
-
-def bare(name: str) -> str:
-    """A parameter's name without the prefix of the inference network."""
-    return name[len(NETWORK) :] if name.startswith(NETWORK) else name
 
 
 def _without_prefix(found: Dict[str, object], wanted: Dict[str, object], path: str) -> Dict[str, object]:
@@ -35,28 +39,71 @@ def _without_prefix(found: Dict[str, object], wanted: Dict[str, object], path: s
     return found
 
 
-def load_network(model: nn.Cell, path: str, key: str, leave_out: Sequence[str] = (), needs_all: bool = False) -> None:
+def load_network(
+    model: nn.Cell,
+    path: str,
+    key: str,
+    leave_out: Sequence[str] = (),
+    needs_all: bool = False,
+    classes: Sequence[str] = (),
+) -> None:
     """Load a whole-network checkpoint (with or without the prefix `network.`) into a model.
 
     Args:
-        leave_out: names of parameters that are not loaded (`filter_weight`).
+        leave_out: parts of the names of parameters that are not loaded (`filter_weight`), see `is_left_out`.
         needs_all: a parameter that the file lacks is an error, as it is where nothing is trained afterwards.
+        classes: names that the model is for, the background first; compared with those that the file holds.
 
     Raises:
-        UserError: nothing matches, a parameter has another shape, or is missing where all are needed.
+        UserError: nothing matches, a parameter has another shape, or is missing where all are needed; other classes.
     """
     wanted = {bare(parameter.name): parameter for parameter in model.get_parameters()}
     found = {bare(name): value for name, value in read_checkpoint(path, key).items()}
+    state = found.get(RUN_STATE)
+    there = trained_classes(trained_config(state.asnumpy() if isinstance(state, Tensor) else None))
     found = _without_prefix(found, wanted, path)
-    left_out = {bare(name) for name in leave_out}
+    left_out = {name for name in found if is_left_out(name, leave_out)}
+    for entry in leave_out:
+        if not any(is_left_out(name, [entry]) for name in found):
+            LOGGER.warning(
+                "checkpoint_filter_list: no name in %s contains '%s'; one is %s", path, entry, next(iter(found))
+            )
     usable = {name: value for name, value in found.items() if name in wanted and name not in left_out}
+    if left_out and not usable and any(name in wanted for name in left_out):
+        raise UserError(f"checkpoint_filter_list: {list(leave_out)} leaves out all parameters of {path}")
+    if classes and needs_all:
+        check_same_classes(there, classes, path, key)
+    elif classes:
+        loads_predictors = any(PREDICTORS in name for name in usable)
+        check_start_classes(there, classes, path, loads_predictors, bool(leave_out))
     skipped = {name: _shapes(value, wanted.get(name)) for name, value in found.items() if name not in usable}
-    _load(usable, wanted, path, key, skipped, needs_all)
+    _load(usable, wanted, path, key, skipped, needs_all, leave_out)
+
+
+def _shape(value) -> tuple:
+    return tuple(value.shape) if hasattr(value, "shape") else ()  # a text has none
 
 
 def _shapes(value, parameter) -> str:
-    there = tuple(value.shape) if hasattr(value, "shape") else ()
+    there = _shape(value)
     return f"{there} in the file" + (f", {tuple(parameter.shape)} in the network" if parameter is not None else "")
+
+
+def _shape_advice(name: str, path: str, key: str, needs_all: bool, leave_out: Sequence[str]) -> str:
+    """What to do about another shape, in the program that loads the file."""
+    predictor = name.startswith(("multi_box.cls_layers.", "multi_box.loc_layers."))
+    if needs_all:
+        of_run = run_configuration(path)
+        again = f"--config_path, that of its run is {of_run}" if of_run else "--config_path"
+        what = "number of classes or default boxes" if predictor else "network"
+        return f"another {what}: use the configuration that it was trained with ({again})"
+    if key == "pre_trained" and predictor:
+        if leave_out:
+            return f"add {NETWORK}{name} to checkpoint_filter_list to leave it out"
+        return "another number of classes or default boxes: --filter_weight=True leaves the predictors out"
+    if key == "pre_trained":
+        return f"--filter_weight=True with {NETWORK}{name} in checkpoint_filter_list leaves it out"
+    return "is it a checkpoint of another backbone?"
 
 
 def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_param") -> None:
@@ -72,19 +119,25 @@ def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_
                 used.add(candidate)
                 break
     skipped = {name: _shapes(value, None) for name, value in found.items() if name not in used}
-    _load(usable, wanted, path, key, skipped, needs_all=False)
+    _load(usable, wanted, path, key, skipped)
 
 
-def _load(usable: dict, wanted: dict, path: str, key: str, skipped: dict, needs_all: bool) -> None:
+def _load(
+    usable: dict,
+    wanted: dict,
+    path: str,
+    key: str,
+    skipped: dict,
+    needs_all: bool = False,
+    leave_out: Sequence[str] = (),
+) -> None:
     if not usable:
         raise UserError(f"{key}: no parameter of {path} belongs to this network; is it a checkpoint of another model?")
     for name, value in usable.items():
-        if tuple(value.shape) != tuple(wanted[name].shape):
-            raise UserError(
-                f"{key}: {name} has shape {tuple(value.shape)} in {path}, the network has "
-                f"{tuple(wanted[name].shape)}; other classes? --filter_weight=True leaves the "
-                f"predictors out"
-            )
+        there, here = _shape(value), tuple(wanted[name].shape)
+        if there != here:
+            advice = _shape_advice(name, path, key, needs_all, leave_out)
+            raise UserError(f"{key}: {name} has shape {there} in {path}, the network has {here}; {advice}")
     missing = [name for name in wanted if name not in usable]
     if missing and needs_all:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import List, Tuple
 
@@ -9,7 +10,8 @@ from mindspore import Tensor, nn
 
 from src.errors import UserError
 from src.log import LOGGER
-from src.models.checkpoint_file import RUN_STATE, read_checkpoint, write_whole
+from src.models.checkpoint_file import read_checkpoint, write_whole
+from src.models.trained_classes import RUN_STATE, check_resume_classes, trained_classes
 from src.preflight import list_checkpoints
 from src.ranks import Ranks
 from src.training.run_folder import BEST
@@ -22,8 +24,8 @@ def save_whole(cell: nn.Cell, path: str, state: RunState) -> None:
     Raises:
         RunError: it cannot be written (a full disk); what lay at `path` is still there, nothing is left beside it.
     """
-    entries = {parameter.name: parameter.asnumpy() for parameter in cell.get_parameters()}
-    write_whole(path, {RUN_STATE: state.packed(), **entries})
+    parameters = ((parameter.name, parameter.asnumpy()) for parameter in cell.get_parameters())
+    write_whole(path, itertools.chain([(RUN_STATE, state.packed())], parameters))
 
 
 class Checkpoints:
@@ -75,6 +77,7 @@ def restore_run(step: nn.Cell, candidates: List[str], now: RunState, ranks: Rank
         reasons = [text for text in ranks.share(reason) if text]
         if not reasons:
             _check_fits(state, now, path)
+            _check_shapes(entries, step, path)
             for parameter in step.get_parameters():
                 if parameter.name in entries:
                     parameter.set_data(Tensor(entries[parameter.name].asnumpy(), parameter.dtype))
@@ -123,9 +126,6 @@ def _read(path: str, step: nn.Cell) -> tuple:
         raise UserError(
             f"resume: {path} does not hold a whole run: {what}; to start from its weights alone use --pre_trained"
         )
-    for name, shape in wanted.items():
-        if name != "learning_rate" and tuple(entries[name].shape) != shape:
-            raise UserError(f"resume: {name} has shape {tuple(entries[name].shape)} in {path}, the run has {shape}")
     try:
         state = unpack(entries[RUN_STATE].asnumpy())
     except ValueError as error:
@@ -133,12 +133,23 @@ def _read(path: str, step: nn.Cell) -> tuple:
     return {name: entries[name] for name in wanted if name != "learning_rate"}, state
 
 
+def _check_shapes(entries: dict, step: nn.Cell, path: str) -> None:
+    for parameter in step.get_parameters():
+        name, shape = parameter.name, tuple(parameter.shape)
+        if name in entries and tuple(entries[name].shape) != shape:
+            raise UserError(
+                f"resume: {name} has shape {tuple(entries[name].shape)} in {path}, the run has {shape}; resume with "
+                f"the configuration that it was saved with"
+            )
+
+
 def _check_fits(saved: RunState, now: RunState, path: str) -> None:
-    """Tell what differs between the saved run and this one; refuse what would train on other samples.
+    """Log what differs between the saved run and this one; refuse what would train on other samples.
 
     Raises:
-        UserError: the middle of an epoch with another batch, number of ranks or data set.
+        UserError: other classes, or the middle of an epoch with another batch, number of ranks or data set.
     """
+    check_resume_classes(trained_classes(saved.config), trained_classes(now.config), path)
     changed = {
         key: (saved.config.get(key), value)
         for key, value in now.config.items()

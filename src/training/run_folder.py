@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
 import shutil
 import time
+from typing import Iterator
 
 from src.errors import RunError
 from src.log import LOGGER
-from src.models.checkpoint_file import PART
-from src.output import atomic_write
+from src.output import PART, atomic_write, output_error
 from src.preflight import list_checkpoints, place_of
 
 BEST = "best_map.ckpt"
@@ -28,14 +29,32 @@ def prepare_folder(output_path: str, rank: int, source: str = "") -> str:
 
     An earlier run goes to `ckpt_{rank}.{time}`, rank 0's with its history and configuration. Of the run that is gone on
     with only later files go there (damaged ones, or those of another continuation). Halves of killed runs are removed.
+
+    Raises:
+        OutputError: the folder cannot be made, or its files cannot be moved.
     """
     folder = os.path.join(os.path.abspath(output_path), f"ckpt_{rank}")
+    with _changing(folder):
+        _prepare(folder, rank, source)
+    return folder
+
+
+@contextlib.contextmanager
+def _changing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise output_error(error.filename or path, error) from error
+
+
+def _prepare(folder: str, rank: int, source: str) -> None:
+    output_path = os.path.dirname(folder)
     os.makedirs(folder, exist_ok=True)
     for left_over in glob.glob(os.path.join(glob.escape(folder), PART + "*")):
         os.remove(left_over)
-    records = [os.path.join(os.path.abspath(output_path), name) for name in RECORDS if rank == 0]
+    records = [os.path.join(output_path, name) for name in RECORDS if rank == 0]
     records = [path for path in records if os.path.exists(path)]
-    if source and os.path.dirname(os.path.abspath(source)) == os.path.join(os.path.dirname(folder), "ckpt_0"):
+    if source and os.path.dirname(os.path.abspath(source)) == os.path.join(output_path, "ckpt_0"):
         later = [path for path in list_checkpoints(folder) if place_of(path) > place_of(source)]
         if later:
             aside = _new_folder(folder)
@@ -53,7 +72,6 @@ def prepare_folder(output_path: str, rank: int, source: str = "") -> str:
         for path in records:
             os.rename(path, os.path.join(aside, os.path.basename(path)))
         LOGGER.info("an earlier run was moved to %s", aside)
-    return folder
 
 
 def _new_folder(folder: str) -> str:
@@ -75,7 +93,7 @@ def cut_history(output_path: str, epochs: int) -> None:
     if not os.path.exists(path):
         return
     kept = []
-    with open(path, encoding="utf-8") as handle:
+    with _changing(path), open(path, encoding="utf-8", errors="replace") as handle:
         for line in handle:
             try:
                 if json.loads(line)["epoch"] <= epochs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import asdict, dataclass, field
-from typing import List
+from typing import List, Optional
 
 import numpy as np
 
@@ -52,7 +52,8 @@ class RunState:
     epochs: complete ones; epoch_step: steps done in the running epoch (all of them where only its evaluation is
     missing); steps_per_epoch; losses: of the running epoch's steps, each [the classes' part, the boxes' part]; norm: of
     the last step's gradient; best_map: -1 before the first evaluation; images, size: rows of the records and number of
-    ranks; config: the keys that the figures follow from; loss_scale: `LossScale.state` of a float16 run, else empty.
+    ranks; config: the keys that the figures follow from; loss_scale: `LossScale.state` of a float16 run, else empty;
+    started_from: the file of weights that the first start loaded, "" for random ones, None where it is not known.
     """
 
     epochs: int = 0
@@ -65,6 +66,7 @@ class RunState:
     size: int = 1
     config: dict = field(default_factory=dict)
     loss_scale: List[float] = field(default_factory=list)
+    started_from: Optional[str] = None
 
     @property
     def steps(self) -> int:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.images import check_image, decode_rgb, exif_orientation
+import src.data.images
+from src.data.images import check_image, decode_rgb, exif_orientation, read_header
 
 
 @pytest.fixture
@@ -107,3 +108,74 @@ def test_the_quick_look_of_a_conversion_refuses_what_decoding_refuses(picture, m
         assert verdict(check_image, content) == want
         refused += want is None
     assert 10 < refused < 290
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"GIF89a" + b"\0" * 40, "a GIF image"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "a WebP image"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 40, "a HEIC"),
+        (b"\0\5\x16\7\0\2", "a file of macOS"),
+        (b"\n<!DOCTYPE html>", "a text"),
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer: run git lfs pull"),
+    ],
+)
+def test_other_formats_are_named(content, words):
+    with pytest.raises(ValueError, match=f"not a JPEG, PNG, BMP or TIFF image but {words}"):
+        decode_rgb(content)
+
+
+def test_an_image_above_pillows_limit(tmp_path, recwarn):
+    data = encoded(np.full((13500, 13500), 77, np.uint8), ".jpg", cv2.IMWRITE_JPEG_QUALITY, 10)
+    path = tmp_path / "huge.jpg"
+    path.write_bytes(data)
+    assert 13500 * 13500 > 178_956_970
+    assert check_image(data) == (13500, 13500) and read_header(str(path)) == ((13500, 13500), 1)
+    assert not [warning for warning in recwarn.list if "Bomb" in type(warning.message).__name__]
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".bmp", ".tiff"])
+def test_one_limit_for_every_format_and_way(picture, tmp_path, monkeypatch, ending):
+    data, path = encoded(picture, ending), tmp_path / "a"
+    path.write_bytes(data)
+    monkeypatch.setattr(src.data.images, "MAX_PIXELS", 60 * 80)
+    assert decode_rgb(data).shape == (60, 80, 3) and check_image(data) == read_header(str(path))[0] == (60, 80)
+    monkeypatch.setattr(src.data.images, "MAX_PIXELS", 60 * 80 - 1)
+    for look in (lambda: decode_rgb(data), lambda: check_image(data), lambda: read_header(str(path))):
+        with pytest.raises(ValueError, match="80 x 60 pixels are more than 4,799, the most that is read"):
+            look()
+
+
+def claiming(width, height):
+    """PNG and BMP files of a few bytes that claim a size."""
+    import struct
+    import zlib
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width & 0xFFFFFFFF, height & 0xFFFFFFFF, 8, 0, 0, 0, 0)
+    yield (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+    yield (
+        b"BM"
+        + struct.pack("<IHHIIIIHHIIIIII", 154, 0, 0, 54, 40, width, height, 1, 24, 0, 100, 0, 0, 0, 0)
+        + bytes(100)
+    )
+
+
+@pytest.mark.parametrize("width, height", [(60000, 60000), (2**31 - 1, 2**31 - 1), (0, 0), (0, 50), (2**31 - 1, 1)])
+def test_sizes_that_a_header_only_claims(tmp_path, width, height):
+    import tracemalloc
+
+    for number, data in enumerate(claiming(width, height)):
+        path = tmp_path / str(number)
+        path.write_bytes(data)
+        tracemalloc.start()
+        for look in (lambda: decode_rgb(data), lambda: check_image(data), lambda: read_header(str(path))):
+            with pytest.raises(ValueError, match=f"{width} x {height} pixels|damaged"):
+                look()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()

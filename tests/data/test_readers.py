@@ -1,12 +1,14 @@
 """Each reader against tables made by hand."""
 
 import json
+import logging
 import os
 
 import pytest
 
 from src.config import load_config
-from src.data.annotations import read_dataset
+from src.data.annotations import READERS, read_dataset
+from src.data.coco import coco_json
 from src.errors import UserError
 
 CLASSES = "['background', 'cat', 'dog']"
@@ -143,3 +145,172 @@ def test_list_faults_name_the_line(tmp_path, line):
     (tmp_path / "list.txt").write_text(f"ok.jpg 1,2,3,4,1\n{line}\n")
     with pytest.raises(UserError, match="line 2"):
         read_dataset(config(tmp_path, "--dataset=other"), True)
+
+
+def noted(data):
+    """Kind -> (number, places) of what was repaired, and of what was refused."""
+    kinds = ({}, {})
+    for fault in data.faults.all():
+        kinds[fault.refused][fault.kind] = (fault.number, fault.places)
+    return kinds
+
+
+def coco_with(folder, change):
+    coco(
+        folder,
+        [
+            {"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]},
+            {"image_id": 6, "category_id": 0, "bbox": [5, 6, 7, 8]},
+        ],
+    )
+    path = folder / "coco" / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return READERS["coco"](config(folder), True)
+
+
+def test_rows_with_one_id_are_named(tmp_path):
+    data = coco_with(tmp_path, lambda c: c["images"].append({"id": 5, "file_name": "other.jpg"}))
+    assert noted(data)[1]["image ids are given to two different rows"] == (1, ["5 (5.jpg and other.jpg)"])
+
+
+def test_ids_of_another_type_are_matched_and_told(tmp_path):
+    def change(content):
+        content["annotations"][0].update(image_id="5", category_id=7.0)
+        content["annotations"][1].update(image_id=6.0)
+        content["images"][1].update(id=6.0, width="60", height=50.0)
+
+    data = coco_with(tmp_path, change)
+    assert [(s.image_id, s.boxes.tolist()) for s in data.samples] == [(5, [[2, 1, 6, 4, 2]]), (6, [[6, 5, 14, 12, 1]])]
+    repaired, refused = noted(data)
+    assert not refused and type(data.samples[1].image_id) is int
+    number, places = repaired["annotations have a image_id of another type than the id it means (matched by value)"]
+    assert number == 2 and places[0] == "annotation 1: '5' is a text, the id 5 a number"
+    number, places = repaired["image sizes are no whole numbers above 0 (the file's size counts)"]
+    assert (number, places) == (1, ["image 6: width '60' is a text"]) and data.samples[1].height == 50
+
+
+@pytest.mark.parametrize("value", ["005", " x", "5.0", "77"])
+def test_ids_that_are_texts_and_mean_nothing_are_told_to_be_texts(tmp_path, value):
+    data = coco_with(tmp_path, lambda c: c["annotations"][0].update(image_id=value))
+    places = noted(data)[1]["annotations have a image_id that the file does not list"][1]
+    assert places == [f"annotation 1: {value!r} (a text, the file's ids are numbers)"]
+
+
+def test_a_text_is_not_matched_where_it_is_an_id_itself(tmp_path):
+    def change(content):
+        content["images"].append({"id": "5", "file_name": "text.jpg"})
+        content["annotations"][0].update(image_id="5")
+
+    data = coco_with(tmp_path, change)
+    assert [(s.image_id, len(s.boxes)) for s in data.samples] == [(5, 0), (6, 1), ("5", 1)]
+
+
+def test_boxes_of_texts_are_told(tmp_path):
+    data = coco_with(tmp_path, lambda c: c["annotations"][0].update(bbox=["1", "2", "3", "4"]))
+    ((_, places),) = noted(data)[1].values()
+    assert places == ["annotation 1: ['1', '2', '3', '4'] (a text in place of numbers)"]
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [('"annotations": [', '"annotations": [], "annotations": ['), ('"bbox": [1,', '"bbox": [9, 9, 9, 9], "bbox": [1,')],
+)
+def test_keys_given_twice_are_refused(tmp_path, old, new):
+    coco_with(tmp_path, lambda c: None)
+    path = tmp_path / "coco" / "annotations" / "instances_train2017.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"1 keys are given twice.*'(annotations|bbox)'"):
+        read_dataset(config(tmp_path), True)
+
+
+def test_json_in_other_encodings(tmp_path):
+    coco_with(tmp_path, lambda c: None)
+    path = tmp_path / "coco" / "annotations" / "instances_train2017.json"
+    want, text = table(read_dataset(config(tmp_path), True)), path.read_text()
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes(text.replace(", ", ",\r\n").encode(encoding))
+        assert table(read_dataset(config(tmp_path), True)) == want
+    path.write_bytes(b" \n")
+    with pytest.raises(UserError, match="not valid JSON: the file is empty"):
+        read_dataset(config(tmp_path), True)
+
+
+@pytest.mark.parametrize(
+    "given, there, path, name, told",
+    [
+        ("sub/a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", ""),
+        ("./sub//a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", ""),
+        ("sub\\a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", "another reading of their path (backslashes)"),
+        ("images/a.jpg", "a.jpg", "a.jpg", "a.jpg", "the folder's own name, images/"),
+        ("images\\a.jpg", "a.jpg", "a.jpg", "a.jpg", "the folder's own name, images/"),
+        ("images/a.jpg", "images/a.jpg", "images/a.jpg", "images/a.jpg", ""),
+        ("a%20b.jpg", "a b.jpg", "a b.jpg", "a b.jpg", "percent-encoded"),
+        ("a%20b.jpg", "a%20b.jpg", "a%20b.jpg", "a%20b.jpg", ""),
+        ("../x.jpg", "../x.jpg", "../x.jpg", "ROOT/x.jpg", "images lie outside"),
+        ("ROOT/x.jpg", "../x.jpg", "../x.jpg", "ROOT/x.jpg", "images lie outside"),
+        ("ROOT/images/a.jpg", "a.jpg", "a.jpg", "a.jpg", ""),
+    ],
+)
+def test_paths(tmp_path, given, there, path, name, told):
+    images = tmp_path / "images"
+    os.makedirs((images / there).resolve().parent, exist_ok=True)
+    images.mkdir(exist_ok=True)
+    (images / there).write_bytes(b"x")
+    given, name = given.replace("ROOT", str(tmp_path)), name.replace("ROOT", str(tmp_path))
+    (tmp_path / "list.txt").write_text(f"{given} 1,2,3,4,1\n")
+    (tmp_path / "coco").mkdir()
+    os.symlink(images, tmp_path / "coco" / "images")
+    data = read_dataset(config(tmp_path, "--dataset=other"), False)
+    assert data.samples[0].path == os.path.normpath(str(images / path)) and data.samples[0].file_name == name
+    kinds = [kind for kind in noted(data)[0] if "no box" not in kind]
+    assert len(kinds) == bool(told) and all(told in kind for kind in kinds)
+
+
+def test_equal_names_in_two_folders_stay_apart(tmp_path):
+    os.makedirs(tmp_path / "images")
+    (tmp_path / "list.txt").write_text("a/1.jpg 1,2,3,4,1\nb/1.jpg 1,2,3,4,2\n")
+    cfg = config(tmp_path, "--dataset=other")
+    content = coco_json(read_dataset(cfg, False), [0, 1], None, {0: (9, 9), 1: (9, 9)}, list(cfg.classes))
+    assert [image["file_name"] for image in content["images"]] == ["a/1.jpg", "b/1.jpg"]
+    (tmp_path / "list.txt").write_text("a/1.jpg 1,2,3,4,1\n./a/1.jpg 1,2,3,4,2\n")
+    with pytest.raises(UserError, match="images stand in two lines: line 2: a/1.jpg .line 1 too"):
+        read_dataset(cfg, False)
+
+
+def test_list_of_windows(tmp_path):
+    os.makedirs(tmp_path / "images")
+    (tmp_path / "list.txt").write_bytes("caf\u00e9.jpg 1,2,3,4,1\r\nb.jpg 1,2,3,4,2\r\n".encode("utf-16"))
+    assert [name for _, name, _ in table(read_dataset(config(tmp_path, "--dataset=other"), True))] == [
+        "caf\u00e9.jpg",
+        "b.jpg",
+    ]
+
+
+def test_list_of_widths_and_heights_is_told(tmp_path):
+    os.makedirs(tmp_path / "images")
+    (tmp_path / "list.txt").write_text("a.jpg 50,60,20,30,1 70,80,10,10,2\nb.jpg 5,6,20,30,1 70,8,10,10,2\n")
+    kinds = noted(READERS["other"](config(tmp_path, "--dataset=other"), True))[0]
+    assert any(
+        "file has reversed corners in 3 of 4 boxes: they look like x, y, width, height" in kind for kind in kinds
+    )
+
+
+def test_images_without_a_box_are_counted(tmp_path, caplog):
+    coco(tmp_path, [{"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]}], images=((5, 9, 9), (6, 9, 9), (8, 9, 9)))
+    os.makedirs(tmp_path / "images")
+    (tmp_path / "list.txt").write_text("a.jpg 1,2,3,4,1\nb.jpg\nc.jpg\n")
+    voc(tmp_path, "a.xml", thing("cat", 1, 2, 3, 4), "a.jpg")
+    voc(tmp_path, "b.xml", "", "b.jpg")
+    voc(tmp_path, "c.xml", thing("sofa", 1, 2, 3, 4), "c.jpg")
+    logger = logging.getLogger("ssd")
+    logger.addHandler(caplog.handler)
+    try:
+        for dataset in ("coco", "other", "voc"):
+            caplog.clear()
+            assert len(read_dataset(config(tmp_path, f"--dataset={dataset}"), True).samples) == 1
+            lines = {record.getMessage() for record in caplog.records if "left out of training" in record.getMessage()}
+            assert len(lines) == 1 and "2 of 3 images have no box of the listed classes and are left out" in lines.pop()
+    finally:
+        logger.removeHandler(caplog.handler)

@@ -111,6 +111,40 @@ def test_images_that_no_decoder_takes(folder, tmp_path, monkeypatch, content):  
     assert os.listdir(cwd) == [] and not (folder / "records").exists()
 
 
+def test_an_image_above_the_limit_is_one_line_and_may_be_left_out(folder, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("src.data.images.MAX_PIXELS", 44 * 60 - 1)  # the last of the five images is 44 pixels high
+    words = "broken image .*70000.jpg: 60 x 44 pixels are more than 2,639, the most that is read"
+    with pytest.raises(UserError, match=words):
+        prepare_records(config(folder), True)
+    assert sorted(rows_of(prepare_records(config(folder, "--max_bad_images=1"), True))) == list(IDS[:-1])
+
+
+def test_images_without_boxes_are_counted_at_conversion(folder, told):  # noqa: F811
+    instances(folder, "train2017", lambda content: content.update(annotations=content["annotations"][:2]))
+    assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS[:2])
+    lines = [line for line in told() if "3 of 5 images have no box of the listed classes" in line]
+    assert len(lines) == 1 and "left out of training" in lines[0] and "500.jpg" in lines[0]
+
+
+def test_doubtful_boxes_are_told_at_conversion(folder, told):  # noqa: F811
+    def change(content):
+        for annotation in content["annotations"]:
+            annotation["bbox"] = [25, 20, 50, 38]
+        content["annotations"].append(dict(content["annotations"][0], id=9))
+
+    instances(folder, "train2017", change)
+    prepare_records(config(folder), True)
+    assert any("6 boxes leave their image: all boxes look like corners x1, y1, x2, y2" in line for line in told())
+    assert any("1 boxes are given twice" in line for line in told())
+
+
+def test_an_image_outside_its_folder_is_told_at_conversion(folder, told):  # noqa: F811
+    os.rename(folder / "coco" / "train2017" / "3.jpg", folder / "secret.jpg")
+    instances(folder, "train2017", lambda content: content["images"][0].update(file_name="../../secret.jpg"))
+    assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS)
+    assert any("1 images lie outside" in line and "../../secret.jpg" in line for line in told())
+
+
 @pytest.mark.slow
 def test_memory_is_flat(tmp_path):
     """400 images of 1 MB: the peak stays where 60 of them had it."""

@@ -11,6 +11,7 @@ from src.evaluation.analysis import (
     f1_score,
     pair_up,
     showing_score,
+    without_ignored,
 )
 
 CLASSES = ["background", "cat", "dog"]
@@ -135,3 +136,19 @@ def test_pairs_and_the_score_to_show_from_equal_slow_loops(seed):
         return 2 * right / sum(len(one.truth) + (one.scores >= least).sum() for one in images)
 
     assert showing_score(images, 0.1) == max(candidates, key=pooled)
+
+
+def test_detections_in_a_crowd_count_for_nothing():
+    """Half inside a crowd of the class: left out, unless it matches a ground truth; of another class: it stays."""
+    one = ImageResult(
+        7,
+        np.array([[0, 0, 10, 10]], float),
+        np.array([1]),
+        np.array([[0, 0, 10, 10], [20, 20, 30, 30], [20, 20, 30, 30], [20, 36, 30, 46], [20, 34, 30, 44]], float),
+        np.array([1, 1, 2, 1, 1]),
+        np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
+    )
+    crowds = np.array([[0, 0, 40, 40]], float)  # the last two lie in it by 0.4 and 0.6 of their area
+    kept = without_ignored(one, crowds, np.array([1]))
+    assert kept.scores.tolist() == [0.9, 0.7, 0.6] and kept.found_labels.tolist() == [1, 2, 1]
+    assert kept.truth.tolist() == one.truth.tolist()

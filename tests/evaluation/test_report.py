@@ -60,6 +60,18 @@ def written(tmp_path_factory):
     return paths, result, folder
 
 
+def test_one_file_that_cannot_be_written_does_not_stop_the_others(written, tmp_path, monkeypatch):
+    _, result, folder = written
+    lost = {}
+    monkeypatch.setattr("src.errors._lost", lost)
+    (tmp_path / "report.html").mkdir()
+    evaluator = CocoEvaluator(str(folder / "truth.json"), CLASSES, 0.1)
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    paths, _ = write_report(evaluator, result, lambda own: pixels, str(tmp_path), "x.ckpt", 0.9)
+    assert sorted(paths) == ["evaluation.csv", "evaluation.json"] == sorted(set(os.listdir(tmp_path)) - {"report.html"})
+    assert list(lost) == [str(tmp_path / "report.html")]
+
+
 def test_json_and_csv_hold_the_same_figures(written):
     paths, result, folder = written
     figures = json.loads(open(paths["evaluation.json"], encoding="utf-8").read())

@@ -16,8 +16,10 @@ from src.inference.description import describe, description_file
 from src.inference.detectors import NetworkDetector, build_inference, open_model
 from src.inference.exporter import compare_detections, export_network, target_path
 from src.inference.predictor import Predictor
+from src.locks import try_lock
 from src.models.build import build_model
 from src.models.convolution import Convolution
+from src.output import OutputError
 from tests.conftest import ROOT
 from tests.test_cli import run
 
@@ -226,3 +228,37 @@ def test_compare_detections_by_hand():
         assert compare_detections([one], [other])[:2] == (2, 1)
     assert compare_detections([one], [(box[:0], one[1][:0], one[2][:0])])[:2] == (1, 1)
     assert compare_detections([one], [(np.repeat(box + 0.05, 2, 0), np.array([0.9, 0.9]), np.array([1, 1]))])[0] == 1
+
+
+def test_what_killed_exports_left_is_removed(tmp_path):
+    old, new, used = (tmp_path / f".part-export-{name}" for name in ("old", "new", "used"))
+    for folder in (old, new, used):
+        folder.mkdir()
+        (folder / "model.onnx").write_text("half")
+    for folder in (old, used):
+        os.utime(folder, (1e9, 1e9))
+    with try_lock(str(used)), exporter._part_folder(str(tmp_path / "ssd.onnx")) as folder:
+        assert os.path.isdir(folder)
+        assert {path.name for path in tmp_path.iterdir()} == {new.name, used.name, os.path.basename(folder)}
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
+def test_an_export_that_cannot_be_written(tmp_path, monkeypatch, cfg, inference, pictures, file_format):
+    """One line that names the file; the earlier file is as it was and nothing is left beside it."""
+    _, images, shapes = pictures
+    path = target_path(str(tmp_path / "ssd"), file_format)
+    with open(path, "w", encoding="utf-8") as handle:
+        handle.write("an earlier file")
+    before = sorted(os.listdir(tmp_path))
+
+    def full(*_, file_name, file_format):
+        with open(f"{file_name}.{file_format.lower()}", "w", encoding="utf-8") as half:
+            half.write("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mindspore.export", full)
+    with pytest.raises(OutputError) as error:
+        export_network(inference, describe(cfg), file_format, path, images[:1], shapes[:1])
+    assert str(error.value).startswith(f"cannot write {path}: No space left on device")
+    assert sorted(os.listdir(tmp_path)) == before and open(path, encoding="utf-8").read() == "an earlier file"

@@ -3,6 +3,8 @@
 import errno
 import os
 import resource
+import tracemalloc
+import weakref
 
 import mindspore as ms
 import numpy as np
@@ -27,7 +29,7 @@ def entries():
 @pytest.fixture
 def path(tmp_path):
     name = str(tmp_path / "ssd-1_2.ckpt")
-    write_whole(name, entries())
+    write_whole(name, entries().items())
     return name
 
 
@@ -40,7 +42,39 @@ def test_what_is_written_is_read(path):
     # MindSpore reads it too, and sees one entry more
     assert set(ms.load_checkpoint(path)) == {CHECKSUM, *entries()}
     assert os.listdir(os.path.dirname(path)) == ["ssd-1_2.ckpt"]
-    assert os.stat(path).st_mode & 0o777 == 0o644
+
+
+def test_its_mode_is_the_umask_s(tmp_path):
+    """MindSpore's own files are read-only for their owner and unreadable for everybody else."""
+    for umask in (0o022, 0o027):
+        path, before = str(tmp_path / f"{umask}.ckpt"), os.umask(umask)
+        try:
+            write_whole(path, entries().items())
+        finally:
+            os.umask(before)
+        assert os.stat(path).st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_no_more_than_one_entry_is_held(tmp_path):
+    """Each array is freed before the one after the next is made, and none is copied."""
+    size, count, alive = 1 << 20, 12, []
+
+    def made():
+        for number in range(count):
+            array = np.full(size, number, np.uint8)
+            alive.append(weakref.ref(array))
+            yield f"w{number}", array
+            del array
+            assert sum(one() is not None for one in alive) <= 1
+
+    tracemalloc.start()
+    try:
+        write_whole(str(tmp_path / "a.ckpt"), made())
+        assert tracemalloc.get_traced_memory()[1] < 3 * size
+    finally:
+        tracemalloc.stop()
+    got = read_checkpoint(str(tmp_path / "a.ckpt"), "resume")
+    assert [int(value.asnumpy()[-1]) for value in got.values()] == list(range(count))
 
 
 def is_refused(path):
@@ -84,10 +118,10 @@ def test_no_room_is_one_line_and_the_old_file_stays(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))  # a write beyond 64 KB fails
     try:
         with pytest.raises(RunError) as error:
-            write_whole(path, big)
+            write_whole(path, big.items())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.strerror(errno.EFBIG) in str(error.value) and path in str(error.value)
     assert os.listdir(os.path.dirname(path)) == ["ssd-1_2.ckpt"] and open(path, "rb").read() == before
-    write_whole(path, big)
+    write_whole(path, big.items())
     assert len(read_checkpoint(path, "resume")) == len(big)

@@ -14,6 +14,7 @@ from src.models.resnet import ResNet50
 from src.models.resnet_names import backbone_shapes, convert
 from src.models.weights import load_backbone
 from tests.conftest import ROOT
+from tests.disks import small_disk
 
 
 def torchvision_state(seed=3) -> dict:
@@ -196,3 +197,26 @@ def test_bad_files(tmp_path, name, content):
     done = script("--input", tmp_path / name, "--output", tmp_path / "out.ckpt")
     assert done.returncode == 2 and done.stderr.startswith("error: --input") and done.stderr.count("\n") == 1
     assert not (tmp_path / "out.ckpt").exists()
+
+
+def test_targets_that_cannot_be_written(converted, tmp_path):
+    weights, _ = converted
+    (tmp_path / "folder.ckpt").mkdir()
+    (tmp_path / "file").write_text("x")
+    own = weights.read_bytes()
+    for target, words in (
+        (tmp_path / "folder.ckpt", "is a folder"),
+        (tmp_path / "file" / "a.ckpt", "cannot write to"),
+        (tmp_path / "a.bin", "ends in .ckpt"),
+        (weights, "this is the file of --input"),
+    ):
+        done = script("--input", weights, "--output", target)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert weights.read_bytes() == own and sorted(os.listdir(tmp_path)) == ["file", "folder.ckpt"]
+    assert "is a folder; name the file" in script("--input", tmp_path, "--output", tmp_path / "a.ckpt").stderr
+    with small_disk(tmp_path / "disk", 20_000) as disk:
+        with open(f"{disk}/a.ckpt", "w", encoding="utf-8") as handle:
+            handle.write("older")
+        done = script("--input", weights.with_suffix(".npz"), "--output", f"{disk}/a.ckpt")
+        assert done.returncode == 1 and "a.ckpt" in done.stderr.splitlines()[-1] and "Trace" not in done.stderr
+        assert os.listdir(disk) == ["a.ckpt"] and os.path.getsize(f"{disk}/a.ckpt") == 5

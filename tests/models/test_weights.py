@@ -53,8 +53,16 @@ def test_other_number_of_classes(model, tmp_path):
     entries = {"network." + name: value + 1 for name, value in values(model).items()}
     entries["network.multi_box.cls_layers.0.weight"] = np.zeros((18, 256, 3, 3), np.float32)
     path, before = write(tmp_path / "three.ckpt", entries), values(model)
-    with pytest.raises(UserError, match=r"cls_layers.0.weight has shape \(18, 256, 3, 3\).*\(486, 256, 3, 3\)"):
+    shapes = r"cls_layers.0.weight has shape \(18, 256, 3, 3\).*\(486, 256, 3, 3\).*"
+    with pytest.raises(UserError, match=shapes + "--filter_weight=True leaves the predictors out"):
         load_network(model, path, "pre_trained")
+    # evaluation and export need the predictors, and cannot leave them out
+    for key in ("checkpoint_file_path", "model"):
+        with pytest.raises(UserError, match=shapes + r"use the configuration.*\(--config_path\)") as raised:
+            load_network(model, path, key, needs_all=True)
+        assert "filter_weight" not in str(raised.value)
+    with pytest.raises(UserError, match="add network.multi_box.cls_layers.0.weight to checkpoint_filter_list"):
+        load_network(model, path, "pre_trained", ["loc_layers"])
     for name, value in values(model).items():
         np.testing.assert_array_equal(value, before[name])  # nothing was loaded by half
     load_network(model, path, "pre_trained", PREDICTORS)
@@ -134,3 +142,37 @@ def test_a_foreign_checkpoint_is_refused(model, tmp_path):
     for load in (lambda: load_network(model, path, "pre_trained"), lambda: load_backbone(model, path)):
         with pytest.raises(UserError, match="no parameter"):
             load()
+
+
+@pytest.mark.parametrize(
+    "entries, left_out",
+    [
+        (["network.multi_box"], "multi_box."),
+        (["multi_box"], "multi_box."),
+        (["cls_layers"], "multi_box.cls_layers."),
+        (
+            ["fpn_convs_list.1", "loc_layers.0.bias"],
+            ("feature_extractor.fpn.fpn_convs_list.1.", "multi_box.loc_layers.0.b"),
+        ),
+        (["network.feature_extractor.res"], "feature_extractor.resnet."),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["network.", ""])
+def test_filter_list_entries_are_parts_of_names(model, tmp_path, log, entries, left_out, prefix):
+    """As published: what contains an entry is not loaded."""
+    before = values(model)
+    path = write(tmp_path / "a.ckpt", {prefix + name: value + 1 for name, value in before.items()})
+    load_network(model, path, "pre_trained", entries)
+    for name, value in values(model).items():
+        np.testing.assert_array_equal(value, before[name] if name.startswith(left_out) else before[name] + 1)
+    assert "checkpoint_filter_list" not in log.text
+
+
+def test_an_entry_that_matches_nothing_is_named(model, tmp_path, log):
+    path = write(tmp_path / "a.ckpt", {"network." + name: value for name, value in values(model).items()})
+    load_network(model, path, "pre_trained", [*PREDICTORS, "multibox", "moments"])
+    lines = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
+    named = [line for line in lines if line.startswith("checkpoint_filter_list: no name in")]
+    assert len(named) == 2 and "contains 'multibox'" in named[0] and "contains 'moments'" in named[1]
+    with pytest.raises(UserError, match="checkpoint_filter_list: .* leaves out all"):
+        load_network(model, path, "pre_trained", ["network."])

@@ -145,12 +145,11 @@ def test_a_full_disk(tmp_path, monkeypatch):
     folder = Checkpoints(prepare_folder(str(tmp_path), 0), 5)
     good = folder.save(Small(), RunState(epochs=1, steps_per_epoch=4))
 
-    def full(rows, path):
-        with open(path, "wb") as handle:
-            handle.write(b"half")
+    def full(name, array):
+        yield b"half"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_file.ms, "save_checkpoint", full)
+    monkeypatch.setattr(checkpoint_file, "entry_parts", full)
     with pytest.raises(RunError, match=r"No space left on device.*\d+ bytes are needed, \d+ are free.*--resume"):
         folder.save(Small(), RunState(epochs=2, steps_per_epoch=4))
     assert list_checkpoints(folder.folder) == [good] and os.listdir(folder.folder) == ["ssd-1_4.ckpt"]

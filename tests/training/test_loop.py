@@ -1,6 +1,7 @@
 """The loop around a step that only counts: cut at any step it ends as uncut; bad figures reach no file."""
 
 import json
+import os
 import signal
 
 import numpy as np
@@ -9,12 +10,14 @@ from easydict import EasyDict
 from mindspore import Parameter, Tensor, nn
 
 from src.errors import RunError
+from src.output import OutputError
 from src.preflight import find_resume
 from src.stop import Stop
 from src.training.checkpoint import Checkpoints, restore_run
 from src.training.loop import Trainer
 from src.training.run_folder import cut_history, prepare_folder
 from src.training.run_state import RunState
+from src.training.scaled_step import MOST_IN_A_ROW, LossScale
 
 STEPS, EPOCHS, RATES = 3, 3, np.linspace(1, 0, 9).astype(np.float32)
 
@@ -51,7 +54,7 @@ class Step(nn.Cell):
 @pytest.fixture(autouse=True)
 def handlers():
     """A run's signal handlers do not outlive its test."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():
@@ -149,7 +152,7 @@ def test_not_finite_reaches_no_file(tmp_path, figures):
         "epoch 2, step 2",
         "rate 0.5,",
         "images [11]",
-        "ckpt_0",
+        f"the last good checkpoint is {tmp_path / 'ckpt_0' / 'ssd-1_3.ckpt'}",
     ):
         assert word in str(error.value)
     assert [path.name for path in (tmp_path / "ckpt_0").iterdir()] == ["ssd-1_3.ckpt"] and len(history(tmp_path)) == 1
@@ -169,3 +172,118 @@ def test_every_step_is_in_training_mode(tmp_path):
 
     run(tmp_path, step, evaluate=evaluate)
     assert seen == [True] * STEPS * EPOCHS
+
+
+@pytest.mark.parametrize("start, want", [("fresh", "no checkpoint has been saved"), ("best", "is {}/best_map.ckpt")])
+def test_a_last_good_checkpoint_is_named_only_where_there_is_one(tmp_path, start, want):
+    step, more = Step(bad={1 if start == "fresh" else 5: (np.nan, 2.0)}), {}
+    if start == "best":  # ssd-1_3.ckpt is not saved, the best one is
+        more = {"evaluate": maps(0.1, 0.2), "save_checkpoint_epochs": 9}
+    with pytest.raises(RunError) as error:
+        run(tmp_path, step, **more)
+    assert want.format(tmp_path / "ckpt_0") in str(error.value)
+    assert ("last good checkpoint" in str(error.value)) == (start == "best")
+
+
+class HalfStep(Step):
+    """A float16 step: those of `overflows` are left out, as `ScaledTrainStep` does it."""
+
+    def __init__(self, overflows=(), **more):
+        super().__init__(**more)
+        self.overflows, self.overflowed, self.scale = set(overflows), False, LossScale(1024)
+
+    def __call__(self, *batch):
+        weight, done = self.weight.asnumpy().copy(), int(self.global_step.asnumpy()[0]) + 1
+        self.overflowed = done in self.overflows
+        self.bad = {done: (np.nan, np.inf)} if self.overflowed else {}
+        loss = super().__call__(*batch)
+        if self.overflowed:
+            self.weight.set_data(Tensor(weight))
+        self.scale.stepped(self.overflowed)
+        return loss
+
+
+@pytest.mark.parametrize("at", [2, 5, 6])
+def test_overflows_are_left_out_and_resumed_exactly(tmp_path, at):
+    for name in ("cut", "uncut"):
+        (tmp_path / name).mkdir()
+    uncut, overflows = HalfStep([2, 4, 5, 6]), [2, 4, 5, 6]  # the second epoch has no good step
+    run(tmp_path / "uncut", uncut)
+    assert uncut.scale.state == [64, 3, 0] and uncut.global_step.asnumpy() == [9]
+    rows = history(tmp_path / "uncut")
+    np.testing.assert_allclose(rows[0]["loss"], (1 / 1.3 + 1 / 3.3) / 2, rtol=1e-6)
+    assert rows[1]["loss"] is None and (tmp_path / "uncut" / "curves.png").exists()
+    weight = np.float32(0)
+    for done in (1, 3, 7, 8, 9):
+        weight = np.float32(weight * 3 + np.float32(0.1 * done))
+    np.testing.assert_allclose(uncut.weight.asnumpy(), weight, rtol=1e-6)
+
+    with pytest.raises(SystemExit):
+        run(tmp_path / "cut", HalfStep(overflows, after_step={at: lambda: signal.raise_signal(signal.SIGTERM)}))
+    step = HalfStep(overflows)
+    run(tmp_path / "cut", step)
+    assert step.scale.state == uncut.scale.state and history(tmp_path / "cut") == rows
+    last = [(tmp_path / name / "ckpt_0" / "ssd-3_3.ckpt").read_bytes() for name in ("cut", "uncut")]
+    assert last[0] == last[1]
+
+
+def test_many_overflows_in_a_row_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("src.training.loop.MOST_IN_A_ROW", 4)
+    with pytest.raises(RunError) as error:
+        run(tmp_path, HalfStep([2, 4, 5, 6, 7]))
+    assert MOST_IN_A_ROW == 20
+    for word in ("loss is nan", "norm inf", "epoch 3, step 1", "images [20]", "4th step in a row", "scale down to 32"):
+        assert word in str(error.value)
+    assert "ssd-2_3.ckpt" in str(error.value) and len(history(tmp_path)) == 2
+
+
+def test_a_disk_that_fills_up(tmp_path, monkeypatch):
+    """Curves and TensorBoard are done without; a line of the history is not, and then no later checkpoint is there."""
+    lost, failing = {}, set()
+
+    def append(path, data):
+        if any(word in path for word in failing):
+            raise OutputError(f"cannot write {path}: No space left on device")
+        with open(path, "ab") as handle:
+            handle.write(data)
+
+    def draw(history_path, path):
+        if "curves" in failing:
+            raise OutputError(f"cannot write {path}: No space left on device")
+        (tmp_path / "curves.png").write_text("curves")
+
+    monkeypatch.setattr("src.output.append_bytes", append)
+    monkeypatch.setattr("src.training.summary.append_bytes", append)
+    monkeypatch.setattr("src.training.loop.draw_curves", draw)
+    monkeypatch.setattr("src.errors._lost", lost)
+    fails_at = {2: ["events", "curves"], 8: ["history"]}
+    step = Step(after_step={at: lambda names=names: failing.update(names) for at, names in fails_at.items()})
+    with pytest.raises(OutputError, match="history.jsonl"):
+        run(tmp_path, step, summary=True)
+    assert sorted(path.name for path in (tmp_path / "ckpt_0").iterdir()) == ["ssd-1_3.ckpt", "ssd-2_3.ckpt"]
+    assert len(history(tmp_path)) == 2 and not (tmp_path / "curves.png").exists()
+    assert sorted(os.path.basename(path).split(".")[0] for path in lost) == ["curves", "events"]
+    failing.clear()
+    run(tmp_path, Step(), summary=True)
+    assert len(history(tmp_path)) == 3 and not any("curves" in path for path in lost)
+
+
+def test_tensorboard_records_are_those_of_tensorboardx(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter
+
+    run(tmp_path, Step(), evaluate=maps(0.1, 0.3, 0.2), summary=True)
+    (written,) = (tmp_path / "summary").iterdir()
+    data, start, events = written.read_bytes(), 0, []
+    while start < len(data):
+        length = int.from_bytes(data[start : start + 8], "little")
+        events.append(Event.FromString(data[start + 12 : start + 12 + length]))
+        start += length + 16
+    again = RecordWriter(str(tmp_path / "again"))
+    for event in events:
+        again.write(event.SerializeToString())
+    again.close()
+    assert (tmp_path / "again").read_bytes() == data and events[0].file_version == "brain.Event:2"
+    scalars = {(event.step, value.tag): value.simple_value for event in events for value in event.summary.value}
+    assert len(scalars) == 9 * 5 + 3 and scalars[6, "mAP"] == pytest.approx(0.3)
+    assert scalars[4, "loss_class"] == pytest.approx(0.75 / 4.3) and scalars[4, "learning_rate"] == RATES[3]

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from src.output import OutputError
 from src.preflight import find_resume, list_checkpoints
 from src.training import run_folder
 from src.training.run_folder import cut_history, prepare_folder
@@ -82,3 +83,10 @@ def test_history_loses_what_is_done_again(tmp_path):
     path.write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 2, 3)) + '{"epoch": 4, "lo')
     cut_history(str(tmp_path), 2)
     assert path.read_text() == '{"epoch": 1}\n{"epoch": 2}\n' and content(tmp_path) == ["history.jsonl"]
+
+
+def test_a_folder_that_cannot_be_used_is_a_line(tmp_path):
+    (tmp_path / "ckpt_0").write_text("a file")
+    with pytest.raises(OutputError) as error:
+        prepare_folder(str(tmp_path), 0)
+    assert str(tmp_path / "ckpt_0") in str(error.value) and (tmp_path / "ckpt_0").read_text() == "a file"

@@ -16,7 +16,7 @@ from src.data.records.files import all_files
 from src.data.records.ground_truth import given_annotation_files
 from src.output import write_json
 
-VERSION = 3
+VERSION = 4
 """Of the converter: a change of its rules makes new records."""
 _KEYS = set("version settings data_path fingerprint sources given images bad_images".split())
 _KEYS |= set("sizes count rows ids annotation_file".split())

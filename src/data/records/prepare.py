@@ -17,6 +17,7 @@ import numpy as np
 
 from src.config import data_file
 from src.data.annotations import read_dataset
+from src.data.locate import missing_images
 from src.data.records.files import (
     IncompleteRecords,
     RenamedRecords,
@@ -301,10 +302,11 @@ def check_images_exist(data: DataSet) -> None:
     Raises:
         UserError: how many do not, and the first five.
     """
-    missing = [sample.path for sample in data.samples if not os.path.isfile(sample.path)]
+    missing, hint = missing_images(data)
     if missing:
         few = printable(", ".join(missing[:5]))
-        raise UserError(f"{data.where}: {len(missing)} of {len(data.samples)} images are missing: {few}")
+        hint = f" ({hint})" if hint else ""
+        raise UserError(f"{data.where}: {len(missing)} of {len(data.samples)} images are missing: {few}{hint}")
 
 
 def _warn_about_renamed_files(prefix: str) -> None:

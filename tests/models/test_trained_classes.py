@@ -1,0 +1,167 @@
+"""Class names travel with weights, and are compared by name."""
+
+import logging
+
+import mindspore as ms
+import numpy as np
+import pytest
+from easydict import EasyDict
+from mindspore import Tensor, nn
+
+from src.config import load_config
+from src.errors import UserError
+from src.inference.predictor import options_of
+from src.models.checkpoint_file import write_whole
+from src.models.trained_classes import (
+    RUN_STATE,
+    check_before_start,
+    check_same_classes,
+    first_difference,
+    read_trained_config,
+    trained_classes,
+)
+from src.models.weights import load_network
+from src.training.checkpoint import restore_run, save_whole
+from src.training.run_state import RunState, figures_config
+
+NAMES = ["background", "cat", "dog", "cow"]
+SWAPPED = ["background", "dog", "cat", "cow"]
+RENAMED = ["background", "cat", "hound", "cow"]
+FEWER = NAMES[:3]
+
+
+def state(names):
+    return RunState(epochs=1, steps_per_epoch=4, config={"classes": names, "num_classes": len(names)} if names else {})
+
+
+class Head(nn.Cell):
+    """The class predictor's names alone."""
+
+    def __init__(self, count=4):
+        super().__init__()
+        self.weight = ms.Parameter(Tensor(np.zeros((6 * count, 2), np.float32)), name="multi_box.cls_layers.0.weight")
+        self.other = ms.Parameter(Tensor(np.zeros(3, np.float32)), name="feature_extractor.conv.weight")
+
+
+def checkpoint(path, names, count=4):
+    head = Head(count)
+    for parameter in head.get_parameters():
+        parameter.set_data(Tensor(np.ones(parameter.shape, np.float32)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_whole(head, str(path), state(names))
+    return str(path)
+
+
+@pytest.fixture
+def lines(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("ssd"), "propagate", True)
+    caplog.set_level(logging.INFO, "ssd")
+    return lambda level: [r.getMessage() for r in caplog.records if r.levelno == level and "trained" in r.getMessage()]
+
+
+def test_the_first_difference_in_words():
+    assert first_difference(NAMES, NAMES) == ""
+    assert first_difference(NAMES, SWAPPED) == "class 1 is 'cat' there and 'dog' here"
+    assert first_difference(NAMES, FEWER) == "4 classes there, 3 here; class 3 is 'cow' there and missing here"
+    assert first_difference(FEWER, NAMES) == "3 classes there, 4 here; class 3 is missing there and 'cow' here"
+
+
+def test_names_are_read_from_a_checkpoint(tmp_path):
+    path = checkpoint(tmp_path / "a.ckpt", NAMES)
+    assert trained_classes(read_trained_config(path)) == NAMES
+    ms.save_checkpoint(Head(), str(tmp_path / "published.ckpt"))
+    assert read_trained_config(str(tmp_path / "published.ckpt")) == {}
+    assert read_trained_config(str(tmp_path / "nothing.ckpt")) == {}
+    for content in (b"no json", b"[]", b'{"config": 3}', b'{"config": {"classes": [1]}}'):
+        write_whole(str(tmp_path / "odd.ckpt"), {RUN_STATE: np.frombuffer(content, np.uint8)})
+        assert trained_classes(read_trained_config(str(tmp_path / "odd.ckpt"))) == []
+
+
+@pytest.mark.parametrize("names", [SWAPPED, RENAMED, FEWER])
+def test_evaluation_prediction_and_export_need_the_same_names(tmp_path, names):
+    path = checkpoint(tmp_path / "a.ckpt", NAMES)
+    for key in ("checkpoint_file_path", "model"):
+        with pytest.raises(UserError) as raised:
+            load_network(Head(len(names)), path, key, needs_all=True, classes=names)
+        assert first_difference(NAMES, names) in str(raised.value) and str(raised.value).startswith(f"{key}: {path}")
+    load_network(Head(), path, "model", needs_all=True, classes=NAMES)
+
+
+def test_the_advice_works_in_the_program_that_prints_it(tmp_path):
+    path = checkpoint(tmp_path / "ckpt_0" / "a.ckpt", ["background", "traffic light", "it's"])
+    for key in ("checkpoint_file_path", "model"):
+        with pytest.raises(UserError) as raised:
+            check_same_classes(["background", "traffic light", "it's"], FEWER, path, key)
+        assert ("--classes" in str(raised.value)) == (key != "model")
+    import shlex
+
+    with pytest.raises(UserError) as raised:
+        check_same_classes(["background", "traffic light", "it's"], FEWER, path, "checkpoint_file_path")
+    words = shlex.split(str(raised.value).split("use its classes: ")[1])
+    assert load_config(words).classes == ["background", "traffic light", "it's"]
+    # the run's own configuration, where it is there and has these classes
+    (tmp_path / "config.yaml").write_text("classes: [background, traffic light, it's]\n")
+    with pytest.raises(UserError, match=f"--config_path={tmp_path}/config.yaml"):
+        check_same_classes(["background", "traffic light", "it's"], FEWER, path, "model")
+    for text in ("classes: [a, b]\n", "{", "- 3\n"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(UserError) as raised:
+            check_same_classes(["background", "traffic light", "it's"], FEWER, path, "model")
+        assert "config.yaml" not in str(raised.value)
+
+
+def start(path, classes, filters=()):
+    cfg = EasyDict(pre_trained=path, classes=classes, checkpoint_filter_list=list(filters), filter_weight=bool(filters))
+    check_before_start(cfg, [])  # as train.py asks, before anything is converted
+    head = Head(len(classes))
+    load_network(head, path, "pre_trained", filters, classes=classes)
+    return {parameter.name: parameter.asnumpy() for parameter in head.get_parameters()}
+
+
+def test_pre_trained(tmp_path, lines):
+    path = checkpoint(tmp_path / "a.ckpt", NAMES)
+    for names in (SWAPPED, FEWER):
+        with pytest.raises(UserError, match="--filter_weight=True") as raised:
+            start(path, names)
+        assert first_difference(NAMES, names) in str(raised.value)
+        # the advice works
+        got = start(path, names, ["network.multi_box.cls_layers.0.weight", "network.multi_box.cls_layers.0.bias"])
+        assert (got["multi_box.cls_layers.0.weight"] == 0).all() and (got["feature_extractor.conv.weight"] == 1).all()
+    assert not [line for line in lines(logging.WARNING) if "class 1" in line]
+    # perhaps another spelling
+    assert (start(path, RENAMED)["multi_box.cls_layers.0.weight"] == 1).all()
+    assert [line for line in lines(logging.WARNING) if "class 2 is 'dog' there and 'hound' here" in line]
+    with pytest.raises(UserError, match="'multi_box.cls_layers' in checkpoint_filter_list"):
+        start(path, SWAPPED, ["loc_layers"])
+
+
+def test_without_names_everything_loads_as_before(tmp_path, lines):
+    ms.save_checkpoint(Head(), str(tmp_path / "published.ckpt"))
+    path = str(tmp_path / "published.ckpt")
+    load_network(Head(), path, "checkpoint_file_path", needs_all=True, classes=SWAPPED)
+    start(path, SWAPPED)
+    assert not [line for line in lines(logging.WARNING) if "class" in line]
+
+
+def test_resume(tmp_path):
+    path = checkpoint(tmp_path / "ckpt_0" / "ssd-1_4.ckpt", NAMES)
+    assert restore_run(Head(), [path], state(NAMES))[0].epochs == 1
+    for names in (SWAPPED, RENAMED, FEWER):
+        with pytest.raises(UserError, match="^resume: .*--pre_trained=.*--filter_weight=True") as raised:
+            restore_run(Head(len(names)), [path], state(names))
+        assert first_difference(NAMES, names) in str(raised.value)
+        with pytest.raises(UserError, match="^resume: "):
+            check_before_start(EasyDict(classes=names), [str(tmp_path / "broken.ckpt"), path])
+
+
+def test_a_checkpoint_alone_says_what_it_needs(tmp_path):
+    """Copied out of its run's folder, it is predicted with what it holds."""
+    cfg = load_config(["--classes", str(NAMES), "--num_classes=4", "--img_shape=[128, 256]", "--device_target=CPU"])
+    save_whole(Head(), str(tmp_path / "best_map.ckpt"), RunState(config=figures_config(cfg)))
+    got = load_config(options_of(str(tmp_path / "best_map.ckpt")))
+    for key in ("classes", "num_classes", "img_shape", "num_ssd_boxes", "steps", "aspect_ratios", "freeze_layer"):
+        assert got[key] == cfg[key], key
+    ms.save_checkpoint(Head(), str(tmp_path / "published.ckpt"))
+    with pytest.raises(UserError, match="a checkpoint does not say its classes"):
+        options_of(str(tmp_path / "published.ckpt"))
+    assert options_of(str(tmp_path / "published.ckpt"), "x.yaml") == ["--config_path=x.yaml"]
