@@ -15,7 +15,8 @@ run's; when it fails, the last line names the rank and the cause.
 
 The positional arguments of the published scripts are accepted, options may follow them:
 
-    run_distribute_train.sh DEVICE_NUM EPOCH_SIZE LR DATASET [RANK_TABLE.json] CONFIG [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]
+    run_distribute_train.sh DEVICE_NUM EPOCH_SIZE LR DATASET [RANK_TABLE.json] CONFIG [PRE_TRAINED
+                            PRE_TRAINED_EPOCH_SIZE]
     run_standalone_train.sh DEVICE_ID EPOCH_SIZE LR DATASET CONFIG [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]
     run_eval.sh DATASET CHECKPOINT DEVICE_ID CONFIG
 """
@@ -73,7 +74,8 @@ def options_of_words(script: str, words: list) -> list:
             )
     if len(words) not in range(count, len(keys) + 1):
         raise ValueError(
-            f"{len(words)} positional argument(s), {script} takes {names}{more}; as options: bash scripts/{script} {meant}"
+            f"{len(words)} positional argument(s), {script} takes {names}{more}; "
+            f"as options: bash scripts/{script} {meant}"
         )
     if table:
         print(f"the rank table {table} is not needed: msrun and mpirun number the ranks", flush=True)

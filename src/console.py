@@ -30,11 +30,7 @@ class Stream:
         self.log_only = False
 
     def write(self, text: str) -> int:
-        try:
-            return self._guarded(self._stream.write, text)
-        except UnicodeEncodeError:  # LC_ALL=C
-            coding = self._stream.encoding or "ascii"
-            return self._guarded(self._stream.write, text.encode(coding, "backslashreplace").decode(coding))
+        return self._guarded(self._stream.write, text)
 
     def writelines(self, lines) -> None:
         for line in lines:
@@ -110,7 +106,8 @@ def use_utf8_streams() -> None:
         if not hasattr(stream, "reconfigure"):  # replaced by a test or a notebook
             continue
         name = codecs.lookup(stream.encoding).name
-        stream.reconfigure(encoding="utf-8" if name == "ascii" else name, errors="ssd_escape")
+        is_default = name == "ascii" and not os.environ.get("PYTHONIOENCODING")
+        stream.reconfigure(encoding="utf-8" if is_default else name, errors="ssd_escape")
 
 
 def _escape(error: UnicodeError) -> tuple:

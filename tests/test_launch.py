@@ -76,7 +76,7 @@ def test_the_target_is_the_one_given_or_that_of_the_configuration():
 @pytest.mark.parametrize(
     "script, argv, expected",
     [
-        ("run_distribute_train.sh", ["2"], ["DEVICE_NUM EPOCH_SIZE", "bash scripts/run_distribute_train.sh --device_num=2"]),
+        ("run_distribute_train.sh", ["2"], ["DEVICE_NUM EPOCH_SIZE", "scripts/run_distribute_train.sh --device_num=2"]),
         ("run_distribute_train.sh", ["8", "60", "0.05", "coco"], ["--epoch_size=60 --lr=0.05 --dataset=coco"]),
         ("run_distribute_train.sh", ["8", "coco", "60", "0.05", GPU], ["'coco' stands where EPOCH_SIZE belongs"]),
         ("run_distribute_train.sh", ["--lr=0.1", "2"], ["'2' belongs to no option"]),

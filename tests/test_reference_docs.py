@@ -170,7 +170,7 @@ def test_ssd300_layout():
     )
     assert_shown(cyxhw[[0, 3, 6], :2], [(0.25, 0.25), (0.25, 0.75), (0.75, 0.25)])
     schema = load_config(["--device_target=CPU"])
-    assert (schema.min_scale, schema.max_scale, schema.aspect_ratios) == (0.2, 0.95, [[], [2], [2], [2], [2]])
+    assert (schema.min_scale, schema.max_scale, schema.aspect_ratios) == (0.2, 0.95, [[2, 3]] * 5)
 
 
 @pytest.fixture

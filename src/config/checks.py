@@ -65,7 +65,7 @@ _PER_LEVEL = ("steps", "num_default", "feature_size", "extras_out_channels")
 Bad = Callable[[str], UserError]
 
 
-def spelled_as_choice(key: str, value, allowed: list):
+def _spelled_as_choice(value, allowed: list):
     """The entry of `allowed` that `value` is, whatever its case; None where it is none of them."""
     if value in allowed:
         return value
@@ -82,7 +82,7 @@ def check_choices(cfg, choices: dict, bad: Bad) -> None:
         # a list of freeze_layer holds prefixes of names, which the network knows
         if isinstance(cfg[key], list) or cfg[key] is None and None in allowed:
             continue
-        choice = spelled_as_choice(key, cfg[key], allowed)
+        choice = _spelled_as_choice(cfg[key], allowed)
         if choice is None:
             names = [str(name) for name in allowed]
             near = difflib.get_close_matches(str(cfg[key]), names, 1)

@@ -25,7 +25,7 @@ PUBLISHED_KEYS = {
     "global_step": 0,
 }
 _TRUE_MEANS = {
-    "enable_modelarts": "nothing is copied from or to ModelArts here; set it to False and give data_path and output_path",
+    "enable_modelarts": "nothing is copied from or to ModelArts; set it to False and give data_path and output_path",
     "ssd_vgg_bn": "it belongs to ssd_vgg16, which does not exist here; set it to False",
     "pretrain_vgg_bn": "it belongs to ssd_vgg16, which does not exist here; set it to False",
 }

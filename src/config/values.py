@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import math
 import os
+from typing import Union
 
 import yaml
 
 from src.errors import UserError
 
+Value = Union[None, bool, int, float, str, list]
 # An empty string says "none" for these; YAML's null and the word None mean the same
 NONE_IS_EMPTY = (
     "resume",
@@ -54,7 +56,7 @@ def shown(value, depth: int = 2) -> str:
     return f"{' '.join(str(value).split())[:60]} ({type(value).__name__})"
 
 
-def convert(key: str, value, example, where: str):
+def convert(key: str, value, example, where: str) -> Value:
     """`value` in the type of `example`.
 
     Raises:
@@ -97,7 +99,7 @@ def _boolean(key: str, value, where: str) -> bool:
 def _number(key: str, value, example, where: str):
     given = value
     if isinstance(value, str):  # YAML reads 1e-3 as a string
-        value = number_or_text(value)
+        value = _number_or_text(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _wrong(key, given, example, where)
     if isinstance(value, int) and value.bit_length() > 63:
@@ -124,7 +126,7 @@ def _string(key: str, value, where: str) -> str:
         raise UserError(f"{where}: {key} is not UTF-8 text: {shown(value)}") from None
 
 
-def number_or_text(text: str):
+def _number_or_text(text: str):
     """The number that a text is, else the text."""
     for kind in (int, float):
         try:
@@ -134,7 +136,7 @@ def number_or_text(text: str):
     return text
 
 
-def parse_text(key: str, text: str, example):
+def parse_text(key: str, text: str, example) -> Value:
     """A value of the command line, not yet converted: lists are Python or YAML literals."""
     if isinstance(example, (bool, int, float, str)):
         return text

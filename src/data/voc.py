@@ -102,8 +102,8 @@ class _Reader:
         for thing in objects:
             names = {(entry.text or "").strip() for entry in thing.findall("name")} or {""}
             if len(names) > 1 or "" in names:
-                which = "no <name>" if names == {""} else "several <name>"
-                self.faults.refuse(f"objects have {which}", f"object {objects.index(thing) + 1} in {name}")
+                fault = "objects have no <name>" if names == {""} else "objects have several <name>"
+                self.faults.refuse(fault, f"object {objects.index(thing) + 1} in {name}")
                 continue
             label = self.labels.get(min(names))
             if label is None:
