@@ -16,7 +16,13 @@ from tests.conftest import ROOT
 from tests.test_docs import blocks, commands
 
 pytestmark = pytest.mark.slow
-PAGES = ["README.md", *(f"docs/{page}.md" for page in ("resume", "data", "export", "distributed", "performance"))]
+PAGES = [
+    "README.md",
+    *(
+        f"docs/{page}.md"
+        for page in ("resume", "data", "export", "distributed", "performance", "training", "configuration")
+    ),
+]
 COPIED = ["src", "scripts", "config", "ckpt", "train.py", "eval.py", "export.py"]
 # run by CI itself or by hand, several machines, a file of PyTorch's
 ELSEWHERE = r"test\.sh|lint\.sh|kill_test\.py|rehearsal\.py|--torch|--hostfile|^msrun|Ascend|resnet50\.pth"
