@@ -97,6 +97,8 @@ def train(argv, held: contextlib.ExitStack) -> int:
     elif cfg.feature_extractor_base_param and not resumes:
         load_backbone(model, cfg.feature_extractor_base_param)
     freeze(model, cfg.freeze_layer)
+    if cfg.freeze_layer and not (resumes or cfg.pre_trained or cfg.feature_extractor_base_param):
+        LOGGER.warning("freeze_layer: no weights were loaded, so the frozen layers keep their random ones")
 
     # 5. loss, optimiser, step
     from src.training.schedule import learning_rates

@@ -228,11 +228,12 @@ def follow(words: list, environment: dict) -> int:
         run.send_signal({signal.SIGINT: signal.SIGUSR2}.get(number, signal.SIGUSR1) if gentle else signal.SIGTERM)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, pass_on)
-    reason = ""
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, pass_on)
+    reason, is_read = "", True
     for line in run.stdout:
-        sys.stdout.write(line)
-        sys.stdout.flush()
+        if is_read:
+            is_read = _show(line)
         signalled, failed = _SIGNALLED.search(line), _FAILED.search(line)
         if failed and not reason:
             reason = failed.group()
@@ -241,10 +242,28 @@ def follow(words: list, environment: dict) -> int:
             reason = f"error: rank {signalled.group(1)}: ended by signal {signalled.group(2)} ({name})"
     status = run.wait()
     status = 128 - status if status < 0 else status
+    if received[:1] == [signal.SIGHUP] and status == 143:  # what the ranks give for every signal that ends a run
+        status = 129
     if status and reason:
-        print(reason, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            print(reason, file=sys.stderr, flush=True)
     return status
 
 
+def _show(line: str) -> bool:
+    """Print a line of the ranks; False where nobody reads any more (a closed terminal): the run goes on without."""
+    try:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        return True
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
+        return False
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BrokenPipeError:  # the reader of --help has ended
+        os._exit(141)

@@ -217,8 +217,8 @@ def draw(folder: str, scale: float) -> dict:
 def read(argv: list) -> None:
     """One epoch of batches as a training gets them, without a training."""
     cfg = load_config(argv)
-    from src.data.mindrecord import prepare_records
     from src.data.pipeline import TrainingData
+    from src.data.records import prepare_records
     from src.device import prepare_environment
     from src.log import setup_logging
 

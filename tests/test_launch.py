@@ -1,6 +1,7 @@
 """scripts/launch.py: named options, the positional arguments of the published scripts, and stray words."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -94,3 +95,44 @@ def test_other_words_are_one_line(script, argv, expected):
     )
     assert done.returncode == 2 and done.stdout == "", done.stdout
     assert len(done.stderr.splitlines()) == 1 and all(part in done.stderr for part in expected), done.stderr
+
+
+def follow(code, *ignored):
+    """A process that follows a launcher which runs `code`; its stdout is a pipe."""
+    program = (
+        "import os, signal, sys; sys.path.insert(0, 'scripts'); import launch\n"
+        f"for number in {list(ignored)}: signal.signal(number, signal.SIG_IGN)\n"
+        f"sys.exit(launch.follow([sys.executable, '-u', '-c', {code!r}], dict(os.environ)))"
+    )
+    return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_run_goes_on_when_nobody_reads(tmp_path):
+    """As `bash scripts/run_distribute_train.sh ... | tee log` does when tee ends."""
+    code = (
+        f"import time\nfor k in range(2000): print('line', k, 'x' * 100)\nopen({str(tmp_path / 'end')!r}, 'w').close()"
+    )
+    run = follow(code)
+    run.stdout.readline()
+    run.stdout.close()
+    assert run.wait(timeout=60) == 0 and (tmp_path / "end").exists()
+
+
+LEAVES = (
+    "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\nprint('ready')\ntime.sleep(60)"
+)
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+def test_a_signal_gives_its_status(number, status):
+    run = follow(LEAVES)
+    assert run.stdout.readline() == "ready\n"
+    run.send_signal(number)
+    assert run.wait(timeout=60) == status
+
+
+def test_nohup_is_respected():
+    run = follow("import time\nprint('ready')\ntime.sleep(2)", int(signal.SIGHUP))
+    assert run.stdout.readline() == "ready\n"
+    run.send_signal(signal.SIGHUP)
+    assert run.wait(timeout=60) == 0

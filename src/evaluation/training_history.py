@@ -28,7 +28,8 @@ class TrainingHistory(NamedTuple):
     """What is known of a checkpoint's training; None where it is not.
 
     steps: optimiser steps; epochs: of them, may end in a fraction; images: per step, of all devices; started_from: path
-    of the weights, "" for random ones; warmup_epochs, bn_recalibration_steps: as in the configuration.
+    of the weights, "" for random ones; warmup_epochs, bn_recalibration_steps: as in the configuration; freezes: layers
+    were frozen.
     """
 
     steps: Optional[int] = None
@@ -37,6 +38,7 @@ class TrainingHistory(NamedTuple):
     started_from: Optional[str] = None
     warmup_epochs: Optional[float] = None
     bn_recalibration_steps: Optional[int] = None
+    freezes: bool = False
 
 
 def read_history(model: str) -> TrainingHistory:
@@ -61,6 +63,7 @@ def read_history(model: str) -> TrainingHistory:
         started_from=started_from,
         warmup_epochs=_number(config.get("warmup_epochs")),
         bn_recalibration_steps=_number(config.get("bn_recalibration_steps")),
+        freezes=bool(config.get("freeze_layer")),
     )
 
 
@@ -69,10 +72,13 @@ def likely_causes(history: TrainingHistory) -> List[str]:
     lines: List[str] = []
     steps, random = history.steps, history.started_from == ""
     if steps is not None and steps < (FEW_STEPS_FROM_RANDOM if random else FEW_STEPS):
+        lead = "" if random and history.freezes else "likeliest cause: "
         start = f" from {history.started_from}" if history.started_from else ""
         if random:
             start = " from random weights (no backbone weights were loaded)"
-        lines.append(f"likeliest cause: too few steps: {_amount(history)}{start}; {PUBLISHED}")
+        lines.append(f"{lead}too few steps: {_amount(history)}{start}; {PUBLISHED}")
+    if random and history.freezes:
+        lines.insert(0, "likeliest cause: freeze_layer kept layers at random weights, which were never trained")
     if random:
         lead = "" if lines else "likely cause: no backbone weights were loaded; "
         lines.append(
@@ -84,7 +90,8 @@ def likely_causes(history: TrainingHistory) -> List[str]:
             f"the learning rate was still in its warm-up ({history.warmup_epochs:g} epochs; trained: "
             f"{history.epochs:.3g})"
         )
-    if random and steps and not history.bn_recalibration_steps and BACKBONE_MOMENTUM**steps > OLD_STATISTICS:
+    moves = random and steps and not history.freezes and not history.bn_recalibration_steps
+    if moves and BACKBONE_MOMENTUM**steps > OLD_STATISTICS:
         lines.append(
             f"after {steps} steps {BACKBONE_MOMENTUM**steps:.0%} of the backbone's BN running statistics are still "
             f"their initial values, so evaluation sees another network than training did; "

@@ -15,7 +15,7 @@ from src.boxes.postprocess import postprocess
 from src.data.transforms import to_network
 from src.errors import UserError
 from src.inference.description import ModelDescription, describe, from_texts, read_description
-from src.models.trained_classes import first_difference
+from src.models.trained_classes import classes_options, first_difference
 
 ENDINGS = (".ckpt", ".mindir", ".onnx")
 # names inside an exported ONNX file
@@ -182,7 +182,7 @@ def open_model(path: str, cfg=None, key: str = "checkpoint_file_path") -> Detect
         description = read_description(path)
         detector = NetworkDetector(load_mindir(path), description)
     if cfg is not None:
-        detector.description = _fitting(detector.description, cfg, f"{key}: {path} was exported")
+        detector.description = _fitting(detector.description, cfg, path, key)
     return detector
 
 
@@ -195,24 +195,21 @@ def _open_checkpoint(path: str, cfg, key: str) -> Detector:
     return build_detector(model, cfg)
 
 
-def _fitting(found: ModelDescription, cfg, where: str) -> ModelDescription:
+def _fitting(found: ModelDescription, cfg, path: str, key: str) -> ModelDescription:
     """The description of an exported file with the config's thresholds.
 
     Raises:
         UserError: naming what differs, with both values.
     """
-    wanted = describe(cfg)
+    wanted, where = describe(cfg), f"{key}: {path} was exported"
     if found.classes != wanted.classes:
-        raise UserError(
-            f"{where} for other classes: {first_difference(found.classes, wanted.classes)}; use the configuration that "
-            f"it was exported with (--config_path), or export the checkpoint again"
-        )
+        differs = first_difference(found.classes, wanted.classes)
+        advice = f"use its classes: {classes_options(found.classes)}" if key != "model" else "leave out --config_path"
+        raise UserError(f"{where} for other classes: {differs}; {advice}")
     for name in ("img_shape", "mean", "std"):
         if getattr(found, name) != getattr(wanted, name):
-            raise UserError(
-                f"{where} with {name} {getattr(found, name)}, here it is {getattr(wanted, name)}; use the "
-                f"configuration that it was exported with (--config_path), or export the checkpoint again"
-            )
+            advice = "leave out --config_path" if key == "model" else "use that value, or export the checkpoint again"
+            raise UserError(f"{where} with {name} {getattr(found, name)}, here it is {getattr(wanted, name)}; {advice}")
     return with_thresholds(found, where, wanted.min_score, wanted.nms_threshold, wanted.max_boxes)
 
 

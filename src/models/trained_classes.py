@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from typing import List, Sequence
 
@@ -83,10 +84,22 @@ def check_same_classes(there: Sequence[str], here: Sequence[str], path: str, key
 def _configuration_advice(there: Sequence[str], path: str, key: str) -> str:
     of_run = run_configuration(path)
     if of_run and _classes_of_yaml(of_run) == list(there):
-        return f"use the configuration of its run: --config_path={shlex.quote(of_run)}"
+        without = "" if key == "model" else " without --classes and --num_classes"
+        return f"use the configuration of its run: --config_path={shlex.quote(of_run)}{without}"
     if key == "model":  # predict.py has no option for each key
         return f"name a configuration with these classes, in this order, with --config_path: {', '.join(there)}"
-    return f"use its classes: --num_classes={len(there)} --classes={shlex.quote(repr(list(there)))}"
+    return f"use its classes: {classes_options(there)}"
+
+
+def classes_options(classes: Sequence[str]) -> str:
+    """The command line of a list of classes, quoted for a shell."""
+    text = f"[{', '.join(classes)}]"
+    try:
+        plain = re.fullmatch(r"[\w ,.\[\]-]*", text) and yaml.safe_load(text) == list(classes)
+    except yaml.YAMLError:
+        plain = False
+    words = f'"{text}"' if plain else shlex.quote(repr(list(classes)))
+    return f"--num_classes={len(classes)} --classes={words}"
 
 
 def _classes_of_yaml(path: str) -> list:

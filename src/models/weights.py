@@ -66,7 +66,10 @@ def load_network(
     for entry in leave_out:
         if not any(is_left_out(name, [entry]) for name in found):
             LOGGER.warning(
-                "checkpoint_filter_list: no name in %s contains '%s'; one is %s", path, entry, next(iter(found))
+                "checkpoint_filter_list: no name in %s contains '%s'; one is %s",
+                path,
+                entry,
+                NETWORK + next((name for name in found if name in wanted), next(iter(found))),
             )
     usable = {name: value for name, value in found.items() if name in wanted and name not in left_out}
     if left_out and not usable and any(name in wanted for name in left_out):
@@ -156,7 +159,7 @@ def _load(
         len(missing),
     )
     _tell(key, "left out", [f"{name} {shapes}" for name, shapes in skipped.items() if not _is_usual(name)])
-    _tell(key, "not in the file", missing)
+    _tell(key, "not in the file", [name for name in missing if name not in skipped])
     LOGGER.debug("%s: a training's own entries, left out: %s", key, ", ".join(filter(_is_usual, skipped)))
     LOGGER.debug("%s: loaded: %s", key, ", ".join(usable))
 

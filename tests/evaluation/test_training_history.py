@@ -92,6 +92,9 @@ def test_the_causes():
     )
     assert likely_causes(TrainingHistory(steps=700))[0].startswith("likeliest cause: too few steps: 700 steps;")
     assert likely_causes(TrainingHistory(50_000, 50, 16, "ckpt/resnet50.ckpt", 2, 0)) == []
+    frozen = likely_causes(TrainingHistory(114, 3, 16, "", 2, 0, True))
+    assert "freeze_layer kept layers at random weights" in frozen[0] and frozen[1].startswith("too few steps: 114")
+    assert not any("running statistics" in line for line in frozen)
     long_random = likely_causes(TrainingHistory(50_000, 50, 16, "", 2, 0))
     assert len(long_random) == 1 and "likely cause: no backbone weights" in long_random[0]
 

@@ -1,6 +1,8 @@
 """Class names travel with weights, and are compared by name."""
 
 import logging
+import os
+import shlex
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +18,7 @@ from src.models.trained_classes import (
     RUN_STATE,
     check_before_start,
     check_same_classes,
+    classes_options,
     first_difference,
     read_trained_config,
     trained_classes,
@@ -23,6 +26,7 @@ from src.models.trained_classes import (
 from src.models.weights import load_network
 from src.training.checkpoint import restore_run, save_whole
 from src.training.run_state import RunState, figures_config
+from tests.test_cli import run
 
 NAMES = ["background", "cat", "dog", "cow"]
 SWAPPED = ["background", "dog", "cat", "cow"]
@@ -93,12 +97,17 @@ def test_the_advice_works_in_the_program_that_prints_it(tmp_path):
         with pytest.raises(UserError) as raised:
             check_same_classes(["background", "traffic light", "it's"], FEWER, path, key)
         assert ("--classes" in str(raised.value)) == (key != "model")
-    import shlex
-
     with pytest.raises(UserError) as raised:
         check_same_classes(["background", "traffic light", "it's"], FEWER, path, "checkpoint_file_path")
     words = shlex.split(str(raised.value).split("use its classes: ")[1])
     assert load_config(words).classes == ["background", "traffic light", "it's"]
+    for names in (
+        NAMES,
+        ["background", "traffic light", "no", "1"],
+        ["b", "猫", "a,b", '"'],
+        ["b", "- x", "[y", "$HOME"],
+    ):
+        assert load_config(shlex.split(classes_options(names))).classes == names
     # the run's own configuration, where it is there and has these classes
     (tmp_path / "config.yaml").write_text("classes: [background, traffic light, it's]\n")
     with pytest.raises(UserError, match=f"--config_path={tmp_path}/config.yaml"):
@@ -165,3 +174,14 @@ def test_a_checkpoint_alone_says_what_it_needs(tmp_path):
     with pytest.raises(UserError, match="a checkpoint does not say its classes"):
         options_of(str(tmp_path / "published.ckpt"))
     assert options_of(str(tmp_path / "published.ckpt"), "x.yaml") == ["--config_path=x.yaml"]
+
+
+def test_training_is_refused_before_anything_is_converted(tmp_path):
+    path = checkpoint(tmp_path / "out" / "ckpt_0" / "ssd-1_4.ckpt", NAMES)
+    options = ["--device_target=CPU", f"--classes={SWAPPED}", "--num_classes=4", "--feature_extractor_base_param="]
+    options += [f"--data_path={tmp_path}", f"--mindrecord_dir={tmp_path / 'records'}"]
+    for more in ([f"--pre_trained={path}", "--output_path=new"], ["--resume", f"--output_path={tmp_path / 'out'}"]):
+        done = run("train.py", *options, *more, cwd=tmp_path)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert "class 1 is 'cat' there and 'dog' here" in done.stderr
+        assert sorted(os.listdir(tmp_path)) == ["out"] and os.listdir(tmp_path / "out") == ["ckpt_0"]
