@@ -21,6 +21,7 @@ from src.device import check_launch, init_device, prepare_environment
 from src.errors import UserError, run_main
 from src.locks import hold_folder
 from src.log import LOGGER, setup_logging, write_or_go_on
+from src.memory import keep_heap_small
 from src.models.trained_classes import check_before_start
 from src.output import atomic_write, output_error
 from src.preflight import check_training, find_resume, room_for_checkpoints, writable_folder
@@ -47,6 +48,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
     stop = Stop()
     stop.install()
     prepare_environment()
+    keep_heap_small()
 
     # 2. device
     ranks = init_device(cfg)

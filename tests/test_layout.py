@@ -24,6 +24,7 @@ FREE = {
     "output",
     "video",
     "locks",
+    "memory",
 }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from src.data.pipeline import TrainingData
 from src.errors import RunError
 from src.log import LOGGER, append_json_line, progress, write_or_go_on
+from src.memory import release_free_memory
 from src.preflight import list_checkpoints
 from src.ranks import Ranks
 from src.stop import Stop
@@ -161,6 +162,7 @@ class Trainer:
             "waiting_seconds_share": round(clock.waiting, 4),
         }
         LOGGER.info("epoch %d/%d: %s", done, cfg.epoch_size, self._figures(state, clock, state.losses))
+        release_free_memory()
         if done == cfg.epoch_size and cfg.bn_recalibration_steps:
             batches = recalibrate(
                 self.step.forward.network, (batch[0] for batch in self.data.epoch(done)), cfg.bn_recalibration_steps
@@ -168,6 +170,7 @@ class Trainer:
             LOGGER.info("BN averages taken anew from %d batches", batches)
         finished = replace(state, epochs=done, epoch_step=0, losses=[])
         if self.evaluate is not None and _is_evaluated(done, cfg):
+            release_free_memory()
             record["mAP"] = self._evaluated(state)
         # before the checkpoint: a run that goes on from that has this line, and `cut_history` takes away one too many
         if self.speaks:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import List, Tuple
+
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+# Groups of parameters are updated one after the other. MindSpore would compute one intermediate result of all
+# parameters, then the next: two more copies of the network in memory, 200 MB.
+GROUP_BYTES = 8 << 20
 
 # Primitives, not Python's operators: each operator on a tensor is a graph of its own to MindSpore's compiler, and
 # with 280 parameters that was 1.5 s of the start.
@@ -63,6 +69,7 @@ class Momentum(nn.Cell):
         self.decaying, self.decaying_moments = ParameterTuple(decaying), ParameterTuple(self.moments[:count])
         self.others, self.other_moments = ParameterTuple(others), ParameterTuple(self.moments[count:])
         self.counts = len(kernels), count, len(self.parameters)
+        self.groups = _groups([4 * int(np.prod(parameter.shape)) for parameter in decaying])
         self.global_step = Parameter(Tensor(np.zeros(1, np.int32)), name="global_step", requires_grad=False)
         self.learning_rate = Parameter(Tensor(np.asarray(rates, np.float32)), name="learning_rate", requires_grad=False)
         self.momentum = Parameter(Tensor(np.float32(momentum)), name="momentum", requires_grad=False)
@@ -102,13 +109,29 @@ class Momentum(nn.Cell):
             factor = factor / self.maximum(norm, self.one)
         rate = self.reshape(self.gather(self.learning_rate, self.global_step, 0), ())
         norm = ops.depend(norm, self.assign_add(self.global_step, self.next))
-        if decaying > 0:
-            update = ops.partial(_update_decaying, self.momentum, rate, factor, self.weight_decay)
-            norm = ops.depend(norm, self.map(update, self.decaying, self.decaying_moments, of_decaying))
+        scale, weight_decay = factor, self.weight_decay
+        for start, stop in self.groups:
+            update = ops.partial(_update_decaying, self.momentum, rate, scale, weight_decay)
+            weights, moments = self.decaying[start:stop], self.decaying_moments[start:stop]
+            done = self.map(update, weights, moments, of_decaying[start:stop])
+            norm = ops.depend(norm, done)
+            # the next group begins after this one
+            scale, weight_decay = ops.depend(factor, done), ops.depend(self.weight_decay, done)
         if everything > decaying:
             update = ops.partial(_update, self.momentum, rate, factor)
             norm = ops.depend(norm, self.map(update, self.others, self.other_moments, of_others))
         return norm
+
+
+def _groups(sizes: List[int]) -> Tuple[Tuple[int, int], ...]:
+    """(start, stop) of runs of parameters of about `GROUP_BYTES`; a larger parameter is a group of its own."""
+    groups, start, held = [], 0, 0
+    for index, size in enumerate(sizes):
+        if held and held + size > GROUP_BYTES:
+            groups.append((start, index))
+            start, held = index, 0
+        held += size
+    return tuple(groups + [(start, len(sizes))] * bool(sizes))
 
 
 def decays(name: str) -> bool:

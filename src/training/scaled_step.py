@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from src.ranks import Ranks
+from src.training.lean_cell import LeanCell
 
 GROWS_AFTER = 2000  # good steps
 SMALLEST = 1.0
@@ -58,7 +59,7 @@ class LossScale:
         self.good, self.in_a_row = int(state[1]), int(state[2])
 
 
-class _Gradients(nn.Cell):
+class _Gradients(LeanCell):
     """(images, gt_loc, gt_label, num_match, scale [2], unscale []) -> (parts of the loss [2], norm, gradients).
 
     The loss is multiplied by `scale`, and gradients and norm by `unscale`.

@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 
 from src.loss import MultiBoxLoss
 from src.ranks import Ranks
+from src.training.lean_cell import LeanCell
 from src.training.momentum import Momentum
 from src.training.scaled_step import ScaledTrainStep
 
@@ -29,7 +30,7 @@ class ModelWithLoss(nn.Cell):
         return self.loss.parts(pred_loc, pred_label, gt_loc, gt_label, num_match)
 
 
-class Gradients(nn.Cell):
+class Gradients(LeanCell):
     """(images, gt_loc, gt_label, num_match) -> (parts of the loss [2], gradients of their sum * loss_scale)."""
 
     def __init__(self, forward: nn.Cell, weights, loss_scale: float):
@@ -44,7 +45,7 @@ class Gradients(nn.Cell):
         return parts, self.gradient(self.forward, self.weights)(images, gt_loc, gt_label, num_match, self.sens)
 
 
-class TrainStep(nn.Cell):
+class TrainStep(LeanCell):
     """(images, gt_loc, gt_label, num_match) -> loss, and updates the model.
 
     Of the last step: `norm`, its gradient's, and `parts`, (classes, boxes), the loss's two parts.

@@ -1,0 +1,22 @@
+"""A Cell that needs less memory at its first run."""
+
+from __future__ import annotations
+
+from mindspore import nn
+
+from src.memory import release_free_memory
+
+
+class LeanCell(nn.Cell):
+    """Releases, between its first compilation and its first run, what compiling has freed."""
+
+    def __init__(self, auto_prefix: bool = True):
+        super().__init__(auto_prefix=auto_prefix)
+        self._released = False
+
+    def compile(self, *args, **kwargs) -> None:
+        """As `nn.Cell`, which calls it before every run."""
+        super().compile(*args, **kwargs)
+        if not self._released:
+            self._released = True
+            release_free_memory()
