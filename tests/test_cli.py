@@ -139,6 +139,9 @@ BAD = [
     ("train.py", ["--batch_size=16"], ["6 images / (16 x 1 devices) = 0 steps"]),
     ("train.py", ["--run_distribute=True", "--device_num=8"], ["mpirun", "-n 8"]),
     ("train.py", ["--pre_trained=FOREIGN"], ["pre_trained", "no parameter"]),
+    # before the conversion, which may take an hour
+    ("train.py", ["--pre_trained=OTHER_CLASSES", "--mindrecord_dir=new_records"], ["pre_trained", "(486, 256, 3, 3)"]),
+    ("train.py", ["--freeze_layer=[necks]", "--mindrecord_dir=new_records"], ["freeze_layer", "necks"]),
     ("train.py", ["--output_path=/proc/none"], ["output_path", "/proc/none"]),
     ("eval.py", ["--checkpoint_file_path=/no/x.ckpt"], ["checkpoint_file_path", "/no/x.ckpt"]),
     ("eval.py", ["--checkpoint_file_path=DAMAGED"], ["checkpoint_file_path", "damaged"]),
@@ -201,5 +204,6 @@ def test_bad_input_is_one_line_and_status_2(shapes, tmp_path, script, options, w
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr + done.stdout, done.stderr
     assert all(word in errors[0] for word in words), errors
+    assert not (tmp_path / "new_records").exists() and not (shapes / "new_records").exists()
     if script != "train.py":  # nothing was written: neither folder nor file
         assert sorted(os.listdir(tmp_path)) == ["UPPER.CKPT", "damaged.ckpt", "foreign.ckpt", "other_classes.ckpt"]

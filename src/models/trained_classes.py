@@ -15,7 +15,7 @@ import yaml
 
 from src.errors import UserError
 from src.log import LOGGER
-from src.models.checkpoint_entries import BrokenFile, UnknownType, check_entries, read_entry
+from src.models.checkpoint_entries import BrokenFile, UnknownType, check_entries, read_entry, reading
 from src.models.parameter_names import is_left_out
 
 RUN_STATE = "run_state"
@@ -180,6 +180,13 @@ def _check_files(cfg, resume_files: Sequence[str]) -> None:
     for path in resume_files:
         try:
             check_entries(path, "resume")
+            with reading(path, "resume"):
+                state = read_entry(path, RUN_STATE)
+            if state is None:
+                raise UserError(
+                    f"resume: {path} does not hold a whole run: it does not say where it stands; to start from its "
+                    f"weights alone use --pre_trained"
+                )
             return
         except UserError as error:
             faults.append(error)

@@ -202,3 +202,9 @@ def test_a_damaged_start_is_told_before_anything_is_converted(tmp_path, content)
     with pytest.raises(UserError, match=f"^resume: {bad} is damaged or no checkpoint: "):
         check_before_start(cfg, [str(bad), str(bad)])
     check_before_start(cfg, [str(bad), good])  # the newest may be damaged: an older one is gone on from
+
+
+def test_resuming_from_weights_alone_is_told_before_anything_is_converted(tmp_path):
+    ms.save_checkpoint(Head(), str(tmp_path / "published.ckpt"))
+    with pytest.raises(UserError, match="does not hold a whole run.*--pre_trained"):
+        check_before_start(EasyDict(dict(START)), [str(tmp_path / "published.ckpt")])
