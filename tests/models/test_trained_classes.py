@@ -113,7 +113,13 @@ def test_the_advice_works_in_the_program_that_prints_it(tmp_path):
 
 
 def start(path, classes, filters=()):
-    cfg = EasyDict(pre_trained=path, feature_extractor_base_param="", classes=classes, checkpoint_filter_list=list(filters), filter_weight=bool(filters))
+    cfg = EasyDict(
+        pre_trained=path,
+        feature_extractor_base_param="",
+        classes=classes,
+        checkpoint_filter_list=list(filters),
+        filter_weight=bool(filters),
+    )
     check_before_start(cfg, [])  # as train.py asks, before anything is converted
     head = Head(len(classes))
     load_network(head, path, "pre_trained", filters, classes=classes)
