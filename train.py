@@ -189,7 +189,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
     return 0
 
 
-def start_model(cfg, resumes: bool):
+def start_model(cfg, resumes: bool) -> object:
     """The network with the weights that the run starts from; those of a resumed run come later."""
     from src.models.build import build_model, freeze
     from src.models.weights import load_backbone, load_network

@@ -1,8 +1,10 @@
 """scripts/launch.py: named options, the positional arguments of the published scripts, and stray words."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -94,3 +96,56 @@ def test_other_words_are_one_line(script, argv, expected):
     )
     assert done.returncode == 2 and done.stdout == "", done.stdout
     assert len(done.stderr.splitlines()) == 1 and all(part in done.stderr for part in expected), done.stderr
+
+
+MPIRUN = """#!/usr/bin/env python3
+import signal, sys, time
+def leave(*_):
+    for number in range(10):
+        print("saving", number, flush=True)
+        time.sleep(0.05)
+    open("saved", "w").close()
+    sys.exit(143)
+signal.signal(signal.SIGUSR1, leave)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def launched(folder, **more):
+    """A process that follows a stand-in for mpirun, which saves on USR1 as the ranks do; it has begun."""
+    (folder / "mpirun").write_text(MPIRUN)
+    (folder / "mpirun").chmod(0o755)
+    environment = dict(os.environ, PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
+    program = "import os, sys, launch; sys.exit(launch.follow(['mpirun'], dict(os.environ)))"
+    run = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=dict(environment, PYTHONPATH=os.path.join(ROOT, "scripts")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        **more,
+    )
+    assert run.stdout.readline() == "ready\n"
+    return run
+
+
+def test_a_closed_terminal_lets_the_ranks_save(tmp_path):
+    """Nobody reads any more, and shell and kernel send SIGHUP both."""
+    run = launched(tmp_path)
+    run.stdout.close()
+    run.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    run.send_signal(signal.SIGHUP)
+    assert run.wait(30) == 129 and run.stderr.read() == "" and (tmp_path / "saved").exists()
+
+
+def test_nohup_keeps_the_launcher_from_stopping(tmp_path):
+    run = launched(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    run.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert run.poll() is None and not (tmp_path / "saved").exists()
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) == 143 and (tmp_path / "saved").exists()
