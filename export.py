@@ -43,7 +43,7 @@ def main(argv) -> int:
 def export(argv, held: contextlib.ExitStack) -> int:
     cfg = load_config(argv)
     checkpoint = checkpoint_file(cfg)
-    if not checkpoint.endswith(".ckpt"):
+    if not checkpoint.lower().endswith(".ckpt"):
         raise UserError(f"checkpoint_file_path: only a checkpoint (.ckpt) can be exported, got {checkpoint}")
     if cfg.file_format == "AIR" and cfg.device_target != "Ascend":
         raise UserError(

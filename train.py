@@ -61,12 +61,15 @@ def train(argv, held: contextlib.ExitStack) -> int:
     if rank == 0:
         log_notes(cfg, LOGGER.warning, for_training=not cfg.only_create_dataset)
 
-    # 3. records
+    # 3. model and weights: what does not fit is told before an hour of conversion
     from src.data.records import missing_evaluation_set, prepare_records
 
     missing = missing_evaluation_set(cfg)
     if cfg.run_eval and missing:
         raise UserError(f"run_eval: there is no evaluation set: no such file or folder: {missing}")
+    model = None if cfg.only_create_dataset else start_model(cfg, resumes)
+
+    # 4. records
     records = prepare_records(cfg, is_training=True, ranks=ranks)
     eval_records = None
     if cfg.run_eval or (cfg.only_create_dataset and not missing):
@@ -87,20 +90,6 @@ def train(argv, held: contextlib.ExitStack) -> int:
         advice = learning_rate_advice(cfg, size)
         if advice:
             LOGGER.warning("%s", advice)
-
-    # 4. model and weights
-    from src.models.build import build_model, freeze
-    from src.models.weights import load_backbone, load_network
-
-    model = build_model(cfg)
-    if cfg.pre_trained and not resumes:
-        leave_out = cfg.checkpoint_filter_list if cfg.filter_weight else ()
-        load_network(model, cfg.pre_trained, "pre_trained", leave_out, classes=cfg.classes)
-    elif cfg.feature_extractor_base_param and not resumes:
-        load_backbone(model, cfg.feature_extractor_base_param)
-    freeze(model, cfg.freeze_layer)
-    if cfg.freeze_layer and not (resumes or cfg.pre_trained or cfg.feature_extractor_base_param):
-        LOGGER.warning("freeze_layer: no weights were loaded, so the frozen layers keep their random ones")
 
     # 5. loss, optimiser, step
     from src.training.schedule import learning_rates
@@ -200,6 +189,21 @@ def train(argv, held: contextlib.ExitStack) -> int:
     else:
         LOGGER.info("nothing to train: %s has all %d epochs", source, state.epochs)
     return 0
+
+
+def start_model(cfg, resumes: bool) -> object:
+    """The network with the weights that the run starts from; those of a resumed run come later."""
+    from src.models.build import build_model, freeze
+    from src.models.weights import load_backbone, load_network
+
+    model = build_model(cfg)
+    if cfg.pre_trained and not resumes:
+        leave_out = cfg.checkpoint_filter_list if cfg.filter_weight else ()
+        load_network(model, cfg.pre_trained, "pre_trained", leave_out, classes=cfg.classes)
+    elif cfg.feature_extractor_base_param and not resumes:
+        load_backbone(model, cfg.feature_extractor_base_param)
+    freeze(model, cfg.freeze_layer)
+    return model
 
 
 @contextlib.contextmanager

@@ -222,18 +222,19 @@ def follow(words: list, environment: dict) -> int:
     received = []
 
     def pass_on(number, _):
+        if received and number == signal.SIGHUP:
+            return  # of a closed terminal, shell and kernel send one each
         # mpirun hands USR1 and USR2 to the ranks, which then save and leave; asked twice, it ends them
         gentle = words[0] == "mpirun" and not received
         received.append(number)
         run.send_signal({signal.SIGINT: signal.SIGUSR2}.get(number, signal.SIGUSR1) if gentle else signal.SIGTERM)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores it
             signal.signal(number, pass_on)
-    reason, is_read = "", True
+    reason = ""
     for line in run.stdout:
-        if is_read:
-            is_read = _show(line)
+        _show(line, sys.stdout)
         signalled, failed = _SIGNALLED.search(line), _FAILED.search(line)
         if failed and not reason:
             reason = failed.group()
@@ -242,24 +243,22 @@ def follow(words: list, environment: dict) -> int:
             reason = f"error: rank {signalled.group(1)}: ended by signal {signalled.group(2)} ({name})"
     status = run.wait()
     status = 128 - status if status < 0 else status
-    if received[:1] == [signal.SIGHUP] and status == 143:  # what the ranks give for every signal that ends a run
-        status = 129
+    if status == 143 and received == [signal.SIGHUP]:
+        status = 129  # the ranks got USR1 for it
     if status and reason:
-        with contextlib.suppress(OSError):
-            print(reason, file=sys.stderr, flush=True)
+        _show(reason + "\n", sys.stderr)
     return status
 
 
-def _show(line: str) -> bool:
-    """Print a line of the ranks; False where nobody reads any more (a closed terminal): the run goes on without."""
+def _show(text: str, stream) -> None:
+    """Write where somebody reads; where nobody does any more (a closed terminal, `| head`), the run goes on."""
     try:
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        return True
+        stream.write(text)
+        stream.flush()
     except OSError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest when it ends
-        return False
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 if __name__ == "__main__":

@@ -139,6 +139,9 @@ BAD = [
     ("train.py", ["--batch_size=16"], ["6 images / (16 x 1 devices) = 0 steps"]),
     ("train.py", ["--run_distribute=True", "--device_num=8"], ["mpirun", "-n 8"]),
     ("train.py", ["--pre_trained=FOREIGN"], ["pre_trained", "no parameter"]),
+    # before the conversion, which may take an hour
+    ("train.py", ["--pre_trained=OTHER_CLASSES", "--mindrecord_dir=new_records"], ["pre_trained", "(486, 256, 3, 3)"]),
+    ("train.py", ["--freeze_layer=[necks]", "--mindrecord_dir=new_records"], ["freeze_layer", "necks"]),
     ("train.py", ["--output_path=/proc/none"], ["output_path", "/proc/none"]),
     ("eval.py", ["--checkpoint_file_path=/no/x.ckpt"], ["checkpoint_file_path", "/no/x.ckpt"]),
     ("eval.py", ["--checkpoint_file_path=DAMAGED"], ["checkpoint_file_path", "damaged"]),
@@ -149,6 +152,8 @@ BAD = [
     ),
     ("export.py", ["--checkpoint_file_path=OTHER_CLASSES", "--file_name=new"], ["(486, 256, 3, 3)", "(24, 256, 3, 3)"]),
     ("export.py", ["--checkpoint_file_path=FOREIGN", "--file_name=new"], ["checkpoint_file_path", "no parameter"]),
+    ("export.py", ["--checkpoint_file_path=UPPER", "--file_name=new"], ["checkpoint_file_path", "no parameter"]),
+    ("eval.py", ["--checkpoint_file_path=."], ["checkpoint_file_path", "is a folder"]),
     ("export.py", ["--checkpoint_file_path=FOREIGN", "--file_name=/no/new"], ["file_name", "cannot write to /no"]),
     ("export.py", ["--checkpoint_file_path=FOREIGN", "--export_nms=True"], ["export_nms", "MINDIR"]),
     ("export.py", ["--file_format=TFLITE"], ["file_format", "MINDIR, AIR, ONNX"]),
@@ -188,7 +193,9 @@ def test_bad_input_is_one_line_and_status_2(shapes, tmp_path, script, options, w
     other = tmp_path / "other_classes.ckpt"
     name = "network.multi_box.cls_layers.0.weight"
     ms.save_checkpoint([{"name": name, "data": ms.Tensor(np.zeros((486, 256, 3, 3), np.float32))}], str(other))
-    places = {"FOREIGN": foreign, "DAMAGED": damaged, "OTHER_CLASSES": other}
+    upper = tmp_path / "UPPER.CKPT"
+    upper.write_bytes(foreign.read_bytes())
+    places = {"FOREIGN": foreign, "DAMAGED": damaged, "OTHER_CLASSES": other, "UPPER": upper}
     for word, path in places.items():
         options = [option.replace(word, str(path)) for option in options]
     folder = tmp_path / "out"
@@ -197,5 +204,6 @@ def test_bad_input_is_one_line_and_status_2(shapes, tmp_path, script, options, w
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr + done.stdout, done.stderr
     assert all(word in errors[0] for word in words), errors
+    assert not (tmp_path / "new_records").exists() and not (shapes / "new_records").exists()
     if script != "train.py":  # nothing was written: neither folder nor file
-        assert sorted(os.listdir(tmp_path)) == ["damaged.ckpt", "foreign.ckpt", "other_classes.ckpt"]
+        assert sorted(os.listdir(tmp_path)) == ["UPPER.CKPT", "damaged.ckpt", "foreign.ckpt", "other_classes.ckpt"]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -97,42 +98,54 @@ def test_other_words_are_one_line(script, argv, expected):
     assert len(done.stderr.splitlines()) == 1 and all(part in done.stderr for part in expected), done.stderr
 
 
-def follow(code, *ignored):
-    """A process that follows a launcher which runs `code`; its stdout is a pipe."""
-    program = (
-        "import os, signal, sys; sys.path.insert(0, 'scripts'); import launch\n"
-        f"for number in {list(ignored)}: signal.signal(number, signal.SIG_IGN)\n"
-        f"sys.exit(launch.follow([sys.executable, '-u', '-c', {code!r}], dict(os.environ)))"
-    )
-    return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+MPIRUN = """#!/usr/bin/env python3
+import signal, sys, time
+def leave(*_):
+    for number in range(10):
+        print("saving", number, flush=True)
+        time.sleep(0.05)
+    open("saved", "w").close()
+    sys.exit(143)
+signal.signal(signal.SIGUSR1, leave)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+print("ready", flush=True)
+time.sleep(60)
+"""
 
 
-def test_a_run_goes_on_when_nobody_reads(tmp_path):
-    """As `bash scripts/run_distribute_train.sh ... | tee log` does when tee ends."""
-    code = (
-        f"import time\nfor k in range(2000): print('line', k, 'x' * 100)\nopen({str(tmp_path / 'end')!r}, 'w').close()"
+def launched(folder, **more):
+    """A process that follows a stand-in for mpirun, which saves on USR1 as the ranks do; it has begun."""
+    (folder / "mpirun").write_text(MPIRUN)
+    (folder / "mpirun").chmod(0o755)
+    environment = dict(os.environ, PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
+    program = "import os, sys, launch; sys.exit(launch.follow(['mpirun'], dict(os.environ)))"
+    run = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=dict(environment, PYTHONPATH=os.path.join(ROOT, "scripts")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        **more,
     )
-    run = follow(code)
-    run.stdout.readline()
+    assert run.stdout.readline() == "ready\n"
+    return run
+
+
+def test_a_closed_terminal_lets_the_ranks_save(tmp_path):
+    """Nobody reads any more, and shell and kernel send SIGHUP both."""
+    run = launched(tmp_path)
     run.stdout.close()
-    assert run.wait(timeout=60) == 0 and (tmp_path / "end").exists()
-
-
-LEAVES = (
-    "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\nprint('ready')\ntime.sleep(60)"
-)
-
-
-@pytest.mark.parametrize("number, status", [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
-def test_a_signal_gives_its_status(number, status):
-    run = follow(LEAVES)
-    assert run.stdout.readline() == "ready\n"
-    run.send_signal(number)
-    assert run.wait(timeout=60) == status
-
-
-def test_nohup_is_respected():
-    run = follow("import time\nprint('ready')\ntime.sleep(2)", int(signal.SIGHUP))
-    assert run.stdout.readline() == "ready\n"
     run.send_signal(signal.SIGHUP)
-    assert run.wait(timeout=60) == 0
+    time.sleep(0.2)
+    run.send_signal(signal.SIGHUP)
+    assert run.wait(30) == 129 and run.stderr.read() == "" and (tmp_path / "saved").exists()
+
+
+def test_nohup_keeps_the_launcher_from_stopping(tmp_path):
+    run = launched(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    run.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert run.poll() is None and not (tmp_path / "saved").exists()
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) == 143 and (tmp_path / "saved").exists()

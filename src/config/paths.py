@@ -36,8 +36,12 @@ def checkpoint_file(cfg) -> str:
     for place in places:
         if os.path.isfile(place):
             return os.path.abspath(place)
+    for place in places:
+        if os.path.isdir(place):
+            raise UserError(f"checkpoint_file_path: {os.path.abspath(place)} is a folder; name a checkpoint in it")
+    first, second = map(os.path.abspath, places)
     raise UserError(
-        f"checkpoint_file_path: no such checkpoint: {os.path.abspath(places[0])} (nor {os.path.abspath(places[1])})"
+        f"checkpoint_file_path: no such checkpoint: {first}" + (f" (nor {second})" if second != first else "")
     )
 
 

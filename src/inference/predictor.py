@@ -6,10 +6,12 @@ import os
 from typing import List, Optional
 
 import numpy as np
+import yaml
 
 from src.data.transforms import resize
 from src.errors import UserError
 from src.inference.detectors import Detections, open_model, with_thresholds
+from src.log import LOGGER
 from src.models.trained_classes import CONFIG_OF_A_RUN, read_trained_config, run_configuration, trained_classes
 
 # the options that a network and its default boxes follow from
@@ -35,22 +37,37 @@ _NETWORK_KEYS = (
 
 def options_of(model: str, config_path: str = "") -> List[str]:
     """The command line of a checkpoint's configuration: `config_path`, or what its run left in
-    `output_path/config.yaml`, or what the checkpoint holds itself.
+    `output_path/config.yaml`, or what the checkpoint holds itself, also where a config.yaml near it is another run's.
 
     Raises:
         UserError: there is none.
     """
-    config_path = config_path or run_configuration(model)
     if config_path:
         return [f"--config_path={config_path}"]
-    config = read_trained_config(model)
-    if not trained_classes(config):
+    near, config = run_configuration(model), read_trained_config(model)
+    held = bool(trained_classes(config))
+    if near and held and not _is_of(near, config):
+        LOGGER.info("%s is of another training; the network's options are those that %s holds", near, model)
+        near = ""
+    if near:
+        return [f"--config_path={near}"]
+    if not held:
         raise UserError(
             f"config_path: a checkpoint does not say its classes where no training of this repository saved it, and "
             f"there is no {CONFIG_OF_A_RUN} of a run near it; name the configuration that {model} was trained with "
             f"(--config_path)"
         )
     return [f"--{key}={config[key]}" for key in _NETWORK_KEYS if key in config]
+
+
+def _is_of(config_path: str, config: dict) -> bool:
+    """Whether a run's config.yaml describes the network of a `trained_config`."""
+    try:
+        with open(config_path, encoding="utf-8") as handle:
+            content = yaml.safe_load(handle)
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and all(content.get(key) == config[key] for key in _NETWORK_KEYS if key in config)
 
 
 class Predictor:

@@ -11,11 +11,14 @@ in a row with the same tag and dims. 2.10 can add `crc_num` and ten bytes of CRC
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from typing import BinaryIO, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
+
+from src.errors import RunError, UserError
 
 _DTYPES = {
     "Bool": np.bool_,
@@ -48,6 +51,53 @@ class BrokenFile(ValueError):
 
 class UnknownType(ValueError):
     """An entry of a type that is not read here."""
+
+
+@contextlib.contextmanager
+def reading(path: str, key: str) -> Iterator[None]:
+    """Errors of reading a checkpoint become a line for the user. Only bytes that are damaged are called so.
+
+    Args:
+        key: the option that named the file.
+
+    Raises:
+        UserError: it is damaged or cannot be read.
+        RunError: the memory does not suffice.
+    """
+    try:
+        yield
+    except BrokenFile as error:
+        raise UserError(f"{key}: {path} is damaged or no checkpoint: {error}") from None
+    except UnknownType as error:
+        raise UserError(f"{key}: {path}: {error}, which cannot be read here") from None
+    except OSError as error:
+        raise UserError(f"{key}: cannot read {path}: {error.strerror}") from None
+    except MemoryError:
+        raise RunError(f"{key}: not enough memory to read {path} ({os.path.getsize(path)} bytes)") from None
+
+
+def check_name(path: str, key: str) -> None:
+    """The file is there and is called a checkpoint.
+
+    Raises:
+        UserError: naming `key`, the option that named it.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{key}: no such checkpoint: {path}")
+    if not path.lower().endswith(".ckpt"):
+        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
+
+
+def check_entries(path: str, key: str) -> None:
+    """Look for what is wrong with a checkpoint (a cut download, a web page) without reading its tensors.
+
+    Raises:
+        UserError: naming `key`, the option that named the file.
+    """
+    check_name(path, key)
+    with reading(path, key), open(path, "rb") as handle:
+        if not list(_spans(handle)):
+            raise BrokenFile("it holds no entry")
 
 
 def read_entries(path: str) -> Dict[str, Value]:

@@ -11,13 +11,13 @@ import glob
 import hashlib
 import itertools
 import os
-from typing import Callable, Dict, Iterable, Optional, Tuple
+from typing import Dict, Iterable, Optional, Tuple
 
 import numpy as np
 from mindspore import Tensor
 
 from src.errors import RunError, UserError
-from src.models.checkpoint_entries import BrokenFile, UnknownType, entry_parts, read_entries
+from src.models.checkpoint_entries import check_name, entry_parts, read_entries, reading
 from src.models.trained_classes import RUN_STATE
 from src.output import OutputError, atomic_write, free_bytes
 
@@ -91,12 +91,10 @@ def read_checkpoint(path: str, key: str) -> Dict[str, object]:
     Raises:
         UserError: no such file, or one that is damaged; `key` is the option that named it.
     """
-    if not os.path.isfile(path):
-        raise UserError(f"{key}: no such checkpoint: {path}")
-    if not path.lower().endswith(".ckpt"):
-        raise UserError(f"{key}: a checkpoint's name ends in .ckpt, got {path}")
+    check_name(path, key)
     damaged = UserError(f"{key}: {path} is damaged: its content and its checksum differ")
-    entries = _reading(path, key, lambda: {} if _is_broken(path) else read_entries(path))
+    with reading(path, key):
+        entries = {} if _is_broken(path) else read_entries(path)
     if not entries:
         raise damaged
     if entries.pop(CHECKSUM, None) is None and RUN_STATE in entries:  # stands in no file without a checksum
@@ -106,17 +104,3 @@ def read_checkpoint(path: str, key: str) -> Dict[str, object]:
         if not isinstance(entries[name], str):
             entries[name] = Tensor(np.array(entries[name]))
     return entries
-
-
-def _reading(path: str, key: str, read: Callable):
-    """`read()`, with its errors as a line for the user. Only bytes that are damaged are called so."""
-    try:
-        return read()
-    except BrokenFile as error:
-        raise UserError(f"{key}: {path} is damaged or no checkpoint: {error}") from None
-    except UnknownType as error:
-        raise UserError(f"{key}: {path}: {error}, which cannot be read here") from None
-    except OSError as error:
-        raise UserError(f"{key}: cannot read {path}: {error.strerror}") from None
-    except MemoryError:
-        raise RunError(f"{key}: not enough memory to read {path} ({os.path.getsize(path)} bytes)") from None

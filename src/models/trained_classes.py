@@ -16,7 +16,7 @@ import yaml
 
 from src.errors import UserError
 from src.log import LOGGER
-from src.models.checkpoint_entries import BrokenFile, UnknownType, read_entry
+from src.models.checkpoint_entries import BrokenFile, UnknownType, check_entries, read_entry, reading
 from src.models.parameter_names import is_left_out
 
 RUN_STATE = "run_state"
@@ -50,9 +50,12 @@ def trained_classes(config: dict) -> List[str]:
 
 
 def run_configuration(path: str) -> str:
-    """The config.yaml of the run that wrote a checkpoint, "" where it is not near the file."""
+    """The config.yaml of the run that wrote a checkpoint, "" where it is not near the file.
+
+    An earlier run's lies in the checkpoint's own folder (`src.training.run_folder`): the one above is a later run's.
+    """
     folder = os.path.dirname(os.path.abspath(path))
-    for place in (os.path.dirname(folder), folder):
+    for place in (folder, os.path.dirname(folder)):
         if os.path.isfile(os.path.join(place, CONFIG_OF_A_RUN)):
             return os.path.join(place, CONFIG_OF_A_RUN)
     return ""
@@ -164,14 +167,15 @@ def check_resume_classes(there: Sequence[str], here: Sequence[str], path: str) -
 
 
 def check_before_start(cfg, resume_files: Sequence[str]) -> None:
-    """The class names of what a training starts from, before anything is converted.
+    """The files that a training starts from and their class names, before anything is converted.
 
     Args:
         resume_files: what `resume` may mean, best first; [] for a fresh start.
 
     Raises:
-        UserError: as above.
+        UserError: as above; or a file is damaged, of those in `resume_files` every one.
     """
+    _check_files(cfg, resume_files)
     if resume_files:
         found = ((path, trained_classes(read_trained_config(path))) for path in resume_files)
         path, there = next(((path, names) for path, names in found if names), ("", []))
@@ -182,3 +186,25 @@ def check_before_start(cfg, resume_files: Sequence[str]) -> None:
         there = trained_classes(read_trained_config(cfg.pre_trained))
         if there and not left_out and _is_other_order(there, cfg.classes):  # a warning comes with the loading
             check_start_classes(there, cfg.classes, cfg.pre_trained, True, bool(filters))
+
+
+def _check_files(cfg, resume_files: Sequence[str]) -> None:
+    faults = []
+    for path in resume_files:
+        try:
+            check_entries(path, "resume")
+            with reading(path, "resume"):
+                state = read_entry(path, RUN_STATE)
+            if state is None:
+                raise UserError(
+                    f"resume: {path} does not hold a whole run: it does not say where it stands; to start from its "
+                    f"weights alone use --pre_trained"
+                )
+            return
+        except UserError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
+    key = "pre_trained" if cfg.pre_trained else "feature_extractor_base_param"
+    if cfg[key]:
+        check_entries(cfg[key], key)

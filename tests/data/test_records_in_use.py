@@ -10,7 +10,7 @@ import mindspore.dataset as ds
 import numpy as np
 import pytest
 
-from src.data.records import prepare_records
+from src.data.records import missing_evaluation_set, prepare_records
 from src.data.records.files import all_files, boxes_of_row
 from src.errors import UserError
 from src.evaluation.detector import build_evaluator
@@ -265,3 +265,21 @@ def test_a_training_set_alone_can_be_converted(tmp_path):
     run = subprocess.run([*command, "--only_create_dataset=True"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "3 training images, no evaluation set (" in run.stdout and (tmp_path / "ssd_mindrecord").exists()
+    # the annotations of both splits, as COCO's archive has them, and the images of one
+    shutil.copy(annotations / "instances_train2017.json", annotations / "instances_val2017.json")
+    run = subprocess.run([*command, "--only_create_dataset=True"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0 and f"no evaluation set ({tmp_path}/coco/val2017)" in run.stdout, run.stderr
+
+
+def test_an_evaluation_set_may_lie_outside_the_folder_that_its_split_names(tmp_path):
+    make_set(tmp_path, 2)
+    cfg = config(tmp_path)
+    assert missing_evaluation_set(cfg) == ""
+    annotations = tmp_path / "coco" / "annotations" / "instances_val2017.json"
+    os.rename(tmp_path / "coco" / "val2017", tmp_path / "pictures")
+    assert missing_evaluation_set(cfg) == str(tmp_path / "coco" / "val2017")
+    content = json.loads(annotations.read_text())
+    for row in content["images"]:
+        row["file_name"] = str(tmp_path / "pictures" / row["file_name"])
+    annotations.write_text(json.dumps(content))
+    assert missing_evaluation_set(cfg) == "" and prepare_records(cfg, False).count == 2

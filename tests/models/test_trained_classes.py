@@ -7,6 +7,7 @@ import shlex
 import mindspore as ms
 import numpy as np
 import pytest
+import yaml
 from easydict import EasyDict
 from mindspore import Tensor, nn
 
@@ -77,7 +78,7 @@ def test_names_are_read_from_a_checkpoint(tmp_path):
     assert read_trained_config(str(tmp_path / "published.ckpt")) == {}
     assert read_trained_config(str(tmp_path / "nothing.ckpt")) == {}
     for content in (b"no json", b"[]", b'{"config": 3}', b'{"config": {"classes": [1]}}'):
-        write_whole(str(tmp_path / "odd.ckpt"), {RUN_STATE: np.frombuffer(content, np.uint8)})
+        write_whole(str(tmp_path / "odd.ckpt"), [(RUN_STATE, np.frombuffer(content, np.uint8))])
         assert trained_classes(read_trained_config(str(tmp_path / "odd.ckpt"))) == []
 
 
@@ -120,7 +121,13 @@ def test_the_advice_works_in_the_program_that_prints_it(tmp_path):
 
 
 def start(path, classes, filters=()):
-    cfg = EasyDict(pre_trained=path, classes=classes, checkpoint_filter_list=list(filters), filter_weight=bool(filters))
+    cfg = EasyDict(
+        pre_trained=path,
+        feature_extractor_base_param="",
+        classes=classes,
+        checkpoint_filter_list=list(filters),
+        filter_weight=bool(filters),
+    )
     check_before_start(cfg, [])  # as train.py asks, before anything is converted
     head = Head(len(classes))
     load_network(head, path, "pre_trained", filters, classes=classes)
@@ -185,3 +192,44 @@ def test_training_is_refused_before_anything_is_converted(tmp_path):
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
         assert "class 1 is 'cat' there and 'dog' here" in done.stderr
         assert sorted(os.listdir(tmp_path)) == ["out"] and os.listdir(tmp_path / "out") == ["ckpt_0"]
+
+
+def test_a_checkpoint_of_an_earlier_run_keeps_the_configuration_of_that_run(tmp_path):
+    earlier = checkpoint(tmp_path / "ckpt_0.20260101-000000" / "best_map.ckpt", NAMES)
+    later = checkpoint(tmp_path / "ckpt_0" / "best_map.ckpt", SWAPPED)
+    dumped = {"classes": NAMES, "num_classes": 4, "img_shape": [128, 128]}
+    (tmp_path / "ckpt_0.20260101-000000" / "config.yaml").write_text(yaml.safe_dump(dumped))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dict(dumped, classes=SWAPPED, img_shape=[256, 256])))
+    assert options_of(earlier) == [f"--config_path={os.path.dirname(earlier)}/config.yaml"]
+    assert options_of(later) == [f"--config_path={tmp_path}/config.yaml"]
+
+
+@pytest.mark.parametrize("text", ["classes: [background, a]\nnum_classes: 2\n", "services: {web: 1}\n", "{", ""])
+def test_a_config_that_is_not_of_the_run_of_a_copied_checkpoint_is_not_read(tmp_path, text):
+    copied = checkpoint(tmp_path / "copies" / "a.ckpt", NAMES)
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_config(options_of(copied)).classes == NAMES
+    assert options_of(copied, "mine.yaml") == ["--config_path=mine.yaml"]
+
+
+START = {"pre_trained": "", "feature_extractor_base_param": "", "filter_weight": False, "classes": NAMES}
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>", None], ids=["empty", "page", "cut"])
+def test_a_damaged_start_is_told_before_anything_is_converted(tmp_path, content):
+    good, bad = checkpoint(tmp_path / "a.ckpt", NAMES), tmp_path / "b.ckpt"
+    bad.write_bytes((tmp_path / "a.ckpt").read_bytes()[:-5] if content is None else content)
+    for key in ("pre_trained", "feature_extractor_base_param"):
+        cfg = EasyDict(dict(START, **{key: str(bad)}))
+        with pytest.raises(UserError, match=f"^{key}: {bad} is damaged or no checkpoint: "):
+            check_before_start(cfg, [])
+    cfg = EasyDict(dict(START))
+    with pytest.raises(UserError, match=f"^resume: {bad} is damaged or no checkpoint: "):
+        check_before_start(cfg, [str(bad), str(bad)])
+    check_before_start(cfg, [str(bad), good])  # the newest may be damaged: an older one is gone on from
+
+
+def test_resuming_from_weights_alone_is_told_before_anything_is_converted(tmp_path):
+    ms.save_checkpoint(Head(), str(tmp_path / "published.ckpt"))
+    with pytest.raises(UserError, match="does not hold a whole run.*--pre_trained"):
+        check_before_start(EasyDict(dict(START)), [str(tmp_path / "published.ckpt")])

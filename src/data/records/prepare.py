@@ -289,11 +289,21 @@ def _check_labels(prefix: str, num_classes: int) -> None:
 
 
 def missing_evaluation_set(cfg) -> str:
-    """The file or folder without which there is nothing to evaluate on, "" where it exists (or records do)."""
+    """The file or folder without which there is nothing to evaluate on, "" where it exists (or records do).
+
+    COCO's archive of annotations has both splits, so the folder of the images may be what is missing.
+    """
+    if os.path.exists(record_files(next(_prefixes(cfg, is_training=False)))[0]):
+        return ""
     settings = record_settings(cfg, is_training=False)
     path = os.path.join(os.path.abspath(cfg.data_path), settings.get("annotations") or settings["folder"])
-    records = record_files(next(_prefixes(cfg, is_training=False)))[0]
-    return "" if os.path.exists(path) or os.path.exists(records) else path
+    if not os.path.exists(path):
+        return path
+    images = os.path.join(os.path.abspath(cfg.data_path), settings.get("images") or settings["folder"])
+    if os.path.isdir(images):
+        return ""
+    data = read_dataset(cfg, is_training=False)
+    return images if len(missing_images(data)[0]) == len(data.samples) else ""  # paths may lead elsewhere
 
 
 def check_images_exist(data: DataSet) -> None:
