@@ -203,6 +203,8 @@ def start_model(cfg, resumes: bool) -> object:
     elif cfg.feature_extractor_base_param and not resumes:
         load_backbone(model, cfg.feature_extractor_base_param)
     freeze(model, cfg.freeze_layer)
+    if cfg.freeze_layer and not (resumes or cfg.pre_trained or cfg.feature_extractor_base_param):
+        LOGGER.warning("freeze_layer: no weights were loaded, so the frozen layers keep their random ones")
     return model
 
 

@@ -1,4 +1,4 @@
-"""The straightforward way of SPEC sections 3, 7 and 8, which `scripts/benchmark.py` measures ours against."""
+"""Matching, augmentation and post-processing, straightforward: what `scripts/benchmark.py` measures ours against."""
 
 from __future__ import annotations
 

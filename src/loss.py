@@ -1,4 +1,4 @@
-"""MultiBox loss: sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002) + smooth L1, SPEC section 5."""
+"""Sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002) + smooth L1; docs/reference.md, "Loss"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be known before anything is converted or compiled (SPEC section 10a)."""
+"""What can be checked before anything is converted or compiled; docs/reference.md, "Faults"."""
 
 from __future__ import annotations
 

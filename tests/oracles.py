@@ -1,4 +1,4 @@
-"""Slow loops written from SPEC alone, to compare our code with."""
+"""Slow loops written from docs/reference.md alone, to compare the code with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def iou(a, b) -> float:
 
 
 def encode(gt, cyxhw, yxyx, threshold, scaling):
-    """SPEC section 3, box by box: (loc, label, num_match)."""
+    """docs/reference.md, "Matching" and "Encoding", box by box: (loc, label, num_match)."""
     count = len(cyxhw)
     held, taker = [0.0] * count, [None] * count
     for row in gt:
@@ -44,7 +44,7 @@ def encode(gt, cyxhw, yxyx, threshold, scaling):
 
 
 def nms(boxes, scores, threshold, most):
-    """SPEC section 8: greedy, +1 areas, equal scores by the lower index."""
+    """docs/reference.md, "Post-processing": greedy, +1 areas, equal scores by the lower index."""
     left = sorted(range(len(boxes)), key=lambda k: (-scores[k], k))
     kept = []
     for k in left:
@@ -66,7 +66,7 @@ def nms(boxes, scores, threshold, most):
 
 
 def loss(pred_loc, logits, gt_loc, gt_label, num_match, gamma=2.0, alpha=0.25) -> float:
-    """SPEC section 5 in float64."""
+    """docs/reference.md, "Loss", in float64."""
     p = 1 / (1 + np.exp(-logits.astype(np.float64)))
     t = np.eye(logits.shape[-1])[gt_label]
     focal = -(alpha * t * (1 - p) ** gamma * np.log(p) + (1 - alpha) * (1 - t) * p**gamma * np.log(1 - p))
@@ -76,7 +76,7 @@ def loss(pred_loc, logits, gt_loc, gt_label, num_match, gamma=2.0, alpha=0.25) -
 
 
 def learning_rate(step, lr_init, lr_end, lr_max, warmup_epochs, total_epochs, steps_per_epoch) -> float:
-    """SPEC section 6 for one step."""
+    """docs/reference.md, "Learning rate", for one step."""
     warmup, total = warmup_epochs * steps_per_epoch, total_epochs * steps_per_epoch
     if step < warmup:
         return lr_init + (lr_max - lr_init) * step / warmup

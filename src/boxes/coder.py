@@ -1,4 +1,4 @@
-"""Offsets between ground truth and default boxes (prior scaling), SPEC section 3."""
+"""Offsets between ground truth and default boxes; docs/reference.md, "Encoding"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from src.boxes.ops import cyxhw_to_yxyx
 
 
 class BoxCoder:
-    """Encode and decode box offsets; `prior_scaling` = (centre, size), (0.1, 0.2) in SPEC.
+    """Encode and decode box offsets; `prior_scaling` = (centre, size), by default (0.1, 0.2).
 
     Law: `decode(encode(b, d), d)` is the corner form of b.
     """
@@ -26,7 +26,7 @@ class BoxCoder:
         # column by column: NumPy is slow where the last axis is short
         gt, default = gt.T.copy(), default.T.copy()
         centre = (gt[:2] - default[:2]) / (default[2:] * self.centre)
-        # SPEC floors the ratio: log of a box without area would be -inf
+        # the ratio has a floor: log of a box without area would be -inf
         size = np.log(np.maximum(gt[2:] / default[2:], 1e-6)) / self.size
         return np.concatenate([centre, size]).T
 

@@ -1,4 +1,4 @@
-"""Default boxes of SPEC section 2: the multi-scale grid of the FPN head, and the SSD300 layout."""
+"""Default boxes (docs/reference.md, "Default boxes" and "SSD300 layout"): the grids of the FPN head, and SSD300."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def default_boxes(
     octave_scales: Sequence[float] = (1.0, 2**0.5),
     aspect_ratios: Sequence[float] = (1.0, 2.0, 0.5),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The multi-scale grid (SPEC section 2).
+    """The multi-scale grid; docs/reference.md, "Default boxes".
 
     Args:
         image_shape: (H, W) in pixels.
@@ -70,7 +70,7 @@ def ssd300_default_boxes(
     min_scale: float,
     max_scale: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The older SSD300 layout (`use_anchor_generator False`, SPEC section 2).
+    """The older SSD300 layout (`use_anchor_generator False`); docs/reference.md, "SSD300 layout".
 
     Scales grow linearly from `min_scale` to `max_scale`; a level has the square box, each ratio and its
     inverse, and the square box of the geometric mean with the next scale last. A first level without

@@ -1,4 +1,4 @@
-"""Which ground truth each default box is trained on, SPEC section 3.
+"""Which ground truth each default box is trained on; docs/reference.md, "Matching".
 
 A ground truth is compared with the default boxes near it (`src.boxes.grids`), not with all 51150; the IoU of those is
 computed as it would be over all of them, to the last bit.

@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression of SPEC 8, lazy: it looks no further than it must."""
+"""Greedy non-maximum suppression (docs/reference.md, "Post-processing"), lazy: it sorts no more than it must."""
 
 from __future__ import annotations
 

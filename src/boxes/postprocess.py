@@ -1,4 +1,4 @@
-"""From the network's boxes and scores of one image to its detections in pixels (SPEC 8)."""
+"""Boxes and scores of one image -> its detections in pixels; docs/reference.md, "Post-processing"."""
 
 from __future__ import annotations
 

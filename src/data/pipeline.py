@@ -1,4 +1,4 @@
-"""MindRecord -> batches (SPEC section 7).
+"""MindRecord -> batches; docs/reference.md, "Training pipeline" and "Evaluation pipeline".
 
 MindSpore reads the rows; a pool of threads decodes, augments and writes each image to its place in the batch, some
 batches ahead of the training. OpenCV and NumPy leave the interpreter to the other threads while they work.

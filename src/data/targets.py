@@ -1,6 +1,6 @@
 """Training targets as they travel: only the default boxes that are matched; the device makes all of them again.
 
-A few hundred of 51150 default boxes are matched in an image, so this is a fiftieth of the bytes (SPEC section 3).
+A few hundred of 51150 default boxes are matched in an image, so this is a fiftieth of the bytes.
 """
 
 from __future__ import annotations

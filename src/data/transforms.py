@@ -1,4 +1,4 @@
-"""What happens to an image and its boxes between the record and the network, SPEC sections 3 and 7.
+"""From the record to the network: image and boxes; docs/reference.md, "Training pipeline" and "Matching".
 
 Boxes are [M, 5] rows y1, x1, y2, x2, label; the random stream is always an argument.
 """
@@ -29,12 +29,12 @@ def encode_targets(
     match_threshold: float,
     prior_scaling: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Training targets of one image, SPEC section 3.
+    """Training targets of one image; docs/reference.md, "Matching" and "Encoding".
 
     Args:
         gt: [M, 5] normalised y1, x1, y2, x2, label; M may be 0.
         default_cyxhw, default_yxyx: the default boxes [N, 4] in both forms.
-        match_threshold, prior_scaling: see SPEC.
+        match_threshold: IoU above which a default box takes a ground truth; prior_scaling: (centre, size).
 
     Returns:
         loc float32 [N, 4] (zero where label is 0), label int32 [N] (0 = background), num_match (labels > 0).
@@ -69,7 +69,7 @@ def encode_matches(
 
 
 def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A random crop that keeps some box's centre, SPEC section 7 (Liu et al. 2016, section 2.2).
+    """A random crop that keeps some box's centre (SSD, section 2.2); docs/reference.md, "Training pipeline".
 
     Args:
         image: [H, W, 3].

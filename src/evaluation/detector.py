@@ -26,7 +26,7 @@ def build_evaluator(records: RecordSet, cfg) -> CocoEvaluator:
 def first_averages(model: nn.Cell, ranks: Ranks) -> Iterator[None]:
     """Rank 0's BN averages on every rank, for an evaluation of what rank 0 saves; each gets its own back after it.
 
-    The weights are the same everywhere; BN takes its statistics from a rank's own shard (SPEC section 6).
+    The weights are the same on all ranks, the running statistics are not; docs/reference.md, "Data parallelism".
     """
     averages = [p for p in model.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
     own = [parameter.asnumpy().copy() for parameter in averages]

@@ -19,7 +19,7 @@ class ModelDescription:
     classes: names in the order of the score columns, the background first; img_shape: network input [height, width];
     batch_size: images a call; mean, std: of RGB values 0..255, one a channel; uint8_input: the file takes pixels
     uint8 [B, H, W, 3] RGB, else normalised float32 [B, 3, H, W]; nms: it does NMS itself, with the thresholds;
-    min_score, nms_threshold, max_boxes: post-processing as in evaluation (SPEC section 8).
+    min_score, nms_threshold, max_boxes: docs/reference.md, "Post-processing".
     """
 
     classes: List[str]

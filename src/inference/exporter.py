@@ -1,4 +1,4 @@
-"""Export of the inference network, proven by loading the file back (SPEC section 9)."""
+"""Export of the inference network, checked by loading the file back; docs/reference.md, "Export"."""
 
 from __future__ import annotations
 

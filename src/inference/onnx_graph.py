@@ -28,13 +28,13 @@ def finish(path: str, description: ModelDescription) -> None:
 
 
 def add_nms(path: str, description: ModelDescription) -> None:
-    """Put post-processing (SPEC section 8) into the file at `path`, which `finish` has seen.
+    """Put post-processing (docs/reference.md, "Post-processing") into the file at `path`, which `finish` has seen.
 
     A second input `image_shape` float32 [B, 2] holds height and width of the original images. Outputs, with D
     detections of all images together: boxes [D, 4] y1, x1, y2, x2 in pixels, scores [D], labels [D], image [D].
 
-    ONNX's NonMaxSuppression counts areas without SPEC's "+ 1" pixel; it is given boxes in pixels whose lower right
-    corner lies one pixel further, whose plain areas and intersections are SPEC's.
+    ONNX's NonMaxSuppression counts areas without the "+ 1" pixel; it is given boxes in pixels whose lower right corner
+    lies one pixel further, so that their plain areas and intersections are those of the published evaluation.
     """
     model = onnx.load(path)
     graph, batch = model.graph, description.batch_size

@@ -21,7 +21,7 @@ BACKBONES = {"ssd_resnet50_fpn": ResNet50}
 
 
 def build_model(cfg) -> nn.Cell:
-    """The network of a config with SPEC's initial weights: images [B, 3, H, W] -> (pred_loc, pred_label).
+    """The network of a config with its initial weights: images [B, 3, H, W] -> (pred_loc, pred_label).
 
     Raises:
         UserError: unknown `model_name`, or keys that contradict the network (`src.config.check_network`).

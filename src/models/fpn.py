@@ -1,4 +1,4 @@
-"""Feature pyramid (Lin et al. 2016, arXiv:1612.03144), SPEC section 4: P3..P5 top-down, P6 and P7 bottom-up."""
+"""Feature pyramid (Lin et al. 2016, arXiv:1612.03144), P3 to P7; docs/reference.md, "Feature pyramid"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weight-shared MultiBox head, SPEC section 4."""
+"""The weight-shared MultiBox head; docs/reference.md, "Head"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolution and normalisation with SPEC's settings, and the initialiser of SPEC section 4.
+"""Convolution, normalisation and initialiser; docs/reference.md, "Network" and "Initial weights".
 
 Layers are written for MindSpore's compiler, which takes most of the first start: a graph for each cell, for each way
 of an `if` and for what follows it, for each turn of a loop, for each of Python's operators and indices.
@@ -139,7 +139,7 @@ def conv_bn_relu6(channels_in: int, channels_out: int, kernel: int, stride: int 
 
 
 def initialize(model: nn.Cell) -> None:
-    """A normal of sigma 0.02 for every trainable parameter that is no beta, gamma or bias; SPEC section 4.
+    """A normal of sigma 0.02 for trainable parameters but beta, gamma, bias; docs/reference.md, "Initial weights".
 
     The published `TruncatedNormal(0.02)` is cut at -2 and 2, a hundred sigma: a normal. Seeded by `mindspore.set_seed`.
     """

@@ -1,4 +1,4 @@
-"""ResNet50 backbone (He et al. 2015, arXiv:1512.03385), SPEC section 4."""
+"""ResNet50 backbone (He et al. 2015, arXiv:1512.03385); docs/reference.md, "Backbone"."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ResNet50(nn.Cell):
 
     Args:
         symmetric: pad strided layers alike on both sides, as PyTorch's ResNet50 does. On even sizes MindSpore's "same"
-            pads below and to the right only, so that every output looks one pixel further (SPEC section 4).
+            pads below and to the right only, so every output looks one pixel further (docs/reference.md, "Network").
     """
 
     out_channels = (512, 1024, 2048)

@@ -28,7 +28,7 @@ class SSD(nn.Cell):
 
 
 class SSDInference(nn.Cell):
-    """images -> boxes yxyx in [0, 1] [B, N, 4] and sigmoid scores [B, N, C]; SPEC sections 3 and 4.
+    """images -> boxes yxyx in [0, 1] [B, N, 4] and sigmoid scores [B, N, C]; docs/reference.md, "Encoding".
 
     Args:
         model: an `SSD`; kept as `network`, which gives the parameters the names of published checkpoints.

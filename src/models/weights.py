@@ -1,4 +1,4 @@
-"""Checkpoint -> network: what was loaded, left out and missing, by name (SPEC sections 4 and 9)."""
+"""Checkpoint -> network: what was loaded, left out and missing, by name; docs/reference.md, "Parameter names"."""
 
 from __future__ import annotations
 

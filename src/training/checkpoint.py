@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, with the run's state in them (SPEC sections 6, 9 and 10a)."""
+"""Checkpoints with the run's state in them, complete or absent; docs/reference.md, "Checkpoints" and "Faults"."""
 
 from __future__ import annotations
 

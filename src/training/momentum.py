@@ -1,4 +1,4 @@
-"""The optimiser: SGD with momentum and weight decay, behind one factor for loss scale and clipping; SPEC section 6."""
+"""SGD with momentum and weight decay, one factor for loss scale and clipping; docs/reference.md, "Optimiser"."""
 
 from __future__ import annotations
 

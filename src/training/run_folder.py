@@ -1,4 +1,4 @@
-"""What lies in `output_path` from earlier runs: moved aside, never overwritten (SPEC section 10a)."""
+"""Earlier runs in `output_path` are moved, never overwritten; docs/reference.md, "Faults"."""
 
 from __future__ import annotations
 

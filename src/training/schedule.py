@@ -1,4 +1,4 @@
-"""The learning rate of every step, SPEC section 6."""
+"""The learning rate of every step; docs/reference.md, "Learning rate"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One optimisation step: gradients -> mean over devices -> unscale -> clip -> update, SPEC section 6."""
+"""Optimisation step: gradients -> mean over devices -> unscale -> clip -> update; docs/reference.md, "Optimiser"."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, ranks: Ran
     """
     same_weights(model, ranks)
     forward = ModelWithLoss(model, MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha))
-    # SPEC section 6: the CPU has no use for a scale
+    # docs/reference.md, "Configuration": 1 on CPU, as in the published scripts
     loss_scale = 1.0 if cfg.device_target == "CPU" else float(cfg.loss_scale)
     update = Momentum(
         forward.trainable_params(),

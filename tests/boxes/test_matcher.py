@@ -10,7 +10,7 @@ from src.boxes.ops import iou
 
 
 def match_all(gt, defaults, threshold):
-    """SPEC 3 word by word, over all default boxes: {default box: ground truth}."""
+    """docs/reference.md, "Matching", literally, over all default boxes: {default box: ground truth}."""
     held, owner = np.zeros(len(defaults), np.float32), {}
     for row, box in enumerate(gt):
         score = iou(defaults, box)
@@ -100,7 +100,7 @@ def test_few_boxes_are_looked_at():
 
 
 def test_boxes_that_cannot_be_looked_up():
-    """Without area, reversed, no numbers, far too large or far away: compared with every box, as SPEC says."""
+    """Without area, reversed, no numbers, far too large or far away: compared with every box."""
     cyxhw, yxyx = default_boxes((128, 128))
     odd = np.array(
         [

@@ -114,7 +114,7 @@ def test_network_input_by_hand():
 
 
 def test_jitter_against_the_exact_one():
-    """SPEC's three steps in float64, each clipped, rounded at the end."""
+    """The three steps of docs/reference.md, "Training pipeline", in float64, each clipped, rounded at the end."""
     rng, luma = np.random.default_rng(3), np.array([0.299, 0.587, 0.114])
     far, total, count = 0, 0.0, 0
     for seed in range(120):

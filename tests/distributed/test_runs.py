@@ -48,7 +48,7 @@ def small(shapes, records="records"):
 
 
 def seed_command(*more):
-    """SPEC section 1, word for word but for -n 2, CPU and what `more` says."""
+    """The published command line (docs/distributed.md), but for -n 2, CPU and what `more` says."""
     words = "python3 train.py --run_distribute=True --lr=0.05 --dataset=coco --device_num=2 --loss_scale=1 "
     words += "--device_target=CPU --epoch_size=60 --config_path=./config/ssd_resnet50_fpn_config_gpu.yaml "
     return mpirun(2) + (words + "--output_path ./output").split() + list(more)

@@ -1,4 +1,4 @@
-"""The optimiser against SPEC section 6 in float64, and against the published optimiser where nothing is clipped."""
+"""docs/reference.md, "Optimiser", in float64; and the published optimiser where nothing is clipped."""
 
 import numpy as np
 import pytest
