@@ -96,7 +96,7 @@ def prepare_records(cfg, is_training: bool, ranks: Ranks = Ranks()) -> RecordSet
 
 
 def _check_locale(folder: str) -> None:
-    """MindSpore takes a path as UTF-8, Python in the locale's encoding: where these differ, it crashes or finds nothing.
+    """MindSpore takes a path as UTF-8, Python in the locale's encoding: where they differ, it crashes or finds nothing.
 
     Raises:
         UserError: they differ for this path.
@@ -108,8 +108,8 @@ def _check_locale(folder: str) -> None:
     if not same:
         raise UserError(
             f"mindrecord_dir: MindSpore cannot open {one_line(folder)} in this locale (Python's file names are "
-            f"{sys.getfilesystemencoding()}): start the program with PYTHONUTF8=1 or LC_ALL=C.UTF-8, or choose a folder "
-            f"with an ASCII path"
+            f"{sys.getfilesystemencoding()}): start the program with PYTHONUTF8=1 or LC_ALL=C.UTF-8, or choose a "
+            f"folder with an ASCII path"
         )
 
 
@@ -214,7 +214,8 @@ def _reserve(cfg, is_training: bool) -> Tuple[str, Lock, str]:
                 lock = try_lock(prefix + ".lock")
             except OSError as error:
                 raise UserError(
-                    f"mindrecord_dir: cannot write to {os.path.dirname(prefix)}: {error.strerror}"
+                    f"mindrecord_dir: cannot write to {os.path.dirname(prefix)}: {error.strerror}; name another "
+                    f"folder with --mindrecord_dir"
                 ) from None
             if lock is not None:
                 return prefix, lock, "; ".join([*reasons, reason])
