@@ -214,7 +214,8 @@ def _reserve(cfg, is_training: bool) -> Tuple[str, Lock, str]:
                 lock = try_lock(prefix + ".lock")
             except OSError as error:
                 raise UserError(
-                    f"mindrecord_dir: cannot write to {os.path.dirname(prefix)}: {error.strerror}"
+                    f"mindrecord_dir: cannot write to {os.path.dirname(prefix)}: {error.strerror}; name another "
+                    f"folder with --mindrecord_dir"
                 ) from None
             if lock is not None:
                 return prefix, lock, "; ".join([*reasons, reason])

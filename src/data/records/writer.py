@@ -49,7 +49,9 @@ def conversion_lock(folder: str) -> Iterator[None]:
                 break
             lock.release()  # the process that held it has removed the empty folder
     except OSError as error:
-        raise UserError(f"mindrecord_dir: cannot write to {folder}: {error.strerror}") from None
+        raise UserError(
+            f"mindrecord_dir: cannot write to {folder}: {error.strerror}; name another folder with --mindrecord_dir"
+        ) from None
     try:
         yield
     finally:
@@ -77,7 +79,9 @@ def _check_room(folder: str, samples: List[Sample]) -> None:
         os.makedirs(_temporary_folder(folder))
         os.rmdir(_temporary_folder(folder))
     except OSError as error:
-        raise UserError(f"mindrecord_dir: cannot write to {folder}: {error.strerror}") from None
+        raise UserError(
+            f"mindrecord_dir: cannot write to {folder}: {error.strerror}; name another folder with --mindrecord_dir"
+        ) from None
     needed = int(sum(os.path.getsize(sample.path) for sample in samples) * 1.02) + 1024 * len(samples) + (1 << 20)
     free = shutil.disk_usage(folder).free
     if needed > free:
