@@ -73,7 +73,8 @@ def export_network(
     with _part_folder(path) as folder:
         beside = os.path.join(folder, "model" + ENDINGS[file_format])
         try:
-            ms.export(inference, Tensor(example), file_name=os.path.splitext(beside)[0], file_format=file_format)
+            with _ascii_path(folder) as plain:
+                ms.export(inference, Tensor(example), file_name=f"{plain}/model", file_format=file_format)
             os.chmod(beside, 0o644)
             if file_format == "ONNX":
                 report = _finish_onnx(beside, description, own, images, shapes)
@@ -90,6 +91,17 @@ def export_network(
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RunError(f"{path}: the {file_format} file could not be made: {reason}") from error
     return report
+
+
+@contextlib.contextmanager
+def _ascii_path(folder: str) -> Iterator[str]:
+    """A path of a folder that MindSpore's export takes: it refuses blanks and letters beyond ASCII in the path that it
+    is given, not in the one that this leads to (Linux)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
