@@ -1,4 +1,4 @@
-"""Put drawings of scripts/draw_detections.py side by side: python3 docs/images/detections.py OUTPUT.jpg DRAWING.png ..."""
+"""Put drawings side by side: python3 docs/images/detections.py OUTPUT.jpg DRAWING.png ..."""
 
 from __future__ import annotations
 
