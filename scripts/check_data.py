@@ -48,7 +48,7 @@ def format_report(report: dict) -> str:
     lines += ["", "faults:" if report["faults"] else "no faults"]
     for fault in report["faults"]:
         mark = "REFUSED" if fault["refused"] else "warning"
-        places = ", ".join(fault["places"]) + (", ..." if fault["number"] > len(fault["places"]) else "")
+        places = ", ".join(fault["places"]) + (", ..." if 0 < len(fault["places"]) < fault["number"] else "")
         lines.append(f"  {mark} {fault['number']:>6} {fault['kind']}" + (f": {places}" if places else ""))
     return "\n".join(lines)
 

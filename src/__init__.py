@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 
-__version__ = "1.2.1"
+__version__ = "1.3.0"
 
 
 def _make_cuda_runtime_findable() -> None:

@@ -61,6 +61,12 @@ def printable(text) -> str:
         return str(text).encode("utf-8", "backslashreplace").decode()
 
 
+def one_line(text) -> str:
+    """`printable` text in one line: line breaks of a name, and blanks that look like others, become escapes."""
+    shown = printable(text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
 def warn_once(line: str) -> None:
     """Warn, unless this process has told the same line before."""
     if line not in _TOLD:

@@ -30,6 +30,7 @@ def read_dataset(cfg, is_training: bool) -> DataSet:
     note_doubts(data.samples, data.form, data.faults)
     if is_training:
         note_without_boxes(data.samples, data.faults)
+        data.left_out = [sample for sample in data.samples if not len(sample.boxes)]
         data.samples = [sample for sample in data.samples if len(sample.boxes)]
     for line in data.faults.repaired_lines():
         warn_once(f"{data.where}: {line}")

@@ -14,6 +14,7 @@ from src.data.copies import note_copies, note_shared
 from src.data.doubts import note_doubts, note_images
 from src.data.images import decode_rgb, exif_orientation, flaw, has_16_bits, read_header
 from src.data.locate import missing_images
+from src.data.records import missing_evaluation_set
 from src.data.sample import DataSet, Sample, fit_to_file
 from src.data.statistics import best_iou, class_rows, normalized_boxes, shape_figures
 from src.errors import UserError
@@ -21,12 +22,14 @@ from src.log import progress
 
 
 class _Split(NamedTuple):
-    """A split as read: `usable` are the samples whose image can be read; without data, `reason` says why."""
+    """A split as read: `usable` are the samples whose image can be read; without data, `reason` says why, and `refused`
+    whether that matters."""
 
     name: str
     data: Optional[DataSet]
     usable: List[Sample]
     reason: str = ""
+    refused: bool = True
 
 
 def check_splits(cfg, names: Sequence[str], decode: bool) -> List[dict]:
@@ -35,6 +38,10 @@ def check_splits(cfg, names: Sequence[str], decode: bool) -> List[dict]:
     What is shared is among the faults of "val".
     """
     splits = {name: _read(cfg, name == "train", decode) for name in names}
+    missing = missing_evaluation_set(cfg) if "train" in splits and "val" in splits else ""
+    if missing:  # a training does without
+        reason = f"there is no evaluation set, which eval.py and run_eval need: {missing} does not exist"
+        splits["val"] = _Split("val", None, [], reason, refused=False)
     train, val = splits.get("train"), splits.get("val")
     if train and val and train.data and val.data:
         note_shared(train.usable, val.usable, cfg.classes, val.data.faults, cfg.num_parallel_workers)
@@ -74,7 +81,7 @@ def _read(cfg, is_training: bool, decode: bool) -> _Split:
 def _report(cfg, split: _Split) -> dict:
     data = split.data
     if data is None:
-        fault = {"kind": split.reason, "refused": True, "number": 1, "places": []}
+        fault = {"kind": split.reason, "refused": split.refused, "number": 1, "places": []}
         return {"split": split.name, "faults": [fault]}
     boxed = [sample for sample in split.usable if len(sample.boxes)]
     boxes = normalized_boxes(boxed)

@@ -12,7 +12,9 @@ from src.data.json_file import no_collection, read_json
 from src.data.locate import locate
 from src.data.sample import DataSet, Faults, Sample, boxes_array
 from src.errors import UserError
-from src.log import printable, warn_once
+from src.log import one_line, warn_once
+
+_CROWD = {"0": 0, "0.0": 0, "false": 0, "": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 def load_coco_json(path: str) -> dict:
@@ -49,19 +51,20 @@ def repair_coco(path: str, faults: Faults) -> dict:
         rows = content.get(key)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UserError(f"{path}: not a COCO annotation file ('{key}' must be a list of objects)")
-    images = _with_ids(content["images"], "image", "file_name", faults)
-    categories = _with_ids(content["categories"], "category", "name", faults)
+    images, image_ids = _with_ids(content["images"], "image", "file_name", faults)
+    categories, category_ids = _with_ids(content["categories"], "category", "name", faults)
     names = Counter(category["name"] for category in categories)
     for name, number in names.items():
         if number > 1:
             faults.refuse("category names are given twice", name)
-    annotations = _annotations(content["annotations"], images, categories, faults)
+    known = {"image_id": image_ids, "category_id": category_ids}
+    annotations = _annotations(content["annotations"], known, faults)
     return dict(content, images=images, categories=categories, annotations=annotations)
 
 
-def _with_ids(rows: list, what: str, name_key: str, faults: Faults) -> list:
-    """The rows that have an id of their own (a whole number or a text) and a name."""
-    seen, kept = {}, []
+def _with_ids(rows: list, what: str, name_key: str, faults: Faults) -> tuple:
+    """(the rows that have an id of their own (a whole number or a text) and a name, {id of any row: None})."""
+    seen, kept, ids = {}, [], {}
     for row in rows:
         own, name = row.get("id"), row.get(name_key)
         if isinstance(own, float) and own.is_integer() and abs(own) < 2**53:
@@ -70,7 +73,9 @@ def _with_ids(rows: list, what: str, name_key: str, faults: Faults) -> list:
             row = dict(row, id=own)
         if isinstance(own, bool) or not isinstance(own, (int, str)):
             faults.refuse(f"{what} rows without a usable id", str(row)[:80])
-        elif not isinstance(name, str) or not name.strip() or "\0" in name:
+            continue
+        ids[own] = None
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
             faults.refuse(f"{what} rows without a usable '{name_key}', ids", own)
         elif own not in seen:
             seen[own] = row
@@ -84,7 +89,7 @@ def _with_ids(rows: list, what: str, name_key: str, faults: Faults) -> list:
     if texts and len(texts) < len(kept):
         for own in texts:
             faults.repair(f"{what} ids are texts, others of the file are numbers", repr(own))
-    return kept
+    return kept, ids
 
 
 def _listed(value, ids: dict):
@@ -117,11 +122,8 @@ def _unlisted(value, ids: dict) -> str:
     return shown
 
 
-def _annotations(rows: list, images: list, categories: list, faults: Faults) -> list:
-    known = {
-        "image_id": dict.fromkeys(row["id"] for row in images),
-        "category_id": dict.fromkeys(row["id"] for row in categories),
-    }
+def _annotations(rows: list, known: dict, faults: Faults) -> list:
+    """The rows that can be used; `known` holds the ids that `image_id` and `category_id` may name."""
     kept = []
     for row in rows:
         own = row.get("id")
@@ -134,13 +136,13 @@ def _annotations(rows: list, images: list, categories: list, faults: Faults) -> 
             meant = _listed(value, ids)
             if meant is None:
                 faults.refuse(
-                    f"annotations have a {key} that the file does not list",
+                    f"annotations whose {key} the file does not list",
                     f"annotation {own}: {_unlisted(value, ids)}",
                 )
                 usable = False
             elif type(meant) is not type(value):
                 faults.repair(
-                    f"annotations have a {key} of another type than the id it means (matched by value)",
+                    f"annotations whose {key} has another type than the id it means (matched by value)",
                     f"annotation {own}: {value!r} is {_type(value)}, the id {meant!r} {_type(meant)}",
                 )
             row[key] = meant
@@ -156,15 +158,29 @@ def _annotations(rows: list, images: list, categories: list, faults: Faults) -> 
         if box[2] <= 0 or box[3] <= 0:
             faults.repair("boxes of no area (dropped), annotations", own)
             continue
-        if not _is_number(row.get("iscrowd")) or row["iscrowd"] not in (0, 1):
-            faults.repair("annotations without 'iscrowd' (taken as 0)", own)
-            row["iscrowd"] = 0
+        row["iscrowd"] = _crowd(row.get("iscrowd"), own, faults)
         if not _is_number(row.get("area")) or row["area"] < 0:
-            faults.repair("annotations without 'area' (taken from the box)", own)
+            usable = "a usable " if row.get("area") is not None else ""
+            faults.repair(f"annotations without {usable}'area' (taken from the box)", own)
             row["area"] = float(box[2] * box[3])
         kept.append(row)
     _number(kept, faults)
     return kept
+
+
+def _crowd(value, own, faults: Faults) -> int:
+    """0 or 1. A crowd that became an ordinary box would change the figures, so other values are not guessed at."""
+    if type(value) is int and value in (0, 1):
+        return value
+    if value is None:
+        faults.repair("annotations without 'iscrowd' (taken as 0)", own)
+        return 0
+    meant = _CROWD.get(str(value).strip().lower())
+    if meant is None:
+        faults.refuse("annotations have an iscrowd that is neither 0 nor 1", f"annotation {own}: {value!r}"[:80])
+        return 0
+    faults.repair("annotations have an iscrowd of another type (matched by value)", f"annotation {own}: {value!r}")
+    return meant
 
 
 def _number(annotations: list, faults: Faults) -> None:
@@ -211,7 +227,7 @@ def category_labels(content: dict, classes: list, path: str, faults: Faults) -> 
     labels = {row["id"]: places[row["name"]] for row in content["categories"] if row["name"] in places}
     names = {row["name"] for row in content["categories"]}
     if not labels:
-        few = printable(", ".join(sorted(names)[:5]))[:200] or "it has none"
+        few = one_line(", ".join(sorted(names)[:5]))[:200] or "it has none"
         raise UserError(f"{path}: none of its categories ({few}) is in 'classes' ({', '.join(classes[1:6])}, ...)")
     absent = [name for name in places if name not in names]
     for name in absent:

@@ -40,7 +40,10 @@ def _parse(line: str, where: str, num_classes: int, faults: Faults, normalized: 
         rows.append((min(y1, y2), min(x1, x2), max(y1, y2), max(x1, x2), label))
         rest = rest[: len(rest) - len(last)].rstrip(" \t")
     if re.search(r",[^/]*,", last) and not re.search(r"\.[A-Za-z]{3,4}$", last):
-        faults.refuse("fields are no box xmin,ymin,xmax,ymax,class", f"{where}: '{last[:60]}'")
+        faults.refuse(
+            "fields are no box xmin,ymin,xmax,ymax,class (pixels, then the place in 'classes')",
+            f"{where}: '{last[:60]}'",
+        )
         return "", [], 0
     return rest, rows[::-1], wrong
 
@@ -56,7 +59,7 @@ def _lines(path: str, key: str) -> list:
     except OSError as error:
         raise UserError(f"{key}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{key}: {path} is not a UTF-8 text file (byte {error.start})") from None
+        raise UserError(f"{key}: {path} is not a UTF-8 text file (byte {error.start}): save it as UTF-8") from None
     if "\0" in text:
         raise UserError(f"{key}: {path} is not a text file")
     # str.splitlines would also split at characters that a file name may hold

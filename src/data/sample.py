@@ -8,7 +8,7 @@ from typing import Dict, List, Optional
 import numpy as np
 
 from src.errors import UserError
-from src.log import printable
+from src.log import one_line
 
 SHOWN = 5
 
@@ -66,7 +66,7 @@ class Faults:
         fault = self._kinds.setdefault(kind, Fault(kind, refused))
         fault.number += 1
         if len(fault.places) < SHOWN:
-            fault.places.append(printable(place)[:200])
+            fault.places.append(one_line(place)[:200])
 
     def repair(self, kind: str, place) -> None:
         """Note one case that was mended or left out at `place` (a file name, a line, an id)."""
@@ -100,7 +100,8 @@ class DataSet:
     """What a reader found.
 
     sources: the annotation files, for the fingerprint of the records; where: the file or folder that messages
-    name; annotation_file: COCO-style json for the evaluator, "" where none exists yet.
+    name; annotation_file: COCO-style json for the evaluator, "" where none exists yet; form: of the boxes in the file;
+    left_out: images without a box, which are not among the samples of a training.
     """
 
     samples: List[Sample]
@@ -109,6 +110,7 @@ class DataSet:
     faults: Faults
     annotation_file: str = ""
     form: str = "xyxy"
+    left_out: List[Sample] = field(default_factory=list)
 
 
 def boxes_array(rows) -> np.ndarray:

@@ -13,9 +13,10 @@ import numpy as np
 
 from src.config import data_file
 from src.data.doubts import Normalized, alike, note_reversed
-from src.data.locate import IMAGE_ENDINGS, is_system_file
+from src.data.locate import IMAGE_ENDINGS, is_system_file, on_disk
 from src.data.sample import DataSet, Faults, Sample, boxes_array, note_absent_classes
 from src.errors import UserError
+from src.log import printable
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _FLAGS = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
@@ -96,8 +97,17 @@ class _Reader:
         if top is None:
             return None
         objects, rows, difficult = top.findall("object"), [], []
-        if len(objects) < sum(1 for _ in top.iter("object")) or (not objects and top.tag != "annotation"):
-            self.faults.refuse("files are no VOC annotations (<annotation> with <object>s directly in it)", name)
+        # of any spelling: <Object> or an XML namespace would otherwise read as a picture without boxes
+        spelt = [str(entry.tag).rpartition("}")[2].lower() for entry in top.iter()]
+        inside = sum(1 for thing in objects for _ in thing.iter("bndbox"))
+        if (
+            len(objects) < spelt.count("object")
+            or inside < spelt.count("bndbox")
+            or (not objects and top.tag != "annotation")
+        ):
+            self.faults.refuse(
+                "files are no VOC annotations (<annotation> with <object>s directly in it, in small letters)", name
+            )
             return None
         for thing in objects:
             names = {(entry.text or "").strip() for entry in thing.findall("name")} or {""}
@@ -146,8 +156,11 @@ class _Reader:
         return boxes
 
     def _is_difficult(self, thing, what: str, name: str) -> bool:
-        text = (thing.findtext("difficult") or "").strip().lower()
-        if text not in _FLAGS:
+        texts = {(entry.text or "").strip().lower() for entry in thing.findall("difficult")} or {""}
+        text = min(texts)
+        if len({_FLAGS.get(other) for other in texts}) > 1:
+            self.faults.refuse("objects have several <difficult> that differ", f"{what} in {name}")
+        elif text not in _FLAGS:
             self.faults.repair("objects have a <difficult> that is neither 0 nor 1 (taken as 0)", f"{what} in {name}")
         elif _FLAGS[text]:
             self.faults.repair(
@@ -175,7 +188,7 @@ def _image_finder(folder: str, faults: Faults):
     known = set(names)
 
     def find(stem: str, said: str):
-        said = os.path.basename(said.replace("\\", "/"))
+        said = on_disk(os.path.basename(said.replace("\\", "/")))
         own = by_stem.get(stem, [])
         if own:
             return os.path.join(folder, said if said in own else own[0])
@@ -222,7 +235,7 @@ def read_voc(cfg, is_training: bool) -> DataSet:
             faults.refuse("images have two annotation files", f"{os.path.basename(image)}: {owners[image]}, {name}")
             continue
         owners[image] = name
-        sample = Sample(0, os.path.abspath(image), boxes_array(rows), width, height, os.path.basename(image))
+        sample = Sample(0, os.path.abspath(image), boxes_array(rows), width, height, printable(os.path.basename(image)))
         sample.difficult = np.array(difficult, bool)
         if sample.clip(0, 0)[1]:
             faults.repair("files with boxes of no area (dropped)", name)

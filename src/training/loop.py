@@ -172,6 +172,7 @@ class Trainer:
         if self.evaluate is not None and _is_evaluated(done, cfg):
             release_free_memory()
             record["mAP"] = self._evaluated(state)
+        release_free_memory()
         # before the checkpoint: a run that goes on from that has this line, and `cut_history` takes away one too many
         if self.speaks:
             append_json_line(os.path.join(cfg.output_path, HISTORY), record)

@@ -12,6 +12,7 @@ import pytest
 from src.boxes.default_boxes import build_default_boxes
 from src.config import load_config
 from src.data.check import check_split, check_splits
+from src.data.records.prepare import _check_locale
 from src.data.statistics import best_iou, shape_figures
 from tests.conftest import ROOT
 from tests.data.test_readers import coco, config, thing, voc
@@ -27,8 +28,8 @@ from tests.oracles import iou
             "--use_anchor_generator=False",
             "--img_shape=[128, 128]",
             "--steps=[8, 16, 32, 64, 128]",
-            "--num_default=[3, 4, 4, 4, 4]",
-            "--feature_size=[16, 8, 4, 2, 1]",
+            "--num_default=[4, 4, 4, 4, 4]",
+            "--aspect_ratios=[[2], [2], [2], [2], [2]]",
         ],
     ],
 )
@@ -78,7 +79,7 @@ def test_every_fault_at_once(tmp_path):
     (tmp_path / "coco" / "train2017" / "7.jpg").write_bytes(b"<html>")
     report = check_split(config(tmp_path, "--batch_size=1"), True, decode=False)
     found = faults(report)
-    assert found["annotations have a category_id that the file does not list"] == (1, True)
+    assert found["annotations whose category_id the file does not list"] == (1, True)
     assert found["annotations have no usable bbox [x, y, width, height]"] == (1, True)
     assert found["images are missing"] == (1, True)
     assert found["images are broken (max_bad_images is 0)"] == (1, True)
@@ -114,8 +115,10 @@ def test_the_script_for_voc_and_lists(tmp_path):
         report = json.loads((tmp_path / "report.json").read_text())["train"]
         assert report["images"] == 1 and report["boxes"] == 1 and "can be used" in done.stdout
         assert sum(row["boxes"] for row in report["classes"]) == 1
-    done = run(*options, "--dataset=voc", "--voc_root=voc", cwd=cwd)  # the folder of the evaluation split is missing
-    assert done.returncode == 2 and "no such folder" in done.stdout and "Traceback" not in done.stderr
+    done = run(*options, "--dataset=voc", "--voc_root=voc", cwd=cwd)  # a training set alone can be converted
+    assert done.returncode == 0 and "there is no evaluation set" in done.stdout and "Traceback" not in done.stderr
+    done = run(*options, "--dataset=voc", "--voc_root=voc", "--split=val", cwd=cwd)
+    assert done.returncode == 2 and "no such folder" in done.stdout and ": ," not in done.stdout
     assert os.listdir(cwd) == []
 
 
@@ -287,7 +290,7 @@ def test_missing_images_get_a_hint(tmp_path):
         "sub/5.jpg": ("5.png", "there is no folder sub in"),
         "b\\5.jpg": ("x.jpg", "holds backslashes"),
         "http://host/x/7.jpg": ("x.jpg", "an address on the network"),
-        "x.jpg 3 0.5 0.5 0.1 0.1": ("x.jpg", "the folder has x.jpg; what follows it"),
+        "x.jpg 3 0.5 0.5 0.1 0.1": ("x.jpg", "the folder has x.jpg; the rest of the line is no box"),
     }
     os.makedirs(tmp_path / "images")
     for name, (there, words) in hints.items():
@@ -317,3 +320,35 @@ def test_an_empty_set_is_refused_as_conversion_does(tmp_path):
     for is_training in (True, False):
         report = check_split(config(tmp_path, "--dataset=other"), is_training, decode=False)
         assert faults(report)["set holds no image"] == (1, True)
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}])
+def test_names_are_found_in_any_locale(tmp_path, locale):
+    """Under LC_ALL=C Python's names of files are ASCII; those in annotations are UTF-8, as on disk."""
+    (tmp_path / "图").mkdir()
+    draw(str(tmp_path / "图" / "grün 1.png"), 20, 20)
+    (tmp_path / "list.txt").write_text("grün 1.png 1,1,9,9,1\n", encoding="utf-8")
+    options = ["--dataset=other", "--image_dir=图", "--anno_path=list.txt", "--num_classes=2", "--batch_size=1"]
+    command = [
+        sys.executable,
+        os.path.join(ROOT, "scripts", "check_data.py"),
+        f"--data_path={tmp_path}",
+        "--classes=['background', '红']",
+        *options,
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=dict(os.environ, **locale), capture_output=True)
+    shown = done.stdout.decode()
+    assert done.returncode == 0 and "images 1, with boxes 1" in shown and "红" in shown, shown + done.stderr.decode()
+
+
+def test_records_in_a_folder_that_mindspore_cannot_open_in_this_locale(tmp_path):
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = (
+        "import sys; from src.data.records.prepare import _check_locale as check\n"
+        "check('/ascii')\ntry: check(sys.argv[1])\nexcept Exception as error: print(ascii(str(error)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "/图"], cwd=ROOT, env=dict(os.environ, **locale), capture_output=True
+    )
+    assert b"PYTHONUTF8=1" in done.stdout and not done.stderr
+    _check_locale("/图")

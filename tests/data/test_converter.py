@@ -13,7 +13,8 @@ import pytest
 from src.data.pipeline import evaluation_batches
 from src.data.records import prepare_records
 from src.data.records.files import all_files, boxes_of_row, count_rows
-from src.data.records.writer import conversion_lock
+from src.data.records.writer import _load, conversion_lock
+from src.data.sample import Sample, boxes_array
 from src.errors import UserError
 from tests.conftest import ROOT
 from tests.data.test_mindrecord import IDS, config, folder  # noqa: F401
@@ -245,3 +246,14 @@ def test_pixels_are_those_of_the_file(folder):  # noqa: F811
     source = cv2.imread(str(folder / "coco" / "train2017" / "3.jpg"))
     stored = rows_of(prepare_records(config(folder), True))[3][0]
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR), source)
+
+
+def test_16_bit_images_that_become_black_are_told_at_conversion(tmp_path):
+    dark = np.full((20, 30), 900, np.uint16)
+    dark[5:9, 5:9] = 1000
+    cv2.imwrite(str(tmp_path / "dark.png"), dark)
+    cv2.imwrite(str(tmp_path / "full.png"), dark * 60)
+    sample = Sample(1, str(tmp_path / "dark.png"), boxes_array([]))
+    *_, reason, odd = _load(sample)
+    assert reason == "" and odd.startswith("16-bit images become black")
+    assert _load(Sample(1, str(tmp_path / "full.png"), boxes_array([])))[-2:] == ("", "")

@@ -8,7 +8,9 @@ import pytest
 
 from src.config import load_config
 from src.data.annotations import READERS, read_dataset
-from src.data.coco import coco_json
+from src.data.coco import coco_json, load_coco_json
+from src.data.records.prepare import check_images_exist
+from src.data.sample import Faults
 from src.errors import UserError
 
 CLASSES = "['background', 'cat', 'dog']"
@@ -185,7 +187,7 @@ def test_ids_of_another_type_are_matched_and_told(tmp_path):
     assert [(s.image_id, s.boxes.tolist()) for s in data.samples] == [(5, [[2, 1, 6, 4, 2]]), (6, [[6, 5, 14, 12, 1]])]
     repaired, refused = noted(data)
     assert not refused and type(data.samples[1].image_id) is int
-    number, places = repaired["annotations have a image_id of another type than the id it means (matched by value)"]
+    number, places = repaired["annotations whose image_id has another type than the id it means (matched by value)"]
     assert number == 2 and places[0] == "annotation 1: '5' is a text, the id 5 a number"
     number, places = repaired["image sizes are no whole numbers above 0 (the file's size counts)"]
     assert (number, places) == (1, ["image 6: width '60' is a text"]) and data.samples[1].height == 50
@@ -194,7 +196,7 @@ def test_ids_of_another_type_are_matched_and_told(tmp_path):
 @pytest.mark.parametrize("value", ["005", " x", "5.0", "77"])
 def test_ids_that_are_texts_and_mean_nothing_are_told_to_be_texts(tmp_path, value):
     data = coco_with(tmp_path, lambda c: c["annotations"][0].update(image_id=value))
-    places = noted(data)[1]["annotations have a image_id that the file does not list"][1]
+    places = noted(data)[1]["annotations whose image_id the file does not list"][1]
     assert places == [f"annotation 1: {value!r} (a text, the file's ids are numbers)"]
 
 
@@ -314,3 +316,50 @@ def test_images_without_a_box_are_counted(tmp_path, caplog):
             assert len(lines) == 1 and "2 of 3 images have no box of the listed classes and are left out" in lines.pop()
     finally:
         logger.removeHandler(caplog.handler)
+
+
+def test_iscrowd_of_another_type_counts_by_value(tmp_path):
+    def change(content):
+        content["annotations"][0].update(iscrowd=True)
+        content["annotations"][1].update(iscrowd="1")
+        content["annotations"] += [dict(content["annotations"][0], id=3, iscrowd=None, area="9")]
+
+    repaired, refused = noted(coco_with(tmp_path, change))
+    assert not refused
+    kind = "annotations have an iscrowd of another type (matched by value)"
+    assert repaired[kind] == (2, ["annotation 1: True", "annotation 2: '1'"])
+    assert repaired["annotations without 'iscrowd' (taken as 0)"] == (1, ["3"])
+    assert repaired["annotations without a usable 'area' (taken from the box)"] == (1, ["3"])
+    content = load_coco_json(str(tmp_path / "coco" / "annotations" / "instances_train2017.json"))
+    assert [row["iscrowd"] for row in content["annotations"]] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("value", [2, -1, "yes", [1], 0.5])
+def test_an_iscrowd_that_is_none_is_refused(tmp_path, value):
+    refused = noted(coco_with(tmp_path, lambda c: c["annotations"][0].update(iscrowd=value)))[1]
+    assert refused == {"annotations have an iscrowd that is neither 0 nor 1": (1, [f"annotation 1: {value!r}"])}
+
+
+def test_one_faulty_row_is_one_fault(tmp_path):
+    refused = noted(coco_with(tmp_path, lambda c: c["images"][0].update(file_name=5)))[1]
+    assert refused == {"image rows without a usable 'file_name', ids": (1, ["5"])}
+
+
+@pytest.mark.parametrize("rest", ["1, 1, 8, 8, 1", "1;1;8;8;1", "1 1 8 8 1"])
+def test_boxes_of_a_list_that_are_not_recognised_are_no_loss(tmp_path, rest):
+    """Such a line is a path without boxes. Training leaves images without boxes out, but not missing ones."""
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    (tmp_path / "list.txt").write_text(f"a.png 1,1,8,8,1\nb.png {rest}\n")
+    cfg = config(tmp_path, "--dataset=other", "--image_dir=images", "--anno_path=list.txt")
+    with pytest.raises(
+        UserError, match=r"1 of 2 images are missing: .*b.png.* \(the folder has b.png; the rest of the"
+    ):
+        check_images_exist(read_dataset(cfg, True))
+
+
+def test_places_are_one_line():
+    faults = Faults()
+    faults.repair("names", "a\nb\u2028c\u00a0d ü中 e")
+    assert faults.all()[0].places == ["a\\nb\\u2028c\\xa0d ü中 e"]

@@ -229,6 +229,16 @@ def test_a_given_voc_json_is_used(tmp_path):
     records = prepare_records(cfg, False)
     assert records.annotation_file == str(written) and perfect_map(cfg, records) == pytest.approx(1.0)
     assert json.loads(written.read_text()) == truth
+    # its ids count, whatever the conversion would give; image names may lack their ending
+    images = [dict(row, id=f"x{row['id']}", file_name=os.path.splitext(row["file_name"])[0]) for row in truth["images"]]
+    annotations = [dict(row, image_id=f"x{row['image_id']}") for row in truth["annotations"]]
+    written.write_text(json.dumps(dict(truth, images=images, annotations=annotations)))
+    records = prepare_records(cfg, False)
+    assert records.annotation_file == str(written) and perfect_map(cfg, records) == pytest.approx(1.0)
+    assert sorted(records.ids.values()) == sorted(row["id"] for row in images)
+    # nested too deeply for Python's reader
+    written.write_text("[" * 100000)
+    assert prepare_records(cfg, False).annotation_file != str(written)
     # one of other images is named and not used
     written.write_text(json.dumps(dict(truth, images=truth["images"][:2])))
     with only_logged_lines() as lines:

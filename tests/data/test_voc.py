@@ -157,3 +157,25 @@ def test_voc_empty_file_and_original_layout(tmp_path):
     os.makedirs(tmp_path / "VOC2007" / "JPEGImages")
     with pytest.raises(UserError, match="no such folder: .*VOC2007/train; this is VOC's original layout"):
         read_dataset(config(tmp_path, "--dataset=voc", "--voc_root=VOC2007"), True)
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        ("<Object><name>cat</name>" + bndbox(1, 2, 3, 4) + "</Object>", "files are no VOC annotations.*a.xml"),
+        (
+            '<object xmlns="x"><name>cat</name>' + bndbox(1, 2, 3, 4) + "</object>",
+            "files are no VOC annotations.*a.xml",
+        ),
+        ("<item><name>cat</name>" + bndbox(1, 2, 3, 4) + "</item>", "files are no VOC annotations.*a.xml"),
+        (
+            several("<name>cat</name><difficult>0</difficult><difficult>1</difficult>", bndbox(1, 2, 3, 4)),
+            "objects have several <difficult> that differ: cat in a.xml",
+        ),
+    ],
+)
+def test_voc_objects_under_other_names_are_no_loss(tmp_path, body, words):
+    voc(tmp_path, "a.xml", body, "a.jpg")
+    os.rename(tmp_path / "voc" / "train", tmp_path / "voc" / "eval")  # where images without objects are kept
+    with pytest.raises(UserError, match=words):
+        read_dataset(config(tmp_path, "--dataset=voc"), False)

@@ -5,6 +5,7 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from src.models.build import build_model
+from src.training import momentum
 from src.training.momentum import Momentum, decays
 
 pytestmark = pytest.mark.usefixtures("cfg256")  # which sets the device
@@ -44,6 +45,27 @@ def test_clipped_steps_equal_the_specification(loss_scale, size):
         np.testing.assert_allclose(parameter.asnumpy(), want[parameter.name], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(moment.asnumpy(), buffers[parameter.name], rtol=1e-5, atol=1e-6)
     assert update.global_step.asnumpy().tolist() == [len(RATES)]
+
+
+def test_groups_change_no_bit(monkeypatch):
+    """One after the other or all at once."""
+    results = []
+    for limit, count in ((1 << 20, 1), (450, 2), (1, 3)):  # a.weight has 432 bytes, c.weight 32, a.bias 16
+        monkeypatch.setattr(momentum, "GROUP_BYTES", limit)
+        update = Momentum(parameters_of(weights()), 4e-4, RATES, 0.9, 1024.0, clip_global_norm=True)
+        assert len(update.groups) == count
+        for step in range(2):
+            gradients = {name: Tensor(1024 * value) for name, value in weights(step + 1).items()}
+            update(*(gradients[parameter.name] for parameter in update.parameters))
+        results.append([p.asnumpy().tobytes() for p in (*update.parameters, *update.moments, update.global_step)])
+    assert results[0] == results[1] == results[2]
+
+
+def test_groups_hold_every_parameter_once():
+    limit = momentum.GROUP_BYTES
+    assert momentum._groups([]) == ()
+    assert momentum._groups([4]) == ((0, 1),)
+    assert momentum._groups([limit, 1, 2, 3 * limit, 5]) == ((0, 1), (1, 3), (3, 4), (4, 5))
 
 
 def test_without_clipping_it_is_the_published_optimiser():

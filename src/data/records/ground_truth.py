@@ -20,8 +20,8 @@ MARK = "written by SSD for MindSpore at conversion"
 
 
 def _read(path: str) -> Optional[dict]:
-    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8-sig") as handle:
-        content = json.load(handle)
+    with contextlib.suppress(OSError, ValueError, RecursionError), open(path, "rb") as handle:
+        content = json.loads(handle.read())  # of bytes it finds out the encoding
         return content if isinstance(content, dict) else None
     return None
 
@@ -43,7 +43,8 @@ def annotation_file_for(cfg, data: Optional[DataSet], prefix: str) -> str:
     """Path of the annotation file of evaluation records.
 
     Args:
-        data: the data set that is converted; None for records of another program, whose file must exist already.
+        data: the data set that is converted; None for records of another program, whose file must exist already. Its
+            images get the ids of a `voc_json` that is used.
         prefix: of the records.
 
     Raises:
@@ -52,8 +53,10 @@ def annotation_file_for(cfg, data: Optional[DataSet], prefix: str) -> str:
     if cfg.dataset == "coco":
         return os.path.join(data_file(cfg, cfg.coco_root), cfg.instances_set.format(cfg.val_data_type))
     for path in given_annotation_files(cfg):
-        reason = _misfit(_read(path), data, cfg) if data is not None else ""
+        ids, reason = _fit(_read(path), data, cfg) if data is not None else ([], "")
         if not reason:
+            for sample, own in zip(data.samples if data is not None else (), ids):
+                sample.image_id = own
             LOGGER.info("voc_json: %s is what the evaluation compares with", path)
             return path
         warn_once(f"voc_json: {path} is not used: {reason}")
@@ -75,16 +78,27 @@ def copy_to_voc_json(cfg, annotation_file: Optional[str]) -> None:
             write_json(target, content)
 
 
-def _misfit(content: Optional[dict], data: DataSet, cfg) -> str:
-    """Why an annotation file does not belong to a data set, "" where it does."""
+def _fit(content: Optional[dict], data: DataSet, cfg) -> tuple:
+    """(id of each image in an annotation file, why it does not belong to the data set or "" where it does).
+
+    Images are found by their names. The ids are the file's: those of images without a number differ from ours.
+    """
     try:
-        images = {row["id"]: os.path.basename(row["file_name"]) for row in content["images"]}
+        found = {}
+        for row in content["images"]:
+            found.setdefault(os.path.basename(row["file_name"].replace("\\", "/")), {})[row["id"]] = None
         names = {row["name"] for row in content["categories"]}
     except (TypeError, KeyError, AttributeError):
-        return "it is no COCO-style annotation file"
-    lacking = [sample.path for sample in data.samples if images.get(sample.image_id) != os.path.basename(sample.path)]
+        return [], "it is no COCO-style annotation file"
+    for name, own in list(found.items()):  # names without their ending
+        found.setdefault(os.path.splitext(name)[0], own)
+    own = [os.path.basename(sample.path) for sample in data.samples]
+    ids = [list(found.get(name) or found.get(os.path.splitext(name)[0], ())) for name in own]
+    lacking = [sample.path for sample, of_image in zip(data.samples, ids) if not of_image]
     if lacking:
-        return f"it lacks {len(lacking)} of the {len(data.samples)} images (by id and name), first {lacking[0]}"
+        return [], f"it lacks {len(lacking)} of the {len(data.samples)} images (by name), first {lacking[0]}"
+    if any(len(of_image) > 1 for of_image in ids) or len({of_image[0] for of_image in ids}) < len(ids):
+        return [], "it has several images of one name"
     labels = sorted({label for sample in data.samples for label in sample.boxes[:, 4].tolist()})
     absent = [cfg.classes[label] for label in labels if cfg.classes[label] not in names]
-    return f"it lacks the class '{absent[0]}'" if absent else ""
+    return [of_image[0] for of_image in ids], f"it lacks the class '{absent[0]}'" if absent else ""

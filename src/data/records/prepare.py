@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from dataclasses import dataclass
 from typing import Iterator, List, Optional, Tuple
 
@@ -42,7 +43,7 @@ from src.data.records.writer import conversion_lock, read_row_ids, write_records
 from src.data.sample import DataSet
 from src.errors import UserError
 from src.locks import Lock, try_lock, wait_lock
-from src.log import LOGGER, printable, warn_once
+from src.log import LOGGER, one_line, warn_once
 from src.ranks import Ranks
 
 _MAX_PREFIXES = 100
@@ -80,6 +81,7 @@ def prepare_records(cfg, is_training: bool, ranks: Ranks = Ranks()) -> RecordSet
     Raises:
         UserError: no data, a missing or broken image, no room, a folder that cannot be written.
     """
+    _check_locale(data_file(cfg, cfg.mindrecord_dir))
     found: Optional[Tuple[str, Lock]] = None
     for first in (True, False):
         if (ranks.rank == 0) == first and ranks.local_rank == 0:
@@ -91,6 +93,24 @@ def prepare_records(cfg, is_training: bool, ranks: Ranks = Ranks()) -> RecordSet
     lock = found[1] if found else _reader_lock(prefix)
     manifest = read_manifest(prefix)
     return _ours(cfg, prefix, manifest, lock) if manifest else _foreign(cfg, prefix, is_training, lock)
+
+
+def _check_locale(folder: str) -> None:
+    """MindSpore takes a path as UTF-8, Python in the encoding of the locale: they must agree, or MindSpore crashes.
+
+    Raises:
+        UserError: they differ for this path.
+    """
+    try:
+        same = os.fsencode(folder) == folder.encode("utf-8")
+    except UnicodeEncodeError:
+        same = False
+    if not same:
+        raise UserError(
+            f"mindrecord_dir: MindSpore cannot open {one_line(folder)} in this locale (Python's file names are "
+            f"{sys.getfilesystemencoding()}): start the program with PYTHONUTF8=1 or LC_ALL=C.UTF-8, or choose a "
+            f"folder with an ASCII path"
+        )
 
 
 def _ours(cfg, prefix: str, manifest: dict, lock: Lock) -> RecordSet:
@@ -194,7 +214,8 @@ def _reserve(cfg, is_training: bool) -> Tuple[str, Lock, str]:
                 lock = try_lock(prefix + ".lock")
             except OSError as error:
                 raise UserError(
-                    f"mindrecord_dir: cannot write to {os.path.dirname(prefix)}: {error.strerror}"
+                    f"mindrecord_dir: cannot write to {os.path.dirname(prefix)}: {error.strerror}; name another "
+                    f"folder with --mindrecord_dir"
                 ) from None
             if lock is not None:
                 return prefix, lock, "; ".join([*reasons, reason])
@@ -314,9 +335,11 @@ def check_images_exist(data: DataSet) -> None:
     """
     missing, hint = missing_images(data)
     if missing:
-        few = printable(", ".join(missing[:5]))
+        few = one_line(", ".join(missing[:5]))
         hint = f" ({hint})" if hint else ""
-        raise UserError(f"{data.where}: {len(missing)} of {len(data.samples)} images are missing: {few}{hint}")
+        raise UserError(
+            f"{data.where}: {len(missing)} of {len(data.samples) + len(data.left_out)} images are missing: {few}{hint}"
+        )
 
 
 def _warn_about_renamed_files(prefix: str) -> None:

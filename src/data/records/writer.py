@@ -14,14 +14,14 @@ from typing import Iterator, List, Optional, Tuple
 import numpy as np
 
 from src.data.coco import coco_json
-from src.data.images import check_image, exif_orientation
+from src.data.images import check_image, decode_rgb, exif_orientation, flaw, has_16_bits
 from src.data.records.files import FILES, IncompleteRecords, all_files, count_rows, record_files
 from src.data.records.ground_truth import MARK
 from src.data.records.manifest import annotation_entry, write_manifest, write_unfinished
 from src.data.sample import DataSet, Faults, Sample, fit_to_file
 from src.errors import UserError
 from src.locks import wait_lock
-from src.log import LOGGER, printable, progress, warn_once
+from src.log import LOGGER, one_line, progress, warn_once
 from src.output import OutputError, write_json, write_text
 
 # rows are written in groups: one row at a time is half as fast, and memory must not grow with the images
@@ -49,7 +49,9 @@ def conversion_lock(folder: str) -> Iterator[None]:
                 break
             lock.release()  # the process that held it has removed the empty folder
     except OSError as error:
-        raise UserError(f"mindrecord_dir: cannot write to {folder}: {error.strerror}") from None
+        raise UserError(
+            f"mindrecord_dir: cannot write to {folder}: {error.strerror}; name another folder with --mindrecord_dir"
+        ) from None
     try:
         yield
     finally:
@@ -77,7 +79,9 @@ def _check_room(folder: str, samples: List[Sample]) -> None:
         os.makedirs(_temporary_folder(folder))
         os.rmdir(_temporary_folder(folder))
     except OSError as error:
-        raise UserError(f"mindrecord_dir: cannot write to {folder}: {error.strerror}") from None
+        raise UserError(
+            f"mindrecord_dir: cannot write to {folder}: {error.strerror}; name another folder with --mindrecord_dir"
+        ) from None
     needed = int(sum(os.path.getsize(sample.path) for sample in samples) * 1.02) + 1024 * len(samples) + (1 << 20)
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -85,15 +89,17 @@ def _check_room(folder: str, samples: List[Sample]) -> None:
 
 
 def _load(sample: Sample) -> tuple:
-    """(bytes, (height, width), orientation, reason it is broken or "")."""
+    """(bytes, (height, width), orientation, reason it is broken or "", what is odd about its pixels or "")."""
     try:
         with open(sample.path, "rb") as handle:
             data = handle.read()
-        return data, check_image(data), exif_orientation(data), ""
+        size = check_image(data)
+        odd = flaw(decode_rgb(data), True) if has_16_bits(sample.path) else ""
+        return data, size, exif_orientation(data), "", odd
     except OSError as error:
-        return b"", (0, 0), 1, error.strerror or str(error)
+        return b"", (0, 0), 1, error.strerror or str(error), ""
     except ValueError as error:
-        return b"", (0, 0), 1, str(error)
+        return b"", (0, 0), 1, str(error), ""
 
 
 def _loaded(ids: List[int], samples: List[Sample], workers: int) -> Iterator[tuple]:
@@ -225,7 +231,9 @@ def read_row_ids(prefix: str) -> np.ndarray:
 
 
 def _rows(ids: List[int], data: DataSet, checked: _ImageChecks, workers: int) -> Iterator[dict]:
-    for img_id, sample, (content, size, orientation, reason) in _loaded(ids, data.samples, max(workers, 1)):
+    for img_id, sample, (content, size, orientation, reason, odd) in _loaded(ids, data.samples, max(workers, 1)):
+        if odd:
+            checked.faults.repair(odd, sample.path)
         boxes = checked.boxes(img_id, sample, size, orientation, reason)
         if boxes is not None:
             sample.boxes = boxes
@@ -274,5 +282,5 @@ def _report_bad(path: str, bad: List[Tuple[str, str]]) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.remove(path)
     if bad:
-        write_text(path, "".join(f"{printable(name)}: {reason}\n" for name, reason in bad))
+        write_text(path, "".join(f"{one_line(name)}: {reason}\n" for name, reason in bad))
         LOGGER.warning("%d broken images were left out, listed in %s", len(bad), path)
