@@ -70,11 +70,11 @@ def test_readme_is_a_front_page():
             "Deep-Spark/DeepSparkHub",
             "mindspore-ai/models",
             "arxiv.org/abs/1512.02325",
-            "docs/images/detections.png",
+            "docs/images/detections.jpg",
         ):
             assert link in first, f"{page}: {link}"
     folder = os.path.join(ROOT, "docs", "images")
-    pictures = [name for name in os.listdir(folder) if name.endswith((".png", ".svg"))]
+    pictures = [name for name in os.listdir(folder) if name.endswith((".png", ".jpg", ".svg"))]
     assert all(os.path.getsize(os.path.join(folder, name)) < 300_000 for name in pictures)
     assert all(f"`{name}`" in text("docs/images/README.md") for name in pictures)
 
