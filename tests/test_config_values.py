@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from src.boxes.default_boxes import build_default_boxes, default_boxes
 from src.config import SCHEMA_FILE, load_config, voc_json_places
@@ -266,6 +267,15 @@ def test_the_seed_command_is_quiet(target):
 )
 def test_keys_without_effect_are_one_line(options, words):
     assert sum(words in line for line in notes(*options.split())) == 1
+
+
+def test_the_configuration_that_a_short_run_writes_can_be_read(tmp_path):
+    cfg = load_config([f"--config_path={SCHEMA_FILE}", "--epoch_size=1"])
+    written = tmp_path / "config.yaml"  # as train.py does
+    written.write_text(yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}))
+    again = load_config([f"--config_path={written}"])
+    assert {**again, "config_path": ""} == {**cfg, "config_path": ""}
+    assert "warmup_epochs is 2, more than" in refusal(f"--config_path={written}", "--warmup_epochs=2")
 
 
 def test_notes_about_training_are_for_training_alone():

@@ -144,17 +144,18 @@ def _check_instances_set(pattern: str, bad: Bad) -> None:
         )
 
 
-def check_epochs(cfg, stated: set, bad: Bad) -> None:
+def check_epochs(cfg, options: set, bad: Bad) -> None:
     """The schedule's parts fit into it.
 
     Args:
-        stated: keys that were given with or after `epoch_size`.
+        options: keys of the command line.
 
     Raises:
-        UserError: a warm-up longer than the schedule (that of a file is only noted where the command line shortens the
-            schedule), or nothing left to train.
+        UserError: a warm-up on the command line that is longer than the schedule, or nothing left to train. The warm-up
+            of a file is only noted: a run with a shorter `--epoch_size` writes both into its config.yaml, which
+            evaluation, prediction and another run must be able to read.
     """
-    if cfg.warmup_epochs > cfg.epoch_size and "warmup_epochs" in stated:
+    if cfg.warmup_epochs > cfg.epoch_size and "warmup_epochs" in options:
         raise bad(f"warmup_epochs is {cfg.warmup_epochs}, more than epoch_size {cfg.epoch_size}")
     if cfg.pre_trained_epoch_size >= cfg.epoch_size:
         raise bad(

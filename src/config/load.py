@@ -212,7 +212,7 @@ def _finish(cfg: EasyDict, origin: Given, choices: tuple) -> None:
     for allowed in choices:
         check_choices(cfg, allowed, bad)
     check_values(cfg, bad)
-    check_epochs(cfg, origin.with_or_after("epoch_size"), bad)
+    check_epochs(cfg, origin.options, bad)
     check_classes(cfg, bad)
     # feature_size and num_ssd_boxes are checked where they were given with or after img_shape, else derived
     check_boxes(cfg, origin.with_or_after("img_shape"), bad)
