@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 import re
 from typing import List
@@ -100,12 +101,14 @@ class Checks:
         return "" if found == wanted else f"(images, detections) are {found}, not {wanted}"
 
     def equal(self) -> str:
-        """Two processes give the figures of one."""
+        """Two processes give the figures of one, up to the last bits of the network's output: each process has half of the
+        threads, and MindSpore adds in another order then."""
         reports = []
         for folder in ("eval_1", "eval_2"):
             with open(os.path.join(self.path(folder), "evaluation.json"), encoding="utf-8") as handle:
                 reports.append(json.load(handle)["stats"])
-        return "" if reports[0] == reports[1] else f"one process: {reports[0]}, two: {reports[1]}"
+        close = all(math.isclose(one, two, rel_tol=1e-4, abs_tol=1e-6) for one, two in zip(*reports))
+        return "" if close else f"one process: {reports[0]}, two: {reports[1]}"
 
     def file(self, name: str) -> str:
         """It is there."""

@@ -178,7 +178,9 @@ def test_a_failure_is_shown_and_what_needs_it_is_not_run(tmp_path, monkeypatch, 
             "two", lambda: [*python, "print('the reason'); raise SystemExit(2)"], lambda output: "", ("one",)
         ),
         rehearsal.Stage("three", lambda: [*python, ""], lambda output: "", ("two",)),
-        rehearsal.Stage("four", lambda: [*python, "b'x' * 120_000_000"], lambda output: ""),
+        rehearsal.Stage(
+            "four", lambda: [*python, "import time; held = b'x' * 120_000_000; time.sleep(1)"], lambda output: ""
+        ),
         rehearsal.Stage("five", lambda: [*python, "print('found 7')"], lambda output: "8 wanted", ("four",)),
     ]
     monkeypatch.setattr(rehearsal.Rehearsal, "stages", lambda self: stages)
