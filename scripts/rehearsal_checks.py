@@ -101,7 +101,7 @@ class Checks:
         return "" if found == wanted else f"(images, detections) are {found}, not {wanted}"
 
     def equal(self) -> str:
-        """Two processes give the figures of one, up to the last bits of the network's output: each process has half of the
+        """Two processes give the figures of one, up to the last bits of the network: each process has half of the
         threads, and MindSpore adds in another order then."""
         reports = []
         for folder in ("eval_1", "eval_2"):
