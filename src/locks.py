@@ -50,7 +50,8 @@ class Lock:
             return False
 
     def __del__(self):
-        self.release()
+        if os is not None and os.close is not None:  # at the end of Python modules go first, and the system unlocks
+            self.release()
 
     def __enter__(self) -> Lock:
         return self

@@ -203,12 +203,6 @@ def test_small_rehearsal(tmp_path):
     done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     rows = {row["stage"]: row for row in json.loads((tmp_path / "report.json").read_text())["stages"]}
     assert len(rows) == 11, done.stdout
-    for name, row in rows.items():
-        if name in (
-            "train.py",
-            "train.py --resume",
-        ):  # 2.4 to 2.6 GB, with a batch of 2 as well
-            assert row["status"] == "ok" or row["status"].startswith("FAILED: held 2"), done.stdout
-        else:
-            assert row["status"] in ("ok", "not run: there is no mpirun"), done.stdout
+    for row in rows.values():
+        assert row["status"] in ("ok", "not run: there is no mpirun"), done.stdout
     assert not glob.glob(str(tmp_path / "work" / "*"))
