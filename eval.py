@@ -12,11 +12,11 @@ import sys
 import time
 
 from src.config import checkpoint_file, load_config, log_notes
-from src.device import check_launch, init_device, prepare_environment
-from src.errors import run_main
-from src.locks import hold_folder
-from src.log import LOGGER, setup_logging, write_or_go_on
-from src.preflight import writable_folder
+from src.utils.device import check_launch, init_device, prepare_environment
+from src.utils.errors import run_main
+from src.utils.locks import hold_folder
+from src.utils.log import LOGGER, setup_logging, write_or_go_on
+from src.utils.output import ensure_writable
 
 
 def main(argv) -> int:
@@ -37,13 +37,13 @@ def evaluate(argv, held: contextlib.ExitStack) -> int:
 
     from src.data.pipeline import image_reader
     from src.data.records import prepare_records
-    from src.evaluation.detector import build_evaluator, detect
+    from src.evaluation.evaluate import build_evaluator, detect
+    from src.evaluation.metrics_table import format_table
     from src.evaluation.report import write_report
-    from src.evaluation.table import format_table
-    from src.inference.detectors import open_model
+    from src.inference.open_model import open_model
 
     detector = open_model(checkpoint, cfg)  # a wrong one is told before anything is written
-    writable_folder(cfg.output_path, "output_path")
+    ensure_writable(cfg.output_path, "output_path")
     if ranks.rank == 0:
         held.enter_context(hold_folder(cfg.output_path, "evaluation"))
     ranks.wait()

@@ -13,11 +13,11 @@ import os
 import sys
 
 from src.config import checkpoint_file, data_file, load_config, log_notes
-from src.device import init_device, prepare_environment
-from src.errors import UserError, run_main
-from src.locks import hold_file
-from src.log import LOGGER, setup_logging
-from src.stop import Stop
+from src.utils.device import init_device, prepare_environment
+from src.utils.errors import UserError, run_main
+from src.utils.locks import hold_file
+from src.utils.log import LOGGER, setup_logging
+from src.utils.signals import Stop
 
 COMPARED = 4
 
@@ -52,8 +52,8 @@ def export(argv, held: contextlib.ExitStack) -> int:
     if cfg.export_nms and cfg.file_format != "ONNX":
         raise UserError(f"export_nms: only an ONNX file can do NMS itself, file_format is {cfg.file_format}")
 
-    from src.inference.description import describe
     from src.inference.exporter import export_network, target_path
+    from src.inference.metadata import describe
     from src.inference.pictures import comparison_pictures
 
     path = target_path(cfg.file_name, cfg.file_format)
@@ -63,7 +63,7 @@ def export(argv, held: contextlib.ExitStack) -> int:
     init_device(cfg)
     log_notes(cfg, LOGGER.warning)
 
-    from src.inference.detectors import build_inference
+    from src.inference.detector import build_inference
     from src.models.build import build_model
     from src.models.weights import load_network
 

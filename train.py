@@ -17,15 +17,16 @@ import numpy as np
 import yaml
 
 from src.config import learning_rate_advice, load_config, log_notes
-from src.device import check_launch, init_device, prepare_environment
-from src.errors import UserError, run_main
-from src.locks import hold_folder
-from src.log import LOGGER, setup_logging, write_or_go_on
-from src.memory import keep_heap_small
 from src.models.trained_classes import check_before_start
-from src.output import atomic_write, output_error
-from src.preflight import check_training, find_resume, room_for_checkpoints, writable_folder
-from src.stop import Stop
+from src.training.preflight import check_training, required_disk_space
+from src.training.run_files import find_resume
+from src.utils.device import check_launch, init_device, prepare_environment
+from src.utils.errors import UserError, run_main
+from src.utils.locks import hold_folder
+from src.utils.log import LOGGER, setup_logging, write_or_go_on
+from src.utils.memory import keep_heap_small
+from src.utils.output import atomic_write, ensure_writable, output_error
+from src.utils.signals import Stop
 
 
 def main(argv) -> int:
@@ -43,7 +44,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
         resumes = bool(resume_files)
         check_training(cfg, resumes)
         check_before_start(cfg, resume_files)
-        writable_folder(cfg.output_path, "output_path", room_for_checkpoints(cfg))
+        ensure_writable(cfg.output_path, "output_path", required_disk_space(cfg))
     setup_logging()
     stop = Stop()
     stop.install()
@@ -107,16 +108,16 @@ def train(argv, held: contextlib.ExitStack) -> int:
     step = build_train_step(model, cfg, rates, ranks)
     step.start_at(cfg.pre_trained_epoch_size * data.steps)
     if cfg.compile_cache and cfg.device_target == "CPU" and not ranks.outside_graph:
-        from src.compile_cache import compile_cache
+        from src.utils.compile_cache import compile_cache
 
         everything = {key: value for key, value in cfg.items() if key not in ("output_path", "resume", "seed")}
         step.compile_within(compile_cache({"config": everything, "steps": len(rates), "ranks": size}))
 
     # 6. where the run stands
     from src.training.checkpoint import Checkpoints, restore_run
-    from src.training.run_folder import cut_history, prepare_folder
-    from src.training.run_record import describe_start, record_start
-    from src.training.run_state import RunState, figures_config
+    from src.training.run_files import cut_history, prepare_folder
+    from src.training.run_info import describe_start, record_start
+    from src.training.state import RunState, figures_config
 
     source = ""
     state = RunState(
@@ -145,8 +146,8 @@ def train(argv, held: contextlib.ExitStack) -> int:
     # 7. evaluation in training
     evaluate = None
     if cfg.run_eval:
-        from src.evaluation.detector import build_evaluator, detect, first_averages
-        from src.inference.detectors import build_detector
+        from src.evaluation.evaluate import build_evaluator, detect, first_averages
+        from src.inference.detector import build_detector
 
         detector, evaluator = build_detector(model, cfg), build_evaluator(eval_records, cfg)
 
@@ -169,7 +170,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
             return result["mAP"]
 
     # 8. train
-    from src.training.loop import Trainer
+    from src.training.trainer import Trainer
 
     trained = sum(int(np.prod(parameter.shape)) for parameter in model.trainable_params())
     LOGGER.info(
@@ -214,7 +215,7 @@ def profiling(cfg, rank: int) -> Iterator[None]:
     if not cfg.enable_profiling:
         yield
         return
-    from src.compat import start_profiler
+    from src.utils.compat import start_profiler
 
     folder, ends = os.path.abspath(os.path.join(cfg.output_path, f"profile_{rank}")), []
 

@@ -26,26 +26,28 @@ import src  # noqa: E402, F401
 # isort: split
 import numpy as np  # noqa: E402
 
-from scripts import plain  # noqa: E402
-from scripts.benchmark_data import (  # noqa: E402
+from benchmarks import baselines  # noqa: E402
+from benchmarks.data import (  # noqa: E402
     coco_folder,
     forget_peak,
     ground_truth,
     memory,
     network_output,
 )
-from scripts.benchmark_runs import measure_growth, measure_start, measure_step  # noqa: E402
-from scripts.benchmark_scoring import measure_scoring  # noqa: E402
+from benchmarks.processes import measure_growth, measure_start, measure_step  # noqa: E402
+from benchmarks.scoring import measure_scoring  # noqa: E402
 from src.boxes.default_boxes import default_boxes  # noqa: E402
 from src.boxes.postprocess import postprocess  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.images import check_image  # noqa: E402
 from src.data.transforms import encode_targets  # noqa: E402
-from src.device import prepare_environment  # noqa: E402
-from src.errors import UserError, run_main  # noqa: E402
-from src.log import setup_logging  # noqa: E402
-from src.output import write_json  # noqa: E402
-from src.preflight import writable_folder  # noqa: E402
+from src.utils.device import prepare_environment  # noqa: E402
+from src.utils.errors import UserError, run_main  # noqa: E402
+from src.utils.log import setup_logging  # noqa: E402
+from src.utils.output import (
+    ensure_writable,  # noqa: E402
+    write_json,  # noqa: E402
+)
 
 SCALING = (0.1, 0.2)
 
@@ -85,9 +87,9 @@ def measure_matching(table: Table, options) -> None:
     for count in (1, 7, 30, 90):
         cases = [(ground_truth(rng, count), *defaults, 0.5, SCALING) for _ in range(40)]
         for case in cases[:5]:
-            for ours, theirs in zip(encode_targets(*case), plain.encode(*case)):
+            for ours, theirs in zip(encode_targets(*case), baselines.encode(*case)):
                 assert np.array_equal(ours, theirs), "the targets differ"
-        ours, theirs = best_time(encode_targets, cases), best_time(plain.encode, cases[:5], 3)
+        ours, theirs = best_time(encode_targets, cases), best_time(baselines.encode, cases[:5], 3)
         table.add(f"matching and encoding, {count} boxes", "ms", ours, theirs)
 
 
@@ -98,7 +100,7 @@ def measure_postprocessing(table: Table, options) -> None:
             (*network_output(seed, stage), (480, 640), 0.1, 0.6, 100) for seed in range(5 if plain_images > 1 else 2)
         ]
         boxes, scores, labels = postprocess(*cases[0])
-        theirs = plain.postprocess(*cases[0])
+        theirs = baselines.postprocess(*cases[0])
         assert len(boxes) == len(theirs)
         assert np.array_equal(np.column_stack([boxes, scores, labels]), np.array(theirs)), "the detections differ"
         ours = best_time(postprocess, cases, 3)
@@ -106,7 +108,7 @@ def measure_postprocessing(table: Table, options) -> None:
             f"post-processing, {stage}",
             "ms",
             ours,
-            best_time(plain.postprocess, cases[:plain_images], 1),
+            best_time(baselines.postprocess, cases[:plain_images], 1),
             f"{len(boxes)} detections",
         )
 
@@ -130,7 +132,7 @@ def measure_pipeline(table: Table, options) -> None:
     from src.data.pipeline import TrainingData
     from src.data.records import prepare_records
     from src.data.targets import packed
-    from src.device import init_device
+    from src.utils.device import init_device
 
     cfg = coco_config(options.work, 640)
     init_device(cfg)
@@ -139,7 +141,7 @@ def measure_pipeline(table: Table, options) -> None:
     ours, theirs = [], []
     for epoch in range(5):  # turn by turn: the machine is not equally fast all the time
         ours.append(consumed(data.epoch(epoch), 4, 34)[0])
-        batches = plain.training_batches(records.files[0], cfg, data.defaults)
+        batches = baselines.training_batches(records.files[0], cfg, data.defaults)
         rate, their_bytes = consumed(([b.asnumpy() for b in batch] for batch in batches), 4, 34)
         del batches  # its threads would go on
         theirs.append(rate)
@@ -153,7 +155,7 @@ def measure_pipeline(table: Table, options) -> None:
 
 def measure_conversion(table: Table, options) -> None:
     """Images -> MindRecord, every image decoded; files come from the page cache."""
-    from src.data.annotations import read_dataset
+    from src.data.readers import read_dataset
     from src.data.records import prepare_records
 
     cfg = coco_config(options.work, 640)
@@ -173,7 +175,7 @@ def measure_conversion(table: Table, options) -> None:
     grown = memory() - before
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         start = time.perf_counter()
-        plain.convert(data.samples[:200], folder + "/ssd.mindrecord")
+        baselines.convert(data.samples[:200], folder + "/ssd.mindrecord")
         theirs = 200 / (time.perf_counter() - start)
     note = f"decoding alone, on all cores: {decoding_rate(contents):.0f}; peak memory +{grown >> 20} MB"
     table.add("conversion, decoding checked", "images/s", max(rates), theirs, note)
@@ -226,8 +228,8 @@ def main(argv) -> int:
     if options.json and os.path.isdir(options.json):
         raise UserError(f"--json: {options.json} is a folder; name the file to write")
     if options.json:
-        writable_folder(os.path.dirname(os.path.abspath(options.json)), "json")
-    writable_folder(options.work, "work")
+        ensure_writable(os.path.dirname(os.path.abspath(options.json)), "json")
+    ensure_writable(options.work, "work")
     setup_logging()
     prepare_environment()
     table = Table()

@@ -16,10 +16,10 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from src.config import load_config  # noqa: E402
-from src.data.check import check_splits  # noqa: E402
-from src.errors import run_main  # noqa: E402
-from src.log import setup_logging  # noqa: E402
-from src.output import write_json  # noqa: E402
+from src.data.inspect.check import check_splits  # noqa: E402
+from src.utils.errors import run_main  # noqa: E402
+from src.utils.log import setup_logging  # noqa: E402
+from src.utils.output import write_json  # noqa: E402
 
 
 def _share(value) -> str:

@@ -25,11 +25,13 @@ import src  # noqa: E402, F401
 # isort: split
 import numpy as np  # noqa: E402
 
-from src.errors import UserError, run_main  # noqa: E402
-from src.models.resnet_names import convert  # noqa: E402
-from src.output import shown  # noqa: E402
-from src.preflight import writable_folder  # noqa: E402
-from src.stop import Stop  # noqa: E402
+from src.models.backbone_convert import convert  # noqa: E402
+from src.utils.errors import UserError, run_main  # noqa: E402
+from src.utils.output import (
+    ensure_writable,  # noqa: E402
+    shown,  # noqa: E402
+)
+from src.utils.signals import Stop  # noqa: E402
 
 
 def read_torch(path: str) -> dict:
@@ -116,7 +118,7 @@ def main(argv) -> int:
     if os.path.realpath(options.input) == os.path.realpath(output):
         raise UserError("--output: this is the file of --input; name another one")
     Stop().install()
-    writable_folder(os.path.dirname(output), "output")
+    ensure_writable(os.path.dirname(output), "output")
     found = read(options.input)
     converted, unused = convert(found, options.input, options.fold_eps)
 

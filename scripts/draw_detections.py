@@ -24,14 +24,18 @@ import src  # noqa: E402, F401
 # isort: split
 import numpy as np  # noqa: E402
 
-from src.data.coco import load_coco_json  # noqa: E402
-from src.drawing import DrawingPaths, draw_box, draw_tag, fitted, sheet  # noqa: E402
-from src.errors import UserError, run_main  # noqa: E402
+from src.data.readers.coco import load_coco_json  # noqa: E402
 from src.inference.pictures import read_picture  # noqa: E402
-from src.log import LOGGER, setup_logging  # noqa: E402
-from src.output import Arrivals, shown, write_picture  # noqa: E402
-from src.preflight import writable_folder  # noqa: E402
-from src.stop import Stop  # noqa: E402
+from src.utils.drawing import DrawingPaths, draw_box, draw_tag, fitted, sheet  # noqa: E402
+from src.utils.errors import UserError, run_main  # noqa: E402
+from src.utils.log import LOGGER, setup_logging  # noqa: E402
+from src.utils.output import (  # noqa: E402
+    Arrivals,
+    ensure_writable,  # noqa: E402
+    shown,
+    write_picture,
+)
+from src.utils.signals import Stop  # noqa: E402
 
 GREEN, RED = (60, 200, 60), (40, 40, 230)  # BGR
 TILE = 384
@@ -158,7 +162,7 @@ def main(argv) -> int:
     for row in content["annotations"]:
         text = names[row["category_id"]] + " (crowd)" * bool(row["iscrowd"])
         truths[row["image_id"]].append((row["bbox"], text))
-    writable_folder(options.output, "output")
+    ensure_writable(options.output, "output")
     records = content["images"][: options.count]
     originals = [os.path.join(options.images, record["file_name"]) for record in records]
     paths, arrivals, tiles = DrawingPaths(options.output, originals, [OVERVIEW]), Arrivals("pictures"), []

@@ -27,11 +27,16 @@ import src  # noqa: E402, F401
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from src.errors import UserError, run_main  # noqa: E402
-from src.locks import hold_folder  # noqa: E402
-from src.output import output_error, shown, write_json, write_picture  # noqa: E402
-from src.preflight import writable_folder  # noqa: E402
-from src.stop import Stop  # noqa: E402
+from src.utils.errors import UserError, run_main  # noqa: E402
+from src.utils.locks import hold_folder  # noqa: E402
+from src.utils.output import (  # noqa: E402
+    ensure_writable,  # noqa: E402
+    output_error,
+    shown,
+    write_json,
+    write_picture,
+)
+from src.utils.signals import Stop  # noqa: E402
 
 VERSION = 3
 RECORD, WORK = "drawn.json", ".drawing"
@@ -349,7 +354,7 @@ def main(argv) -> int:
     Stop().install()
     output = os.path.abspath(options.output)
     is_new = not os.path.isdir(output)
-    writable_folder(output, "output")
+    ensure_writable(output, "output")
     try:
         with hold_folder(output, "drawing", key="output"):
             draw_into(output, options)

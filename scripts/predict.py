@@ -26,16 +26,22 @@ import src  # noqa: E402, F401
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from src.drawing import DrawingPaths, draw_detections  # noqa: E402
-from src.errors import UserError, run_main  # noqa: E402
 from src.inference.pictures import read_picture  # noqa: E402
 from src.inference.search import find_files, is_video  # noqa: E402
-from src.locks import hold_folder  # noqa: E402
-from src.log import LOGGER, progress, setup_logging  # noqa: E402
-from src.output import Arrivals, OutputError, shown, write_json, write_picture  # noqa: E402
-from src.preflight import writable_folder  # noqa: E402
-from src.stop import Stop  # noqa: E402
-from src.video import VideoFile  # noqa: E402
+from src.utils.drawing import DrawingPaths, draw_detections  # noqa: E402
+from src.utils.errors import UserError, run_main  # noqa: E402
+from src.utils.locks import hold_folder  # noqa: E402
+from src.utils.log import LOGGER, progress, setup_logging  # noqa: E402
+from src.utils.output import (  # noqa: E402
+    Arrivals,
+    OutputError,
+    ensure_writable,  # noqa: E402
+    shown,
+    write_json,
+    write_picture,
+)
+from src.utils.signals import Stop  # noqa: E402
+from src.utils.video import VideoFile  # noqa: E402
 
 RESULT = "detections.json"
 
@@ -217,7 +223,7 @@ def main(argv) -> int:
     from src.inference.predictor import Predictor
 
     predictor = Predictor(options.model, options.config_path, options.min_score, options.device_target)
-    writable_folder(folder, "output")
+    ensure_writable(folder, "output")
     with hold_folder(folder, "prediction", key="output"):
         return run(files, folder, predictor)
 

@@ -25,10 +25,10 @@ import sys
 from typing import Callable, List, NamedTuple, Optional
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from scripts import rehearsal_run as running  # noqa: E402
-from scripts.rehearsal_checks import Checks  # noqa: E402
-from src.errors import UserError, run_main  # noqa: E402
-from src.output import write_json  # noqa: E402
+from benchmarks.rehearsal import run as running  # noqa: E402
+from benchmarks.rehearsal.checks import Checks  # noqa: E402
+from src.utils.errors import UserError, run_main  # noqa: E402
+from src.utils.output import write_json  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -84,7 +84,14 @@ class Rehearsal(Checks):
         return [
             Stage(
                 "draw",
-                lambda: [sys.executable, f"{HERE}/rehearsal_data.py", "draw", self.data, "--scale", str(self.scale)],
+                lambda: [
+                    sys.executable,
+                    f"{ROOT}/benchmarks/rehearsal/data.py",
+                    "draw",
+                    self.data,
+                    "--scale",
+                    str(self.scale),
+                ],
                 self.drawn,
             ),
             Stage(
@@ -103,7 +110,7 @@ class Rehearsal(Checks):
                 "pipeline, one epoch",
                 lambda: [
                     sys.executable,
-                    f"{HERE}/rehearsal_data.py",
+                    f"{ROOT}/benchmarks/rehearsal/data.py",
                     "read",
                     *self._program("", "--batch_size=16")[2:],
                 ],

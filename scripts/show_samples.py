@@ -25,20 +25,25 @@ import numpy as np  # noqa: E402
 
 from src.boxes.default_boxes import build_default_boxes  # noqa: E402
 from src.config import load_config  # noqa: E402
-from src.data.annotations import read_dataset  # noqa: E402
 from src.data.images import read_header  # noqa: E402
-from src.data.label_page import label_figures, label_page  # noqa: E402
-from src.data.preview import Preview, preview  # noqa: E402
+from src.data.inspect.label_report import label_figures, label_report  # noqa: E402
+from src.data.inspect.sample_preview import Preview, preview  # noqa: E402
+from src.data.inspect.statistics import level_sizes  # noqa: E402
+from src.data.readers import read_dataset  # noqa: E402
 from src.data.records.prepare import check_images_exist  # noqa: E402
 from src.data.records.writer import record_ids  # noqa: E402
-from src.data.statistics import level_sizes  # noqa: E402
 from src.data.transforms import TrainTransform  # noqa: E402
-from src.drawing import caption, class_colour, draw_box, draw_corners, draw_tag, fitted, sheet  # noqa: E402
-from src.errors import RunError, UserError, run_main  # noqa: E402
-from src.log import progress, setup_logging  # noqa: E402
-from src.output import Arrivals, write_json, write_picture, write_text  # noqa: E402
-from src.preflight import writable_folder  # noqa: E402
-from src.stop import Stop  # noqa: E402
+from src.utils.drawing import caption, class_colour, draw_box, draw_corners, draw_tag, fitted, sheet  # noqa: E402
+from src.utils.errors import RunError, UserError, run_main  # noqa: E402
+from src.utils.log import progress, setup_logging  # noqa: E402
+from src.utils.output import (  # noqa: E402
+    Arrivals,
+    ensure_writable,  # noqa: E402
+    write_json,
+    write_picture,
+    write_text,
+)
+from src.utils.signals import Stop  # noqa: E402
 
 TILE = 480
 LARGEST_DISTANCE = 0.5
@@ -97,7 +102,7 @@ def main(argv) -> int:
     Stop().install()
     data = read_dataset(cfg, True)
     check_images_exist(data)
-    writable_folder(options.output, "output")
+    ensure_writable(options.output, "output")
     _add_sizes(data.samples)
     ids, _ = record_ids(data.samples)
     transform = TrainTransform(
@@ -126,7 +131,7 @@ def main(argv) -> int:
         write_json(os.path.join(options.output, "labels.json"), figures)
     page = os.path.join(options.output, "labels.html")
     with arrivals.one():
-        write_text(page, label_page(figures, cfg))
+        write_text(page, label_report(figures, cfg))
         print(f"label statistics: {os.path.abspath(page)}")
     distance = max(one.distance for one in seen)
     print(f"largest distance between a target and its ground truth: {distance:.4f} pixels ({len(seen)} samples)")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from src.config import load_config
-from src.device import init_device, prepare_environment
+from src.utils.device import init_device, prepare_environment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)

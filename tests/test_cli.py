@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src.errors import run_main
+from src.utils.errors import run_main
 from tests.conftest import ROOT
 from tests.evaluation.test_coco_evaluator import apart
 

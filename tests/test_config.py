@@ -9,7 +9,7 @@ import yaml
 
 from src.config import SCHEMA_FILE, learning_rate_advice, load_config, log_notes
 from src.config.published import PUBLISHED_KEYS
-from src.errors import UserError
+from src.utils.errors import UserError
 from tests.conftest import ROOT
 
 QUICKSTART = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")

@@ -12,7 +12,7 @@ from src.boxes.default_boxes import build_default_boxes, default_boxes
 from src.config import SCHEMA_FILE, load_config, voc_json_places
 from src.config.checks import GENERATOR_BOXES
 from src.config.published import NETWORKS, PUBLISHED_KEYS
-from src.errors import UserError
+from src.utils.errors import UserError
 from tests.conftest import ROOT
 from tests.test_config import QUICKSTART, notes, refusal
 
@@ -301,8 +301,8 @@ def test_voc_json_is_below_voc_root_first(tmp_path):
 CODE = """
 import sys
 from src.config import load_config
-from src.errors import run_main
-from src.log import LOGGER, setup_logging
+from src.utils.errors import run_main
+from src.utils.log import LOGGER, setup_logging
 def main(argv):
     cfg = load_config(argv)
     setup_logging(sys.argv[1])

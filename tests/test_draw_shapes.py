@@ -12,7 +12,7 @@ import time
 import cv2
 import pytest
 
-from src.data.coco import load_coco_json
+from src.data.readers.coco import load_coco_json
 from tests.conftest import ROOT
 from tests.disks import small_disk
 

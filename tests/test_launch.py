@@ -113,8 +113,11 @@ time.sleep(60)
 """
 
 
-def launched(folder, **more):
-    """A process that follows a stand-in for mpirun, which saves on USR1 as the ranks do; it has begun."""
+def launched(folder, hangup=signal.SIG_DFL):
+    """A process that follows a stand-in for mpirun, which saves on USR1 as the ranks do; it has begun.
+
+    hangup: its SIGHUP handler, whatever the tests run under.
+    """
     (folder / "mpirun").write_text(MPIRUN)
     (folder / "mpirun").chmod(0o755)
     environment = dict(os.environ, PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -126,7 +129,7 @@ def launched(folder, **more):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         universal_newlines=True,
-        **more,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),
     )
     assert run.stdout.readline() == "ready\n"
     return run
@@ -143,7 +146,7 @@ def test_a_closed_terminal_lets_the_ranks_save(tmp_path):
 
 
 def test_nohup_keeps_the_launcher_from_stopping(tmp_path):
-    run = launched(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    run = launched(tmp_path, signal.SIG_IGN)
     run.send_signal(signal.SIGHUP)
     time.sleep(0.3)
     assert run.poll() is None and not (tmp_path / "saved").exists()

@@ -107,7 +107,7 @@ def test_a_hangup_before_the_first_step(data, tmp_path):
 @pytest.mark.skipif(not has_mpirun(), reason="no mpirun beside this Python")
 def test_ranks_are_refused_together(data, tmp_path):
     (tmp_path / "out").mkdir()
-    code = f"from src.locks import hold_folder; lock = hold_folder({str(tmp_path / 'out')!r}, 'training'); "
+    code = f"from src.utils.locks import hold_folder; lock = hold_folder({str(tmp_path / 'out')!r}, 'training'); "
     words = [sys.executable, "-c", code + "print(flush=True); import time; time.sleep(200)"]
     holder = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE)
     holder.stdout.readline()

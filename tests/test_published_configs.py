@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from src.config import SCHEMA_FILE, load_config
-from src.errors import UserError
+from src.utils.errors import UserError
 from tests.test_config import notes, refusal
 
 OURS = ("ssd_resnet50_fpn_config.yaml", "ssd_resnet50_fpn_config_gpu.yaml")

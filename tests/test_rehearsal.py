@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from scripts import rehearsal, rehearsal_data, rehearsal_run
-from src.data.coco import load_coco_json
-from src.errors import UserError
+from benchmarks.rehearsal import data as rehearsal_data
+from benchmarks.rehearsal import run as rehearsal_run
+from scripts import rehearsal
+from src.data.readers.coco import load_coco_json
+from src.utils.errors import UserError
 from tests.conftest import ROOT
 
 SCALE = 0.003
@@ -108,7 +110,7 @@ def test_the_largest_process_is_measured_under_limits(tmp_path):
 def test_a_peak_between_two_samples_counts(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from scripts import rehearsal_run\n"
+        "from benchmarks.rehearsal import run as rehearsal_run\n"
         "rehearsal_run.SAMPLE_SECONDS = 1.0\n"
         "words = [sys.executable, '-c', 'held = bytearray(90_000_000)']\n"
         "print(rehearsal_run.run(words, '.', 'log', rehearsal_run.limited_environment()).peak_mb)"

@@ -12,11 +12,11 @@ import pytest
 from src.boxes.default_boxes import build_default_boxes
 from src.config import load_config
 from src.data import transforms
-from src.data.preview import preview
+from src.data.inspect.sample_preview import preview
+from src.data.inspect.statistics import level_sizes
 from src.data.sample import Sample
-from src.data.statistics import level_sizes
 from src.data.transforms import TrainTransform
-from src.drawing import WHITE, class_colour, draw_box, draw_corners, draw_tag, sheet
+from src.utils.drawing import WHITE, class_colour, draw_box, draw_corners, draw_tag, sheet
 from tests.conftest import ROOT
 from tests.disks import small_disk
 from tests.oracles import encode

@@ -1,4 +1,4 @@
-"""Every file goes through src/output.py: the sources hold no other call that writes one, but those listed here."""
+"""Every file goes through src/utils/output.py: no other call in the sources writes one, but those listed here."""
 
 import ast
 import os
@@ -7,29 +7,29 @@ import pytest
 
 from tests.conftest import ROOT
 
-# (file, call) -> why it does not go through src/output.py
+# (file, call) -> why it does not go through src/utils/output.py
 ALLOWED = {
-    ("src/output.py", "*"): "the place itself",
-    ("src/video.py", "*"): "its part for videos",
+    ("src/utils/output.py", "*"): "the place itself",
+    ("src/utils/video.py", "*"): "its part for videos",
     ("src/data/records/writer.py", "FileWriter"): "MindSpore's own writer of records, into a folder that is renamed",
     ("src/data/records/writer.py", "os.replace"): "gives checked records their names",
-    ("src/console.py", "*"): "/dev/null in place of a closed stream",
+    ("src/utils/console.py", "*"): "/dev/null in place of a closed stream",
     ("scripts/rehearsal.py", "*"): "a laboratory of its own: it draws data and fills the page cache",
-    ("scripts/rehearsal_data.py", "*"): "as scripts/rehearsal.py",
-    ("scripts/rehearsal_run.py", "*"): "as scripts/rehearsal.py",
+    ("benchmarks/rehearsal/data.py", "*"): "as scripts/rehearsal.py",
+    ("benchmarks/rehearsal/run.py", "*"): "as scripts/rehearsal.py",
     ("src/inference/exporter.py", "*"): "MindSpore's own exporter, into a folder whose files are checked and renamed",
     ("src/inference/onnx_graph.py", "onnx.save"): "a file in the exporter's folder",
-    ("src/inference/description.py", "*"): "a file in the exporter's folder",
-    ("src/locks.py", "os.open"): "the lock files",
+    ("src/inference/metadata.py", "*"): "a file in the exporter's folder",
+    ("src/utils/locks.py", "os.open"): "the lock files",
     ("scripts/launch.py", "os.open"): "/dev/null in place of a stream that nobody reads",
-    ("src/compile_cache.py", "*"): "a cache that is left out when it cannot be written, checked by its checksums",
-    ("src/training/run_folder.py", "*"): "moves an earlier run aside, file by file",
+    ("src/utils/compile_cache.py", "*"): "a cache that is left out when it cannot be written, checked by its checksums",
+    ("src/training/run_files.py", "*"): "moves an earlier run aside, file by file",
     ("scripts/draw_shapes.py", "os.replace"): "gives complete pictures their names",
-    ("scripts/plain.py", "FileWriter"): "what the benchmark compares with, in its temporary folder",
-    ("scripts/benchmark_scoring.py", "*"): "what its two sides hand over, in a temporary folder",
-    ("scripts/benchmark_data.py", "open"): "a switch of the kernel in /proc",
-    ("scripts/kill_test.py", "open"): "where a child process prints to",
-    ("scripts/soak.py", "open"): "where a child process prints to",
+    ("benchmarks/baselines.py", "FileWriter"): "what the benchmark compares with, in its temporary folder",
+    ("benchmarks/scoring.py", "*"): "what its two sides hand over, in a temporary folder",
+    ("benchmarks/data.py", "open"): "a switch of the kernel in /proc",
+    ("tests/stress/kill_test.py", "open"): "where a child process prints to",
+    ("tests/stress/soak.py", "open"): "where a child process prints to",
 }
 MOVES = {"os.rename", "os.replace", "os.renames", "shutil.move", "shutil.copy", "shutil.copy2", "shutil.copyfile"}
 WRITERS = {
@@ -50,7 +50,7 @@ TO_A_HANDLE.update({"savefig": 0, "csv.writer": 0})
 
 def sources():
     yield from ("train.py", "eval.py", "export.py")
-    for top in ("src", "scripts"):
+    for top in ("src", "scripts", "benchmarks"):
         for folder, _, names in os.walk(os.path.join(ROOT, top)):
             for name in sorted(names):
                 if name.endswith(".py"):
@@ -143,7 +143,7 @@ def test_only_one_place_writes_files(path):
     with open(os.path.join(ROOT, path), encoding="utf-8") as handle:
         found = writing_calls(handle.read())
     faults = [(call, line) for call, line in found if not {(path, call), (path, "*")} & set(ALLOWED)]
-    assert not faults, f"{path} writes files past src/output.py: {faults}"
+    assert not faults, f"{path} writes files past src/utils/output.py: {faults}"
 
 
 def test_no_exception_is_out_of_date():

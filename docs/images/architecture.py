@@ -11,7 +11,7 @@ HEIGHT = 74
 # name -> left, top, width, colour, title, lines
 BOXES = {
     "annotations": (20, 44, 170, GREY, "annotations", ("COCO json, VOC xml,", "list file; images")),
-    "readers": (250, 44, 180, BLUE, "readers", ("data/coco.py, voc.py,", "listfile.py, sample.py")),
+    "readers": (250, 44, 180, BLUE, "readers", ("data/readers/: coco.py,", "voc.py, list_file.py")),
     "writer": (510, 44, 180, BLUE, "conversion", ("data/records/writer.py:", "decode, check, write")),
     "records": (770, 44, 180, GREY, "MindRecord", ("8 files, manifest", "data/records/prepare.py")),
     "pipeline": (
@@ -23,10 +23,10 @@ BOXES = {
         ("data/pipeline.py, transforms.py:", "crop, flip, colour; boxes/matcher.py"),
     ),
     "step": (480, 196, 170, GREEN, "training step", ("models/, loss.py,", "training/step.py")),
-    "loop": (250, 196, 160, GREEN, "loop", ("training/loop.py: log,", "history, curves")),
+    "loop": (250, 196, 160, GREEN, "trainer", ("training/trainer.py: log,", "history, curves")),
     "checkpoints": (20, 196, 160, GREY, "checkpoints", ("atomic, checksum,", "exact resume")),
     "export": (20, 356, 170, ORANGE, "export", ("inference/exporter.py:", "loaded again, compared")),
-    "detector": (300, 356, 220, ORANGE, "Detector", ("inference/detectors.py, and", "boxes/postprocess.py, nms.py")),
+    "detector": (300, 356, 220, ORANGE, "Detector", ("inference/detector.py, and", "boxes/postprocess.py, nms.py")),
     "evaluator": (640, 356, 220, ORANGE, "evaluator", ("evaluation/coco_evaluator.py,", "scoring.py: both protocols")),
     "report": (970, 356, 190, GREY, "report", ("report.html, json, csv,", "predictions.json")),
     "predictor": (300, 494, 220, ORANGE, "Predictor", ("inference/predictor.py,", "scripts/predict.py")),
@@ -89,7 +89,9 @@ def drawing() -> str:
         "blue: src/data; green: src/models, src/loss.py, src/training; orange: src/inference, src/evaluation; "
         "grey: files"
     )
-    below = "Every file is written by src/output.py (atomic); folders and records in use are locked by src/locks.py."
+    below = (
+        "Every file is written by src/utils/output.py (atomic); src/utils/locks.py locks folders and records in use."
+    )
     parts = [head, text(20, 24, legend, "start", 'font-size="13" fill="#666"')]
     parts += [box(*values) for values in BOXES.values()] + [arrow(*values) for values in ARROWS]
     return "\n".join([*parts, text(20, 595, below, "start", 'font-size="13" fill="#666"'), "</svg>\n"])

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
 import cv2  # noqa: E402
 
-from src.drawing import sheet  # noqa: E402
+from src.utils.drawing import sheet  # noqa: E402
 
 
 def main(output: str, *drawings: str) -> None:

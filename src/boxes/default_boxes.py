@@ -8,7 +8,7 @@ from typing import Sequence
 import numpy as np
 
 from src.boxes.ops import cyxhw_to_yxyx
-from src.errors import UserError
+from src.utils.errors import UserError
 
 
 def default_boxes(

@@ -1,7 +1,7 @@
 """Which ground truth each default box is trained on; docs/reference.md, "Matching".
 
-A ground truth is compared with the default boxes near it (`src.boxes.grids`), not with all 51150; the IoU of those is
-computed as it would be over all of them, to the last bit.
+A ground truth is compared with the default boxes near it (`src.boxes.candidates`), not with all 51150; the IoU of
+those is computed as it would be over all of them, to the last bit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from src.boxes.grids import Windows, find_grids
+from src.boxes.candidates import Windows, find_grids
 from src.boxes.ops import area, iou
 
 _ZERO = np.zeros(1, np.int64)

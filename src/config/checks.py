@@ -8,7 +8,7 @@ from typing import Callable
 
 from src.config.published import NETWORKS, check_model_name
 from src.config.values import shown
-from src.errors import UserError
+from src.utils.errors import UserError
 
 # Boxes per cell of the anchor generator: 2 octave scales x 3 aspect ratios (src.boxes.default_boxes)
 GENERATOR_BOXES = 6

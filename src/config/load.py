@@ -21,7 +21,7 @@ from src.config.notes import Given, list_notes
 from src.config.published import PUBLISHED_KEYS, check_model_name, check_published
 from src.config.values import convert, parse_text, shown
 from src.config.yaml_file import read_documents
-from src.errors import UserError
+from src.utils.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SCHEMA_FILE = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_gpu.yaml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import List
 
-from src.errors import UserError
+from src.utils.errors import UserError
 
 # images per step that the published lr of 0.05 belongs to
 _PUBLISHED_BATCH = {"Ascend": 256}

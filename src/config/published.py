@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from src.config.values import shown
-from src.errors import UserError
+from src.utils.errors import UserError
 
 # The networks of this repository: name -> strides of the levels
 NETWORKS = {"ssd_resnet50_fpn": (8, 16, 32, 64, 128)}

@@ -9,7 +9,7 @@ from typing import Union
 
 import yaml
 
-from src.errors import UserError
+from src.utils.errors import UserError
 
 Value = Union[None, bool, int, float, str, list]
 # An empty string says "none" for these; YAML's null and the word None mean the same

@@ -6,7 +6,7 @@ import codecs
 
 import yaml
 
-from src.errors import UserError
+from src.utils.errors import UserError
 
 _MERGE = "tag:yaml.org,2002:merge"
 _MAX_BYTES = 10_000_000

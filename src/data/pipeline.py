@@ -18,7 +18,7 @@ from src.data.images import decode_rgb
 from src.data.records import RecordSet
 from src.data.records.files import boxes_of_row
 from src.data.transforms import TrainTransform, resize
-from src.errors import UserError
+from src.utils.errors import UserError
 
 COLUMNS = ["img_id", "image", "annotation"]
 AHEAD = 2  # batches that are made while one is used

@@ -7,8 +7,8 @@ from typing import Dict, List, Optional
 
 import numpy as np
 
-from src.errors import UserError
-from src.log import one_line
+from src.utils.errors import UserError
+from src.utils.log import one_line
 
 SHOWN = 5
 

@@ -11,7 +11,7 @@ from src.evaluation.analysis import ImageResult, without_ignored
 from src.evaluation.detections import Collected, as_rows, write_rows
 from src.evaluation.ground_truth import GroundTruth
 from src.evaluation.scoring import Found, Scores, accumulate, figures, match
-from src.output import atomic_write
+from src.utils.output import atomic_write
 
 ALL_AREAS, MOST_DETECTIONS = 0, -1
 """Places of area "all" and 100 detections in the arrays of `Scores`."""

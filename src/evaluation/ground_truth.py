@@ -6,10 +6,10 @@ from typing import Iterable, Optional, Sequence
 
 import numpy as np
 
-from src.data.coco import load_coco_json
-from src.errors import UserError
+from src.data.readers.coco import load_coco_json
 from src.evaluation.scoring import Truth
-from src.log import LOGGER
+from src.utils.errors import UserError
+from src.utils.log import LOGGER
 
 
 class GroundTruth:

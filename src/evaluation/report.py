@@ -11,14 +11,14 @@ from typing import Callable, Dict, List, Sequence, Tuple
 import cv2
 import numpy as np
 
-from src.drawing import draw_box, draw_detections, fitted
 from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diagnosis, showing_score
 from src.evaluation.coco_evaluator import CocoEvaluator
+from src.evaluation.metrics_table import FIGURES
 from src.evaluation.report_page import report_page
-from src.evaluation.table import FIGURES
 from src.evaluation.training_history import likely_causes, read_history
-from src.log import write_or_go_on
-from src.output import write_text
+from src.utils.drawing import draw_box, draw_detections, fitted
+from src.utils.log import write_or_go_on
+from src.utils.output import write_text
 
 SHOWN = 20
 TOO_LITTLE = 0.01

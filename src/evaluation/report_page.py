@@ -9,7 +9,7 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
-from src.evaluation.table import FIGURES
+from src.evaluation.metrics_table import FIGURES
 
 SHOWN_CLASSES = 30  # of the confusion matrix
 

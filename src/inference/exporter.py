@@ -13,11 +13,12 @@ from typing import Iterator, Sequence, Tuple
 
 import numpy as np
 
-from src.errors import RunError, UserError
-from src.inference.description import ModelDescription, description_file, write_description
-from src.inference.detectors import Detector, NetworkDetector, OnnxDetector, load_mindir
-from src.locks import try_lock
-from src.output import PART, OutputError, output_error
+from src.inference.detector import Detector, NetworkDetector, OnnxDetector
+from src.inference.metadata import ModelDescription, description_file, write_description
+from src.inference.open_model import load_mindir
+from src.utils.errors import RunError, UserError
+from src.utils.locks import try_lock
+from src.utils.output import PART, OutputError, output_error
 
 ENDINGS = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
 # float32 rounding of two implementations of the same network; boxes and scores lie in [0, 1]
@@ -64,7 +65,7 @@ def export_network(
     import mindspore as ms
     from mindspore import Tensor
 
-    from src.models.convolution import use_operators
+    from src.models.cpu_conv import use_operators
 
     use_operators(inference)
     raw = replace(description, nms=False)

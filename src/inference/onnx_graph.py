@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from src.errors import RunError
-from src.inference.description import ModelDescription, to_texts
-from src.inference.detectors import IMAGE_SHAPE, IMAGES, NMS_OUTPUTS, RAW_OUTPUTS
+from src.inference.detector import IMAGE_SHAPE, IMAGES, NMS_OUTPUTS, RAW_OUTPUTS
+from src.inference.metadata import ModelDescription, to_texts
+from src.utils.errors import RunError
 
 
 def finish(path: str, description: ModelDescription) -> None:

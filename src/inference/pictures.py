@@ -10,10 +10,10 @@ import numpy as np
 
 from src.data.images import decode_rgb
 from src.data.transforms import resize
-from src.errors import UserError
 from src.inference.search import find_files, is_video
-from src.log import LOGGER
-from src.output import shown
+from src.utils.errors import UserError
+from src.utils.log import LOGGER
+from src.utils.output import shown
 
 
 def read_picture(path: str) -> np.ndarray:

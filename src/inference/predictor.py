@@ -9,10 +9,11 @@ import numpy as np
 import yaml
 
 from src.data.transforms import resize
-from src.errors import UserError
-from src.inference.detectors import Detections, open_model, with_thresholds
-from src.log import LOGGER
+from src.inference.detector import Detections
+from src.inference.open_model import open_model, with_thresholds
 from src.models.trained_classes import CONFIG_OF_A_RUN, read_trained_config, run_configuration, trained_classes
+from src.utils.errors import UserError
+from src.utils.log import LOGGER
 
 # the options that a network and its default boxes follow from
 _NETWORK_KEYS = (
@@ -110,7 +111,7 @@ class Predictor:
             options += options_of(model, config_path)
         cfg = load_config([*options, "--run_distribute=False"])
         if not model.lower().endswith(".onnx"):
-            from src.device import init_device, prepare_environment
+            from src.utils.device import init_device, prepare_environment
 
             prepare_environment()
             init_device(cfg)

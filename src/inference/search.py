@@ -7,9 +7,9 @@ import os
 import re
 from typing import Dict, Iterator, List, Sequence
 
-from src.errors import UserError
-from src.log import LOGGER
-from src.output import is_drawing, shown
+from src.utils.errors import UserError
+from src.utils.log import LOGGER
+from src.utils.output import is_drawing, shown
 
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")

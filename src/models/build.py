@@ -6,9 +6,7 @@ from mindspore import dtype as mstype
 from mindspore import nn
 
 from src.config import check_network
-from src.errors import UserError
-from src.log import LOGGER
-from src.models.convolution import use_operators
+from src.models.cpu_conv import use_operators
 from src.models.fpn import FeatureExtractor
 from src.models.head import MultiBoxHead
 from src.models.layers import BatchNorm2d, Pixels, initialize
@@ -16,6 +14,8 @@ from src.models.parameter_names import bare
 from src.models.resnet import ResNet50
 from src.models.ssd import SSD
 from src.models.weights import BACKBONE
+from src.utils.errors import UserError
+from src.utils.log import LOGGER
 
 BACKBONES = {"ssd_resnet50_fpn": ResNet50}
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
-from src.errors import RunError, UserError
+from src.utils.errors import RunError, UserError
 
 _DTYPES = {
     "Bool": np.bool_,

@@ -16,10 +16,10 @@ from typing import Dict, Iterable, Optional, Tuple
 import numpy as np
 from mindspore import Tensor
 
-from src.errors import RunError, UserError
 from src.models.checkpoint_entries import check_name, entry_parts, read_entries, reading
 from src.models.trained_classes import RUN_STATE
-from src.output import OutputError, atomic_write, free_bytes
+from src.utils.errors import RunError, UserError
+from src.utils.output import OutputError, atomic_write, free_bytes
 
 CHECKSUM = "checksum"
 SIZE = 32

@@ -17,7 +17,7 @@ from mindspore import dtype as mstype
 from mindspore.ops.functional import tuple_getitem
 
 from src.data.transforms import MEAN, STD
-from src.models.convolution import convolution
+from src.models.cpu_conv import convolution
 
 SIGMA = np.float32(0.02)
 

@@ -14,10 +14,10 @@ from typing import List, Sequence
 import numpy as np
 import yaml
 
-from src.errors import UserError
-from src.log import LOGGER
 from src.models.checkpoint_entries import BrokenFile, UnknownType, check_entries, read_entry, reading
 from src.models.parameter_names import is_left_out
+from src.utils.errors import UserError
+from src.utils.log import LOGGER
 
 RUN_STATE = "run_state"
 CONFIG_OF_A_RUN = "config.yaml"
@@ -52,7 +52,7 @@ def trained_classes(config: dict) -> List[str]:
 def run_configuration(path: str) -> str:
     """The config.yaml of the run that wrote a checkpoint, "" where it is not near the file.
 
-    An earlier run's lies in the checkpoint's own folder (`src.training.run_folder`): the one above is a later run's.
+    An earlier run's lies in the checkpoint's own folder (`src.training.run_files`): the one above is a later run's.
     """
     folder = os.path.dirname(os.path.abspath(path))
     for place in (folder, os.path.dirname(folder)):

@@ -6,8 +6,6 @@ from typing import Dict, Sequence
 
 from mindspore import Tensor, nn
 
-from src.errors import UserError
-from src.log import LOGGER
 from src.models.checkpoint_file import read_checkpoint
 from src.models.parameter_names import NETWORK, bare, is_left_out
 from src.models.trained_classes import (
@@ -19,6 +17,8 @@ from src.models.trained_classes import (
     trained_classes,
     trained_config,
 )
+from src.utils.errors import UserError
+from src.utils.log import LOGGER
 
 BACKBONE = "feature_extractor.resnet."
 MOMENTS = "moments."

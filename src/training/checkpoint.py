@@ -8,14 +8,13 @@ from typing import List, Tuple
 
 from mindspore import Tensor, nn
 
-from src.errors import UserError
-from src.log import LOGGER
 from src.models.checkpoint_file import read_checkpoint, write_whole
 from src.models.trained_classes import RUN_STATE, check_resume_classes, trained_classes
-from src.preflight import list_checkpoints
-from src.ranks import Ranks
-from src.training.run_folder import BEST
-from src.training.run_state import RunState, unpack
+from src.training.run_files import BEST, list_checkpoints
+from src.training.state import RunState, unpack
+from src.utils.distributed import Ranks
+from src.utils.errors import UserError
+from src.utils.log import LOGGER
 
 
 def save_whole(cell: nn.Cell, path: str, state: RunState) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from src.output import atomic_write
+from src.utils.output import atomic_write
 
 CURVES = "curves.png"
 

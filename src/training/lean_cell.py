@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn
 
-from src.memory import release_free_memory
+from src.utils.memory import release_free_memory
 
 
 class LeanCell(nn.Cell):

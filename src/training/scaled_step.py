@@ -12,8 +12,8 @@ from typing import List
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
-from src.ranks import Ranks
 from src.training.lean_cell import LeanCell
+from src.utils.distributed import Ranks
 
 GROWS_AFTER = 2000  # good steps
 SMALLEST = 1.0

@@ -8,10 +8,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.loss import MultiBoxLoss
-from src.ranks import Ranks
 from src.training.lean_cell import LeanCell
 from src.training.momentum import Momentum
 from src.training.scaled_step import ScaledTrainStep
+from src.utils.distributed import Ranks
 
 
 class ModelWithLoss(nn.Cell):

@@ -12,8 +12,8 @@ import struct
 import time
 from typing import Dict
 
-from src.log import write_or_go_on
-from src.output import append_bytes, output_error
+from src.utils.log import write_or_go_on
+from src.utils.output import append_bytes, output_error
 
 
 class Summary:

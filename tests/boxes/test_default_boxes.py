@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.boxes.default_boxes import default_boxes, ssd300_default_boxes
-from src.errors import UserError
+from src.utils.errors import UserError
 
 
 @pytest.mark.parametrize("size, name, every", [(128, "128", 1), (320, "320", 1), (640, "640_every50", 50)])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from src.boxes.candidates import find_grids
 from src.boxes.default_boxes import default_boxes, ssd300_default_boxes
-from src.boxes.grids import find_grids
 from src.boxes.matcher import Matcher, matcher_of
 from src.boxes.ops import iou
 

@@ -17,7 +17,7 @@ from mindspore.mindrecord import FileReader, FileWriter  # noqa: F401  (imported
 
 # isort: on
 from src.data.records import prepare_records
-from tests.data.test_mindrecord import config
+from tests.data.test_records import config
 
 
 def digest(folder):

@@ -15,9 +15,9 @@ from src.data.records import prepare_records
 from src.data.records.files import all_files, boxes_of_row, count_rows
 from src.data.records.writer import _load, conversion_lock
 from src.data.sample import Sample, boxes_array
-from src.errors import UserError
+from src.utils.errors import UserError
 from tests.conftest import ROOT
-from tests.data.test_mindrecord import IDS, config, folder  # noqa: F401
+from tests.data.test_records import IDS, config, folder  # noqa: F401
 
 
 def rows_of(records):
@@ -185,8 +185,9 @@ def test_other_formats_and_orientations(folder):  # noqa: F811
 
 def test_one_converter_at_a_time(folder, tmp_path):  # noqa: F811
     code = (
-        "import sys; from src.data.records import prepare_records; from tests.data.test_mindrecord import config\n"
-        "from src.log import setup_logging; setup_logging(); print(prepare_records(config(sys.argv[1]), True).count)"
+        "import sys; from src.data.records import prepare_records; from tests.data.test_records import config\n"
+        "from src.utils.log import setup_logging; setup_logging()\n"
+        "print(prepare_records(config(sys.argv[1]), True).count)"
     )
     environment = dict(os.environ, PYTHONPATH=ROOT, GLOG_v="4")
     command = [sys.executable, "-c", code, str(folder)]

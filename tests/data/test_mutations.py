@@ -9,11 +9,11 @@ import re
 import numpy as np
 import pytest
 
-from src.data.annotations import read_dataset
-from src.data.coco import coco_json
+from src.data.readers import read_dataset
+from src.data.readers.coco import coco_json
 from src.data.records.writer import record_ids
-from src.errors import UserError
 from src.evaluation.coco_evaluator import CocoEvaluator
+from src.utils.errors import UserError
 from tests.data.test_readers import config, thing
 
 WEIRD = [

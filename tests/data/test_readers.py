@@ -7,11 +7,11 @@ import os
 import pytest
 
 from src.config import load_config
-from src.data.annotations import READERS, read_dataset
-from src.data.coco import coco_json, load_coco_json
+from src.data.readers import READERS, read_dataset
+from src.data.readers.coco import coco_json, load_coco_json
 from src.data.records.prepare import check_images_exist
 from src.data.sample import Faults
-from src.errors import UserError
+from src.utils.errors import UserError
 
 CLASSES = "['background', 'cat', 'dog']"
 

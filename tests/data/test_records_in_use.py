@@ -12,8 +12,8 @@ import pytest
 
 from src.data.records import missing_evaluation_set, prepare_records
 from src.data.records.files import all_files, boxes_of_row
-from src.errors import UserError
-from src.evaluation.detector import build_evaluator
+from src.evaluation.evaluate import build_evaluator
+from src.utils.errors import UserError
 from tests.conftest import ROOT
 from tests.evaluation.test_small_sets import config, make_set
 

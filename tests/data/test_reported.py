@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from src.data.records import prepare_records
-from src.errors import UserError
+from src.utils.errors import UserError
 from tests.conftest import ROOT
 from tests.data.test_converter import instances, rows_of
-from tests.data.test_mindrecord import IDS, config, folder  # noqa: F401
+from tests.data.test_records import IDS, config, folder  # noqa: F401
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_memory_is_flat(tmp_path):
 import sys, json, os
 sys.path.insert(0, sys.argv[2])
 from src.data.records import prepare_records
-from tests.data.test_mindrecord import config
+from tests.data.test_records import config
 prepare_records(config(sys.argv[1]), True)
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """

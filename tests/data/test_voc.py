@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from src.data.annotations import READERS, read_dataset
-from src.data.coco import coco_json
+from src.data.readers import READERS, read_dataset
+from src.data.readers.coco import coco_json
 from src.data.sample import Faults, fit_to_file
-from src.errors import UserError
 from src.evaluation.coco_evaluator import CocoEvaluator
+from src.utils.errors import UserError
 from tests.data.test_readers import config, noted, table, thing, voc
 
 

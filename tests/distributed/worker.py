@@ -7,8 +7,8 @@ import time
 import numpy as np
 
 from src.config import load_config
-from src.device import init_device, prepare_environment
-from src.errors import UserError, run_main
+from src.utils.device import init_device, prepare_environment
+from src.utils.errors import UserError, run_main
 
 # so small that rounding does not grow: with 0.05 it grew a hundredfold each step
 STEPS, RATE = 3, 0.005

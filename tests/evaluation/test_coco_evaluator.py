@@ -10,9 +10,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src.boxes.postprocess import postprocess
-from src.errors import UserError
 from src.evaluation.coco_evaluator import CocoEvaluator
-from src.evaluation.table import format_table
+from src.evaluation.metrics_table import format_table
+from src.utils.errors import UserError
 from tests import oracles
 
 CLASSES = ["background", "cat", "dog", "cow"]

@@ -63,7 +63,7 @@ def written(tmp_path_factory):
 def test_one_file_that_cannot_be_written_does_not_stop_the_others(written, tmp_path, monkeypatch):
     _, result, folder = written
     lost = {}
-    monkeypatch.setattr("src.errors._lost", lost)
+    monkeypatch.setattr("src.utils.errors._lost", lost)
     (tmp_path / "report.html").mkdir()
     evaluator = CocoEvaluator(str(folder / "truth.json"), CLASSES, 0.1)
     pixels = np.zeros((100, 100, 3), np.uint8)

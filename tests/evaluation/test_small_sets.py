@@ -10,13 +10,13 @@ import pytest
 
 from src.config import load_config
 from src.data.records import prepare_records
-from src.device import init_device, prepare_environment
-from src.evaluation.detector import build_evaluator, detect
-from src.evaluation.table import format_table
-from src.inference.description import describe
-from src.inference.detectors import NetworkDetector, build_inference
+from src.evaluation.evaluate import build_evaluator, detect
+from src.evaluation.metrics_table import format_table
+from src.inference.detector import NetworkDetector, build_inference
+from src.inference.metadata import describe
 from src.models.build import build_model
-from src.ranks import Ranks
+from src.utils.device import init_device, prepare_environment
+from src.utils.distributed import Ranks
 from tests.data.test_readers import thing
 
 

@@ -11,7 +11,7 @@ from mindspore import Tensor
 from src.evaluation.analysis import diagnosis
 from src.evaluation.training_history import TrainingHistory, likely_causes, read_history
 from src.models.checkpoint_file import RUN_STATE, write_whole
-from src.training.run_state import RunState
+from src.training.state import RunState
 from tests.evaluation.test_analysis import CLASSES, LEFT, RIGHT, image
 
 CONFIG = {"batch_size": 8, "warmup_epochs": 2, "bn_recalibration_steps": 0}

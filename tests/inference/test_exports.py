@@ -10,16 +10,17 @@ import pytest
 
 from src.boxes.postprocess import postprocess
 from src.config import load_config
-from src.errors import RunError, UserError
 from src.inference import exporter
-from src.inference.description import describe, description_file
-from src.inference.detectors import NetworkDetector, build_inference, open_model
+from src.inference.detector import NetworkDetector, build_inference
 from src.inference.exporter import compare_detections, export_network, target_path
+from src.inference.metadata import describe, description_file
+from src.inference.open_model import open_model
 from src.inference.predictor import Predictor
-from src.locks import try_lock
 from src.models.build import build_model
-from src.models.convolution import Convolution
-from src.output import OutputError
+from src.models.cpu_conv import Convolution
+from src.utils.errors import RunError, UserError
+from src.utils.locks import try_lock
+from src.utils.output import OutputError
 from tests.conftest import ROOT
 from tests.test_cli import run
 

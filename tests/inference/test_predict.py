@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from src.data.transforms import MEAN, STD
-from src.inference.description import ModelDescription, to_texts
+from src.inference.metadata import ModelDescription, to_texts
 from src.inference.predictor import Predictor
 from tests.test_cli import run
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.errors import UserError
 from src.inference.search import find_files
-from src.output import write_picture
+from src.utils.errors import UserError
+from src.utils.output import write_picture
 from tests.inference.test_predict import model, picture  # noqa: F401 - a fixture
 from tests.test_cli import run
 

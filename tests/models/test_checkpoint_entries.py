@@ -8,10 +8,10 @@ import pytest
 from mindspore import Tensor
 from mindspore.train import serialization
 
-from src.errors import RunError, UserError
 from src.models import checkpoint_entries, checkpoint_file
 from src.models.checkpoint_entries import BrokenFile, UnknownType, entry_parts, read_entries, read_entry
 from src.models.checkpoint_file import read_checkpoint, write_whole
+from src.utils.errors import RunError, UserError
 
 KINDS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 KINDS += ["float16", "float32", "float64"]

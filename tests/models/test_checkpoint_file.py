@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.errors import RunError, UserError
 from src.models.checkpoint_file import CHECKSUM, RUN_STATE, read_checkpoint, write_whole
+from src.utils.errors import RunError, UserError
 
 
 def entries():

@@ -12,7 +12,6 @@ from easydict import EasyDict
 from mindspore import Tensor, nn
 
 from src.config import load_config
-from src.errors import UserError
 from src.inference.predictor import options_of
 from src.models.checkpoint_file import write_whole
 from src.models.trained_classes import (
@@ -26,7 +25,8 @@ from src.models.trained_classes import (
 )
 from src.models.weights import load_network
 from src.training.checkpoint import restore_run, save_whole
-from src.training.run_state import RunState, figures_config
+from src.training.state import RunState, figures_config
+from src.utils.errors import UserError
 from tests.test_cli import run
 
 NAMES = ["background", "cat", "dog", "cow"]

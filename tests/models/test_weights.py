@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.errors import UserError
 from src.models.build import build_model, freeze
 from src.models.weights import BACKBONE, load_backbone, load_network
+from src.utils.errors import UserError
 
 PREDICTORS = [f"network.multi_box.{kind}_layers.0.{part}" for kind in ("cls", "loc") for part in ("weight", "bias")]
 

@@ -12,15 +12,14 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from src.config import load_config
-from src.errors import RunError, UserError
 from src.models import checkpoint_file
 from src.models.checkpoint_file import read_checkpoint
-from src.preflight import find_resume, list_checkpoints
-from src.ranks import Ranks
 from src.training import checkpoint
 from src.training.checkpoint import Checkpoints, restore_run, save_whole
-from src.training.run_folder import prepare_folder
-from src.training.run_state import RunState, figures_config, unpack
+from src.training.run_files import find_resume, list_checkpoints, prepare_folder
+from src.training.state import RunState, figures_config, unpack
+from src.utils.distributed import Ranks
+from src.utils.errors import RunError, UserError
 from tests.conftest import ROOT
 
 

@@ -7,9 +7,9 @@ from easydict import EasyDict
 from mindspore import Tensor
 
 from src.models.build import build_model
-from src.ranks import Ranks
 from src.training.scaled_step import GROWS_AFTER, LossScale, ScaledTrainStep
 from src.training.step import build_train_step
+from src.utils.distributed import Ranks
 
 RATES = np.array([0.01, 0.02, 0.03, 0.04], np.float32)
 

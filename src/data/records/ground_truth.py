@@ -13,8 +13,8 @@ from typing import List, Optional
 
 from src.config import data_file, voc_json_places
 from src.data.sample import DataSet
-from src.log import LOGGER, warn_once
-from src.output import OutputError, write_json
+from src.utils.log import LOGGER, warn_once
+from src.utils.output import OutputError, write_json
 
 MARK = "written by SSD for MindSpore at conversion"
 

@@ -14,7 +14,7 @@ from typing import Dict, Optional, Sequence
 from src.config import data_file
 from src.data.records.files import all_files
 from src.data.records.ground_truth import given_annotation_files
-from src.output import write_json
+from src.utils.output import write_json
 
 VERSION = 4
 """Of the converter: a change of its rules makes new records."""

@@ -17,8 +17,8 @@ from typing import Iterator, List, Optional, Tuple
 import numpy as np
 
 from src.config import data_file
-from src.data.annotations import read_dataset
-from src.data.locate import missing_images
+from src.data.readers import read_dataset
+from src.data.readers.locate import missing_images
 from src.data.records.files import (
     IncompleteRecords,
     RenamedRecords,
@@ -41,10 +41,10 @@ from src.data.records.manifest import (
 )
 from src.data.records.writer import conversion_lock, read_row_ids, write_records
 from src.data.sample import DataSet
-from src.errors import UserError
-from src.locks import Lock, try_lock, wait_lock
-from src.log import LOGGER, one_line, warn_once
-from src.ranks import Ranks
+from src.utils.distributed import Ranks
+from src.utils.errors import UserError
+from src.utils.locks import Lock, try_lock, wait_lock
+from src.utils.log import LOGGER, one_line, warn_once
 
 _MAX_PREFIXES = 100
 

@@ -13,16 +13,16 @@ from typing import Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from src.data.coco import coco_json
 from src.data.images import check_image, decode_rgb, exif_orientation, flaw, has_16_bits
+from src.data.readers.coco import coco_json
 from src.data.records.files import FILES, IncompleteRecords, all_files, count_rows, record_files
 from src.data.records.ground_truth import MARK
 from src.data.records.manifest import annotation_entry, write_manifest, write_unfinished
 from src.data.sample import DataSet, Faults, Sample, fit_to_file
-from src.errors import UserError
-from src.locks import wait_lock
-from src.log import LOGGER, one_line, progress, warn_once
-from src.output import OutputError, write_json, write_text
+from src.utils.errors import UserError
+from src.utils.locks import wait_lock
+from src.utils.log import LOGGER, one_line, progress, warn_once
+from src.utils.output import OutputError, write_json, write_text
 
 # rows are written in groups: one row at a time is half as fast, and memory must not grow with the images
 GROUP_ROWS, GROUP_BYTES = 128, 32 << 20

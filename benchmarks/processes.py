@@ -1,0 +1,153 @@
+"""The parts of `scripts/benchmark.py` that start processes of their own: step, start-up, growth."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from benchmarks.data import coco_folder, memory
+from src.config import load_config
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+BATCH, SIZE, STEPS = 2, 640, 6
+# the user's: what prepare_environment sets later for MindSpore's convolutions would slow PyTorch's down
+ENVIRONMENT = dict(os.environ)
+
+
+def _figures(python: str, script: str, best: dict) -> dict:
+    """The smaller of `best` and what a new process of this script takes."""
+    words = [python, os.path.join(HERE, script), str(BATCH), str(SIZE), str(STEPS)]
+    done = subprocess.run(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{script} ended with {done.returncode}: {done.stderr[-500:]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return {name: min(value, best.get(name, value)) for name, value in found.items()}
+
+
+def measure_step(table, options) -> None:
+    """A training step and a forward pass at 640 x 640; PyTorch's equal network in turns where --torch is given."""
+    ours, theirs = {}, {}
+    for _ in range(2):
+        ours = _figures(sys.executable, "step_mindspore.py", ours)
+        theirs = _figures(options.torch, "step_pytorch.py", theirs) if options.torch else {}
+    note = "plain = PyTorch" if options.torch else ""
+    table.add(f"training step, batch {BATCH}", "s", ours["step"], theirs.get("step"), note)
+    table.add("forward, batch 1", "s", ours["forward"], theirs.get("forward"), note)
+    table.add("peak memory of training", "GiB", ours["peak"], theirs.get("peak"), note)
+
+
+def _seconds_to(line: str, script: str, words: list, environment: dict) -> float:
+    """From the start of a Python script to the first line with these words that it prints."""
+    start = time.perf_counter()
+    command = [sys.executable, os.path.join(ROOT, script), *words]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as run:
+        for printed in run.stdout:
+            if line in printed:
+                seconds = time.perf_counter() - start
+                run.communicate()
+                return seconds
+    raise RuntimeError(f"{script} ended without a line of '{line}'")
+
+
+def measure_start(table, options) -> None:
+    """Start of train.py to its first step, 128 x 128, batch 4: compiling, and with what an earlier run compiled."""
+    config = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
+    firsts, seconds, plain = [], [], []
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        draw = [
+            sys.executable,
+            os.path.join(ROOT, "scripts", "draw_shapes.py"),
+            "--output",
+            f"{folder}/shapes",
+            "--train",
+            "4",
+        ]
+        subprocess.run([*draw, "--val", "1", "--image_size", "128"], check=True, stdout=subprocess.DEVNULL)
+        environment = dict(os.environ, XDG_CACHE_HOME=os.path.join(folder, "cache"))
+        words = [f"--config_path={config}", f"--data_path={folder}", "--coco_root=shapes", "--epoch_size=1"]
+        words += [f"--output_path={folder}/out", "--bn_recalibration_steps=0"]
+        for _ in range(2):
+            plain.append(_seconds_to("first step", "benchmarks/start_baseline.py", [config], dict(os.environ)))
+            for taken in (firsts, seconds):
+                taken.append(_seconds_to("epoch 1/1", "train.py", words, environment))  # one step an epoch
+                shutil.rmtree(os.path.join(folder, "out"))
+            for name in os.listdir(folder):
+                if name != "shapes":  # the records, what was compiled
+                    shutil.rmtree(os.path.join(folder, name))
+    table.add("start to first step, first start", "s", min(firsts), min(plain), "plain = MindSpore's own layers")
+    table.add("start to first step, second start", "s", min(seconds), min(plain), "plain keeps nothing")
+
+
+def _growth(function: str, work: str, count: int, boxes: int) -> list:
+    """What a process of its own that calls `function` prints, of `count` small pictures with `boxes` boxes."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        f"from benchmarks.processes import {function}\n"
+        f"{function}(*sys.argv[2:])"
+    )
+    words = [sys.executable, "-c", code, ROOT, work, str(count), str(boxes)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-800:])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def growth_conversion(work: str, count: str, boxes: str) -> None:
+    """Makes the records anew, and notes the rows' ids; prints the peak of memory."""
+    cfg = _growth_config(work, int(count), int(boxes))
+    from src.data.pipeline import TrainingData
+    from src.data.records import prepare_records
+
+    shutil.rmtree(os.path.join(work, cfg.mindrecord_dir), ignore_errors=True)
+    TrainingData(prepare_records(cfg, is_training=True), cfg)
+    print(json.dumps([memory()]))
+
+
+def growth_epoch(work: str, count: str, boxes: str) -> None:
+    """Opens records and reads an epoch of them; prints the seconds of both and the peak of memory."""
+    cfg = _growth_config(work, int(count), int(boxes))
+    import mindspore.dataset  # noqa: F401 - its second does not grow
+
+    from src.data.pipeline import TrainingData
+    from src.data.records import prepare_records
+
+    start = time.perf_counter()
+    data = TrainingData(prepare_records(cfg, is_training=True), cfg)
+    started = time.perf_counter() - start
+    start = time.perf_counter()
+    for _ in data.host_batches(0):
+        pass
+    print(json.dumps([started, time.perf_counter() - start, memory()]))
+
+
+def _growth_config(work: str, count: int, boxes: int):
+    name = f"growth_{count}_{boxes}"
+    coco_folder(work, count, name, side=64, boxes=boxes)
+    options = [f"--data_path={work}", f"--coco_root={name}", f"--mindrecord_dir={name}/records", "--batch_size=16"]
+    return load_config([*options, "--img_shape=[128, 128]", "--device_target=CPU"])
+
+
+def measure_growth(table, options) -> None:
+    """Start-up, time an epoch and memory against the number of images (64 x 64) and of boxes."""
+    base = None
+    for count, boxes in ((1000, 8), (10_000, 8), (100_000, 8), (10_000, 64)):
+        (converting,) = _growth("growth_conversion", options.work, count, boxes)
+        started, epoch, peak = _growth("growth_epoch", options.work, count, boxes)
+        base = base or (started, epoch, peak)
+        table.add(
+            f"epoch of {count} images, {boxes} boxes each", "s", epoch, None, f"{1e6 * epoch / count:.0f} us an image"
+        )
+        table.add("    start-up without conversion", "s", started, None, f"{1e6 * started / count:.1f} us an image")
+        table.add("    peak memory", "MB", peak / 1e6, None, f"{(peak - base[2]) / 1e6:+.0f} MB")
+        table.add("    peak memory of the conversion", "MB", converting / 1e6)
+        np.testing.assert_array_less(epoch / count, 3 * base[1] / 1000)

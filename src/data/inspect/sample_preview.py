@@ -1,0 +1,80 @@
+"""Training samples read back from the arrays that the network is fed, so that a wrong encoding shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List
+
+import numpy as np
+
+from src.boxes.coder import BoxCoder
+from src.data.images import decode_rgb
+from src.data.sample import Faults, Sample, fit_to_file
+from src.data.transforms import TrainTransform
+from src.utils.errors import UserError
+
+
+@dataclass
+class Preview:
+    """A training sample as the network sees it; boxes are y1, x1, y2, x2 in pixels of the network's input.
+
+    image: uint8 RGB [H, W, 3]; truth: float64 [M, 5] boxes and labels after augmentation;
+    targets: float64 [K, 5], what the targets decode to, one row a matched default box; defaults: float64 [K, 4], those
+    default boxes; levels: int [K], their level; window: crop in the file's pixels; flipped; distance: pixels between
+    a target and the nearest ground truth of its class, the largest (0 without a match).
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    targets: np.ndarray
+    defaults: np.ndarray
+    levels: np.ndarray
+    window: tuple
+    flipped: bool
+    distance: float
+
+
+def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes: List[int]) -> Preview:
+    """Augment and encode a sample, and read the result back.
+
+    Args:
+        img_id: of the sample's row in the records (`record_ids`): its random stream follows from it.
+        level_sizes: number of default boxes of each level.
+
+    Raises:
+        UserError: the image is missing or broken.
+    """
+    try:
+        with open(sample.path, "rb") as handle:
+            pixels = decode_rgb(handle.read())
+    except (OSError, ValueError) as error:
+        raise UserError(f"image {sample.path}: {getattr(error, 'strerror', None) or error}") from None
+    boxes = fit_to_file(sample, pixels.shape[:2], 1, Faults())
+    network_input, rows, loc, labels = transform(pixels, boxes, img_id)
+    _, truth = transform.augment(pixels, boxes, img_id)
+    window, flipped = transform.window(*pixels.shape[:2], boxes, img_id)
+    height, width = network_input.shape[:2]
+    scale = np.array([height, width, height, width], np.float64)
+    cyxhw, yxyx = transform.defaults
+    decoded = BoxCoder(transform.prior_scaling).decode(loc, cyxhw[rows]).astype(np.float64)
+    targets = np.column_stack([decoded * scale, labels])
+    truth = np.column_stack([truth[:, :4].astype(np.float64) * scale, truth[:, 4]])
+    return Preview(
+        network_input,
+        truth,
+        targets,
+        yxyx[rows].astype(np.float64) * scale,
+        np.searchsorted(np.cumsum(level_sizes), rows, side="right"),
+        window,
+        flipped,
+        _largest_distance(targets, truth),
+    )
+
+
+def _largest_distance(targets: np.ndarray, truth: np.ndarray) -> float:
+    """Of any target to the nearest ground truth of its class: the largest corner difference."""
+    if len(targets) == 0:
+        return 0.0
+    apart = np.abs(targets[:, None, :4] - truth[None, :, :4]).max(-1)
+    apart[targets[:, None, 4] != truth[None, :, 4]] = np.inf
+    return float(apart.min(1).max()) if len(truth) else float("inf")

@@ -1,0 +1,336 @@
+"""COCO annotation files: `load_coco_json` reads and repairs, `read_coco` gives samples."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+
+from src.config import data_file
+from src.data.readers.doubts import Normalized, alike
+from src.data.readers.json_file import no_collection, read_json
+from src.data.readers.locate import locate
+from src.data.sample import DataSet, Faults, Sample, boxes_array
+from src.utils.errors import UserError
+from src.utils.log import one_line, warn_once
+
+_CROWD = {"0": 0, "0.0": 0, "false": 0, "": 0, "1": 1, "1.0": 1, "true": 1}
+
+
+def load_coco_json(path: str) -> dict:
+    """A COCO annotation file as a dict that pycocotools and our readers can rely on.
+
+    What is mended (see `repair_coco`) is told once, one line a kind.
+
+    Raises:
+        UserError: what cannot be repaired, with the file, the ids and the reason in one line.
+    """
+    faults = Faults()
+    content = repair_coco(path, faults)
+    faults.raise_refused(path)
+    for line in faults.repaired_lines():
+        warn_once(f"{path}: {line}")
+    return content
+
+
+@no_collection()
+def repair_coco(path: str, faults: Faults) -> dict:
+    """The content of a COCO annotation file, mended; rows that cannot be are left out and noted as refused.
+
+    Repaired: ids of another type (1.0, or "1" where the file's id is 1), `iscrowd` and `area` that are missing,
+    annotation ids that are missing, given twice or not above 0 (numbered again from 1), images and categories given
+    twice word for word, boxes without area (dropped).
+
+    Raises:
+        UserError: the file is missing, no JSON, or not of this form at all.
+    """
+    content = read_json(path, faults)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a COCO annotation file (the top level must be an object)")
+    for key in ("images", "annotations", "categories"):
+        rows = content.get(key)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UserError(f"{path}: not a COCO annotation file ('{key}' must be a list of objects)")
+    images, image_ids = _with_ids(content["images"], "image", "file_name", faults)
+    categories, category_ids = _with_ids(content["categories"], "category", "name", faults)
+    names = Counter(category["name"] for category in categories)
+    for name, number in names.items():
+        if number > 1:
+            faults.refuse("category names are given twice", name)
+    known = {"image_id": image_ids, "category_id": category_ids}
+    annotations = _annotations(content["annotations"], known, faults)
+    return dict(content, images=images, categories=categories, annotations=annotations)
+
+
+def _with_ids(rows: list, what: str, name_key: str, faults: Faults) -> tuple:
+    """(the rows that have an id of their own (a whole number or a text) and a name, {id of any row: None})."""
+    seen, kept, ids = {}, [], {}
+    for row in rows:
+        own, name = row.get("id"), row.get(name_key)
+        if isinstance(own, float) and own.is_integer() and abs(own) < 2**53:
+            faults.repair(f"{what} ids are written with a fraction (taken as whole numbers)", own)
+            own = int(own)
+            row = dict(row, id=own)
+        if isinstance(own, bool) or not isinstance(own, (int, str)):
+            faults.refuse(f"{what} rows without a usable id", str(row)[:80])
+            continue
+        ids[own] = None
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            faults.refuse(f"{what} rows without a usable '{name_key}', ids", own)
+        elif own not in seen:
+            seen[own] = row
+            kept.append(row)
+        elif row == seen[own]:
+            faults.repair(f"{what} rows are given twice word by word (one is used), ids", own)
+        else:
+            names = " and ".join(dict.fromkeys((seen[own][name_key][:80], name[:80])))
+            faults.refuse(f"{what} ids are given to two different rows", f"{own!r} ({names})")
+    texts = [row["id"] for row in kept if isinstance(row["id"], str)]
+    if texts and len(texts) < len(kept):
+        for own in texts:
+            faults.repair(f"{what} ids are texts, others of the file are numbers", repr(own))
+    return kept, ids
+
+
+def _listed(value, ids: dict):
+    """The id that a reference means, None where there is none: 1.0 and, where no other id fits, "1" mean 1."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
+    if value in ids:
+        return value
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**18 and str(value) in ids else None
+    text = value.strip()
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 18 else None
+    return number if number is not None and str(number) == text and number in ids else None
+
+
+def _type(value) -> str:
+    return "a text" if isinstance(value, str) else "a fraction" if isinstance(value, float) else "a number"
+
+
+def _unlisted(value, ids: dict) -> str:
+    """What is wrong with a reference that means no row, in words."""
+    shown = f"{value!r}"[:60] if isinstance(value, str) else str(value)[:60]
+    types = {type(own) for own in ids}
+    if isinstance(value, str) and types == {int}:
+        return f"{shown} (a text, the file's ids are numbers)"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and types == {str}:
+        return f"{shown} (a number, the file's ids are texts)"
+    return shown
+
+
+def _annotations(rows: list, known: dict, faults: Faults) -> list:
+    """The rows that can be used; `known` holds the ids that `image_id` and `category_id` may name."""
+    kept = []
+    for row in rows:
+        own = row.get("id")
+        row = dict(row)
+        usable = True
+        for key, ids in known.items():
+            value = row.get(key)
+            if type(value) is int and value in ids:
+                continue
+            meant = _listed(value, ids)
+            if meant is None:
+                faults.refuse(
+                    f"annotations whose {key} the file does not list",
+                    f"annotation {own}: {_unlisted(value, ids)}",
+                )
+                usable = False
+            elif type(meant) is not type(value):
+                faults.repair(
+                    f"annotations whose {key} has another type than the id it means (matched by value)",
+                    f"annotation {own}: {value!r} is {_type(value)}, the id {meant!r} {_type(meant)}",
+                )
+            row[key] = meant
+        if not usable:
+            continue
+        box = row.get("bbox")
+        if not _is_box(box):
+            faults.refuse(
+                "annotations have no usable bbox [x, y, width, height]",
+                f"annotation {own}: {str(box)[:60]}{_flaw(box)}",
+            )
+            continue
+        if box[2] <= 0 or box[3] <= 0:
+            faults.repair("boxes of no area (dropped), annotations", own)
+            continue
+        row["iscrowd"] = _crowd(row.get("iscrowd"), own, faults)
+        if not _is_number(row.get("area")) or row["area"] < 0:
+            usable = "a usable " if row.get("area") is not None else ""
+            faults.repair(f"annotations without {usable}'area' (taken from the box)", own)
+            row["area"] = float(box[2] * box[3])
+        kept.append(row)
+    _number(kept, faults)
+    return kept
+
+
+def _crowd(value, own, faults: Faults) -> int:
+    """0 or 1. A crowd that became an ordinary box would change the figures, so other values are not guessed at."""
+    if type(value) is int and value in (0, 1):
+        return value
+    if value is None:
+        faults.repair("annotations without 'iscrowd' (taken as 0)", own)
+        return 0
+    meant = _CROWD.get(str(value).strip().lower())
+    if meant is None:
+        faults.refuse("annotations have an iscrowd that is neither 0 nor 1", f"annotation {own}: {value!r}"[:80])
+        return 0
+    faults.repair("annotations have an iscrowd of another type (matched by value)", f"annotation {own}: {value!r}")
+    return meant
+
+
+def _number(annotations: list, faults: Faults) -> None:
+    """pycocotools keeps one annotation an id and takes id 0 for "no match": such ids are numbered anew."""
+    seen, anew = set(), False
+    for row in annotations:
+        own = row.get("id")
+        if isinstance(own, bool) or not isinstance(own, int) or own <= 0:
+            faults.repair("annotation ids are missing or no number above 0 (all were numbered anew)", str(own))
+            anew = True
+        elif own in seen:
+            faults.repair("annotation ids are given twice (all were numbered anew)", own)
+            anew = True
+        else:
+            seen.add(own)
+    if anew:
+        for number, row in enumerate(annotations, 1):
+            row["id"] = number
+
+
+def _is_number(value) -> bool:
+    """A finite number of a usable size."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < 1e15 if isinstance(value, int) else math.isfinite(value)
+
+
+def _is_box(box) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(_is_number(v) and abs(v) < 1e9 for v in box)
+
+
+def _flaw(box) -> str:
+    """Why a bbox cannot be used, in brackets."""
+    if isinstance(box, str) or (isinstance(box, list) and any(isinstance(value, str) for value in box)):
+        return " (a text in place of numbers)"
+    if isinstance(box, list) and len(box) != 4:
+        return f" ({len(box)} numbers)"
+    return ""
+
+
+def category_labels(content: dict, classes: list, path: str, faults: Faults) -> dict:
+    """Category id -> class index, by name; classes and categories without a partner are noted."""
+    places = {name: place for place, name in enumerate(classes) if place > 0}
+    labels = {row["id"]: places[row["name"]] for row in content["categories"] if row["name"] in places}
+    names = {row["name"] for row in content["categories"]}
+    if not labels:
+        few = one_line(", ".join(sorted(names)[:5]))[:200] or "it has none"
+        raise UserError(f"{path}: none of its categories ({few}) is in 'classes' ({', '.join(classes[1:6])}, ...)")
+    absent = [name for name in places if name not in names]
+    for name in absent:
+        faults.repair("classes are not in the file", name)
+    if len(absent) > len(places) // 2 and len(places) > 4:
+        faults.repair(
+            "class list holds mostly classes that the file lacks (set --classes and --num_classes to your own)",
+            f"{len(absent)} of {len(places)}",
+        )
+    boxes = Counter(row["category_id"] for row in content["annotations"])
+    for row in content["categories"]:
+        if row["id"] in labels:
+            if not boxes[row["id"]]:
+                faults.repair("classes of 'classes' have no box", row["name"])
+        else:
+            other = alike(row["name"], absent)
+            meant = f", spelt '{other}' in 'classes'" if other else ""
+            faults.repair(
+                "categories are not in 'classes' (their boxes are dropped)",
+                f"{row['name']} ({boxes[row['id']]} boxes{meant})",
+            )
+    return labels
+
+
+@no_collection()
+def read_coco(cfg, is_training: bool) -> DataSet:
+    """Samples of a COCO folder, images without a box included."""
+    root = data_file(cfg, cfg.coco_root)
+    if not os.path.isdir(root):
+        raise UserError(f"coco_root: no such folder: {root} (data_path {cfg.data_path}, coco_root {cfg.coco_root})")
+    kind = cfg.train_data_type if is_training else cfg.val_data_type
+    path = os.path.join(root, cfg.instances_set.format(kind))
+    faults = Faults()
+    content = repair_coco(path, faults)
+    labels = category_labels(content, list(cfg.classes), path, faults)
+    rows, normalized = {}, Normalized()
+    for annotation in content["annotations"]:
+        if annotation["category_id"] in labels:
+            x, y, w, h = annotation["bbox"]
+            normalized.add(annotation["bbox"], f"annotation {annotation['id']}: {annotation['bbox']}")
+            rows.setdefault(annotation["image_id"], []).append(
+                (round(y), round(x), round(y + h), round(x + w), labels[annotation["category_id"]])
+            )
+    normalized.note(faults)
+    folder = os.path.normpath(os.path.join(root, kind))
+    samples, owners = [], {}
+    for image in content["images"]:
+        own = image["id"]
+        height, width = (_side(image, key, faults) for key in ("height", "width"))
+        image_path, name = locate(folder, image["file_name"], faults)
+        if image_path in owners:
+            faults.repair("image ids name the file of another id", f"{own} ({name}, as id {owners[image_path]})")
+        owners[image_path] = own
+        sample = Sample(own, image_path, boxes_array(rows.get(own, [])), width, height, name)
+        if len(sample.boxes) and sample.clip(0, 0)[1]:
+            faults.repair("images with boxes of no area after rounding (dropped)", name)
+        samples.append(sample)
+    return DataSet(samples, [path], path, faults, path, form="xywh")
+
+
+def _side(image: dict, key: str, faults: Faults) -> int:
+    """An annotated height or width, 0 where the file gives none that can be used."""
+    value = image.get(key)
+    if type(value) is int and 0 < value < 1e9:
+        return value
+    if isinstance(value, float) and value.is_integer() and 0 < value < 1e9:
+        return int(value)
+    if value is not None:
+        faults.repair(
+            "image sizes are no whole numbers above 0 (the file's size counts)",
+            f"image {image['id']}: {key} {value!r}"[:80] + (" is a text" if isinstance(value, str) else ""),
+        )
+    return 0
+
+
+def coco_json(data: DataSet, ids: list, table, sizes: dict, classes: list) -> dict:
+    """A COCO-style annotation dict of samples (VOC and list files have none of their own).
+
+    Difficult boxes are crowds there: pycocotools counts them neither as found nor as missed, and a detection on them
+    neither as right nor as wrong, which is VOC's rule.
+
+    Args:
+        ids: img_id of each sample's row; table: img_id -> the data set's own id, None where they are the same.
+        sizes: img_id -> (height, width) of the images that were written.
+    """
+    images, annotations = [], []
+    for img_id, sample in zip(ids, data.samples):
+        if img_id not in sizes:
+            continue
+        own, (height, width) = (img_id if table is None else table[img_id]), sizes[img_id]
+        images.append({"id": own, "file_name": sample.file_name, "height": height, "width": width})
+        difficult = [False] * len(sample.boxes) if sample.difficult is None else sample.difficult.tolist()
+        for (y1, x1, y2, x2, label), hard in zip(sample.boxes.tolist(), difficult):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": own,
+                    "category_id": label,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": int(hard),
+                    **({"difficult": 1} if hard else {}),
+                }
+            )
+    categories = [{"id": label, "name": name} for label, name in enumerate(classes) if label > 0]
+    return {"images": images, "annotations": annotations, "categories": categories}

@@ -1,0 +1,105 @@
+"""List files: `path xmin,ymin,xmax,ymax,class ...`, one image per line, x first."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from src.config import data_file
+from src.data.readers.doubts import Normalized, note_reversed
+from src.data.readers.locate import locate
+from src.data.sample import DataSet, Faults, Sample, boxes_array, note_absent_classes
+from src.utils.errors import UserError
+
+# up to nine digits: no image is larger, and a longer number is a typing error
+_NUMBER = r"[+-]?\d{1,9}(?:\.\d*)?"
+_BOX = re.compile(rf"({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER}),(\d{{1,9}})$", re.ASCII)
+_BLANKS = re.compile(r"[ \t]+")
+
+
+def _parse(line: str, where: str, num_classes: int, faults: Faults, normalized: Normalized) -> tuple:
+    """(path, rows, number of reversed boxes) of a line, path "" where it cannot be used.
+
+    Boxes are taken from the right, so that a path keeps its blanks.
+    """
+    rest, rows, wrong = line.strip(), [], 0
+    while True:
+        last = _BLANKS.split(rest)[-1]
+        found = _BOX.fullmatch(last) if last != rest else None
+        if found is None:
+            break
+        values = [float(text) for text in found.groups()[:4]]
+        normalized.add(values, where)
+        x1, y1, x2, y2 = (round(value) for value in values)
+        label = int(found.group(5))
+        if not 0 < label < num_classes:
+            faults.refuse(f"boxes of a class that is not in 1..{num_classes - 1}", f"{where}: class {label}")
+        if x2 < x1 or y2 < y1:
+            wrong += 1
+            faults.repair("boxes with reversed corners (swapped)", where)
+        rows.append((min(y1, y2), min(x1, x2), max(y1, y2), max(x1, x2), label))
+        rest = rest[: len(rest) - len(last)].rstrip(" \t")
+    if re.search(r",[^/]*,", last) and not re.search(r"\.[A-Za-z]{3,4}$", last):
+        faults.refuse(
+            "fields are no box xmin,ymin,xmax,ymax,class (pixels, then the place in 'classes')",
+            f"{where}: '{last[:60]}'",
+        )
+        return "", [], 0
+    return rest, rows[::-1], wrong
+
+
+def _lines(path: str, key: str) -> list:
+    try:
+        with open(path, "rb") as handle:
+            data = handle.read()
+        # Windows' "Unicode" is UTF-16 with a byte order mark
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{key}: no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"{key}: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{key}: {path} is not a UTF-8 text file (byte {error.start}): save it as UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{key}: {path} is not a text file")
+    # str.splitlines would also split at characters that a file name may hold
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def read_list(cfg, is_training: bool) -> DataSet:
+    """Samples of `anno_path` (evaluation: `anno_path_val`, by default the same) below `image_dir`.
+
+    The id of an image is its place in the list, from 0.
+    """
+    key = "anno_path_val" if not is_training and cfg.anno_path_val else "anno_path"
+    if not cfg[key]:
+        raise UserError(f"{key}: dataset 'other' needs a list file; set --{key} and --image_dir")
+    path, root = data_file(cfg, cfg[key]), data_file(cfg, cfg.image_dir)
+    if not os.path.isdir(root):
+        raise UserError(f"image_dir: no such folder: {root}")
+    faults, samples, seen = Faults(), [], {}
+    normalized, reversed_boxes = Normalized(), 0
+    for number, line in enumerate(_lines(path, key), 1):
+        if not line.strip():
+            continue
+        where = f"line {number}"
+        name, rows, wrong = _parse(line, where, cfg.num_classes, faults, normalized)
+        if not name:
+            continue
+        reversed_boxes += wrong
+        image_path, name = locate(root, name, faults)
+        if image_path in seen:
+            faults.refuse("images stand in two lines", f"{where}: {name} (line {seen[image_path]} too)")
+            continue
+        seen[image_path] = number
+        sample = Sample(len(seen) - 1, image_path, boxes_array(rows), file_name=name)
+        outside, empty = sample.clip(0, 0)
+        if outside:
+            faults.repair("lines with corners below 0 (clipped)", where)
+        if empty:
+            faults.repair("lines with boxes of no area (dropped)", where)
+        samples.append(sample)
+    normalized.note(faults)
+    note_reversed(reversed_boxes, normalized.boxes, path, faults)
+    note_absent_classes(samples, cfg.classes, faults)
+    return DataSet(samples, [path], path, faults)

@@ -1,0 +1,274 @@
+"""Pascal VOC folders: one XML per image, corners minus 1."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from typing import List
+
+import numpy as np
+
+from src.config import data_file
+from src.data.readers.doubts import Normalized, alike, note_reversed
+from src.data.readers.locate import IMAGE_ENDINGS, is_system_file, on_disk
+from src.data.sample import DataSet, Faults, Sample, boxes_array, note_absent_classes
+from src.utils.errors import UserError
+from src.utils.log import printable
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_FLAGS = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
+
+
+def _folders(root: str, is_training: bool) -> tuple:
+    """(images, annotations) of a split: `root/train` or `root/eval`, each with both folders or both together."""
+    part = os.path.join(root, "train" if is_training else "eval")
+    if not os.path.isdir(part):
+        hint = ""
+        if os.path.isdir(os.path.join(root, "JPEGImages")):
+            hint = "; this is VOC's original layout: link images and XML files of each split into such a folder"
+        raise UserError(f"voc_root: no such folder: {part}{hint}")
+    images, annotations = os.path.join(part, "Images"), os.path.join(part, "Annotations")
+    if os.path.isdir(images) and os.path.isdir(annotations):
+        return images, annotations
+    return part, part
+
+
+def _number(text) -> float:
+    """NaN where it is no number of a usable size."""
+    try:
+        value = float((text or "").strip())
+    except ValueError:
+        return math.nan
+    return value if abs(value) < 1e9 else math.nan
+
+
+def _root(path: str, faults: Faults):
+    """The top element of an XML file, None where it is none (noted)."""
+    name, data = os.path.basename(path), b""
+    try:
+        with open(path, "rb") as handle:
+            data = handle.read()
+        return _parsed(data)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        faults.refuse("files are not valid XML", f"{name}: {error if data.strip() else 'the file is empty'}")
+    except OSError as error:
+        faults.refuse("files cannot be read", f"{name}: {error.strerror}")
+    return None
+
+
+def _parsed(data: bytes):
+    """Top element; entities may grow without limit and no annotation needs them, so a file that defines some is none.
+
+    Raises:
+        ElementTree.ParseError, ValueError, LookupError: no XML.
+    """
+    entities = "it defines entities (<!ENTITY ...>), which are not read"
+    if b"<!ENTITY" in data.replace(b"\0", b""):  # without its zero bytes UTF-16 reads as ASCII
+        raise ValueError(entities)
+    try:
+        return ElementTree.fromstring(data)
+    except (ValueError, LookupError):  # an encoding that the parser lacks (GB2312, Shift_JIS)
+        encoding = re.match(rb"<\?xml[^>]*encoding=[\"']([\w.-]+)[\"'][^>]*\?>", data)
+        if encoding is None:
+            raise
+        text = data[encoding.end() :].decode(encoding.group(1).decode())
+        if "<!ENTITY" in text:
+            raise ValueError(entities) from None
+        return ElementTree.fromstring(text)
+
+
+class _Reader:
+    """Reads XML files; what it finds besides their boxes it notes in `faults`."""
+
+    def __init__(self, classes: List[str], faults: Faults):
+        self.labels = {name: label for label, name in enumerate(classes) if label > 0}
+        self.faults, self.normalized = faults, Normalized()
+        self.boxes = self.reversed = 0
+
+    def parse(self, path: str):
+        """(file name or "", width, height, rows, difficult of each row) of one XML file, None where it is none.
+
+        Only direct objects count: a `<part>` of an object has a box of its own.
+        """
+        name, top = os.path.basename(path), _root(path, self.faults)
+        if top is None:
+            return None
+        objects, rows, difficult = top.findall("object"), [], []
+        # of any spelling: <Object> or an XML namespace would otherwise read as a picture without boxes
+        spelt = [str(entry.tag).rpartition("}")[2].lower() for entry in top.iter()]
+        inside = sum(1 for thing in objects for _ in thing.iter("bndbox"))
+        if (
+            len(objects) < spelt.count("object")
+            or inside < spelt.count("bndbox")
+            or (not objects and top.tag != "annotation")
+        ):
+            self.faults.refuse(
+                "files are no VOC annotations (<annotation> with <object>s directly in it, in small letters)", name
+            )
+            return None
+        for thing in objects:
+            names = {(entry.text or "").strip() for entry in thing.findall("name")} or {""}
+            if len(names) > 1 or "" in names:
+                fault = "objects have no <name>" if names == {""} else "objects have several <name>"
+                self.faults.refuse(fault, f"object {objects.index(thing) + 1} in {name}")
+                continue
+            label = self.labels.get(min(names))
+            if label is None:
+                other = alike(min(names), self.labels)
+                meant = f" (spelt '{other}' in 'classes')" if other else ""
+                self.faults.repair(
+                    "objects of a class that 'classes' does not list (dropped)", f"{min(names)} in {name}{meant}"
+                )
+                continue
+            found = self._boxes(thing, min(names), name)
+            hard = self._is_difficult(thing, min(names), name) if found else False
+            rows += [(*box, label) for box in found]
+            difficult += [hard] * len(found)
+        width, height = (_side(top.findtext(f"size/{key}")) for key in ("width", "height"))
+        return (top.findtext("filename") or "").strip(), width, height, rows, difficult
+
+    def _boxes(self, thing, what: str, name: str) -> list:
+        """[(y1, x1, y2, x2)] of an object: of every <bndbox> it has."""
+        boxes = []
+        for box in thing.findall("bndbox") or [None]:
+            found = [] if box is None else [box.findall(key) for key in _CORNERS]
+            values = [_number(entries[0].text) if len(entries) == 1 else math.nan for entries in found] or [math.nan]
+            if any(math.isnan(value) for value in values):
+                self.faults.refuse(
+                    "objects have no <bndbox> of four numbers xmin, ymin, xmax, ymax", f"{what} in {name}"
+                )
+                continue
+            self.normalized.add(values, f"{what} in {name}")
+            # the fraction is cut off, as the published scripts did
+            x1, y1, x2, y2 = (int(value) - 1 for value in values)
+            self.boxes += 1
+            if x2 < x1 or y2 < y1:
+                self.reversed += 1
+                self.faults.repair("boxes with reversed corners (swapped)", name)
+            if min(x1, y1, x2, y2) == -1:
+                self.faults.repair("boxes with a corner 0 (0-based file: clipped to the edge)", name)
+            boxes.append((min(y1, y2), min(x1, x2), max(y1, y2), max(x1, x2)))
+        if len(boxes) > 1:
+            self.faults.repair("objects have several <bndbox> (each is used as a box)", f"{what} in {name}")
+        return boxes
+
+    def _is_difficult(self, thing, what: str, name: str) -> bool:
+        texts = {(entry.text or "").strip().lower() for entry in thing.findall("difficult")} or {""}
+        text = min(texts)
+        if len({_FLAGS.get(other) for other in texts}) > 1:
+            self.faults.refuse("objects have several <difficult> that differ", f"{what} in {name}")
+        elif text not in _FLAGS:
+            self.faults.repair("objects have a <difficult> that is neither 0 nor 1 (taken as 0)", f"{what} in {name}")
+        elif _FLAGS[text]:
+            self.faults.repair(
+                "objects are difficult (used in training; evaluation ignores them and detections on them)",
+                f"{what} in {name}",
+            )
+        return _FLAGS.get(text, False)
+
+
+def _side(text) -> int:
+    """An annotated height or width, 0 where the file gives none."""
+    value = _number(text)
+    return int(value) if value > 0 and value.is_integer() else 0
+
+
+def _image_finder(folder: str, faults: Faults):
+    """(XML's stem, its <filename>) -> path of the image or None, and the names of the images.
+
+    The XML's own name decides: <filename> may lack its ending, hold a path, or name another image.
+    """
+    names = [name for name in _names(folder, faults) if name.lower().endswith(IMAGE_ENDINGS)]
+    by_stem = {}
+    for name in names:
+        by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
+    known = set(names)
+
+    def find(stem: str, said: str):
+        said = on_disk(os.path.basename(said.replace("\\", "/")))
+        own = by_stem.get(stem, [])
+        if own:
+            return os.path.join(folder, said if said in own else own[0])
+        if said in known:
+            return os.path.join(folder, said)
+        return os.path.join(folder, by_stem[said][0]) if said in by_stem else None
+
+    return find, names
+
+
+def _names(folder: str, faults: Faults) -> list:
+    """The names in a folder, sorted, without the hidden ones."""
+    names = sorted(os.listdir(folder))
+    for name in names:
+        if is_system_file(name):
+            faults.repair("hidden files (left out)", os.path.join(folder, name))
+    return [name for name in names if not is_system_file(name)]
+
+
+def read_voc(cfg, is_training: bool) -> DataSet:
+    """Samples of `voc_root`. An image named by a number has that id, the others a counter beside them."""
+    image_dir, annotation_dir = _folders(data_file(cfg, cfg.voc_root), is_training)
+    faults, found, owners = Faults(), [], {}
+    find, names = _image_finder(image_dir, faults)
+    other_faults = faults if annotation_dir != image_dir else Faults()  # hidden files count once
+    files = [name for name in _names(annotation_dir, other_faults) if name.lower().endswith(".xml")]
+    if not files:
+        raise UserError(
+            f"voc_root: no XML file in {annotation_dir} (a split has the folders Images and Annotations, or images and "
+            f"XML files together)"
+        )
+    reader = _Reader(cfg.classes, faults)
+    for name in files:
+        content = reader.parse(os.path.join(annotation_dir, name))
+        if content is None:
+            continue
+        said, width, height, rows, difficult = content
+        stem = os.path.splitext(name)[0]
+        image = find(stem, said)
+        if image is None:
+            faults.refuse(f"annotation files have no image in {image_dir}", name + _other_format(image_dir, stem))
+            continue
+        if image in owners:
+            faults.refuse("images have two annotation files", f"{os.path.basename(image)}: {owners[image]}, {name}")
+            continue
+        owners[image] = name
+        sample = Sample(0, os.path.abspath(image), boxes_array(rows), width, height, printable(os.path.basename(image)))
+        sample.difficult = np.array(difficult, bool)
+        if sample.clip(0, 0)[1]:
+            faults.repair("files with boxes of no area (dropped)", name)
+        found.append(sample)
+    reader.normalized.note(faults)
+    note_reversed(reader.reversed, reader.boxes, annotation_dir, faults)
+    for name in names:
+        if os.path.join(image_dir, name) not in owners:
+            faults.repair("images have no annotation file (left out)", name)
+    for sample, own in zip(found, _ids([sample.path for sample in found])):
+        sample.image_id = own
+    note_absent_classes(found, cfg.classes, faults)
+    return DataSet(found, [os.path.join(annotation_dir, name) for name in files], annotation_dir, faults)
+
+
+def _other_format(folder: str, stem: str) -> str:
+    """In brackets: a file of that name in a format that is not read."""
+    endings = (".webp", ".gif", ".heic", ".avif", ".jfif", ".jp2", "")
+    found = [stem + ending for ending in endings if os.path.isfile(os.path.join(folder, stem + ending))]
+    return f" (there is {found[0]}; read are {', '.join(IMAGE_ENDINGS)})" if found else ""
+
+
+def _ids(images: list) -> list:
+    """An id for each image: its name where that is a number of its own, else the next free number from 0."""
+    stems = [os.path.splitext(os.path.basename(image))[0] for image in images]
+    # up to 15 digits: a longer name is a time stamp or a hash, and JSON readers lose its last digits
+    numbers = [int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 16 else None for stem in stems]
+    uses = Counter(numbers)
+    taken, counter, ids = {number for number in numbers if uses[number] == 1}, 0, []
+    for number in numbers:
+        if number is None or uses[number] > 1:
+            while counter in taken:
+                counter += 1
+            number, counter = counter, counter + 1
+        ids.append(number)
+    return ids

@@ -1,0 +1,79 @@
+"""Detector + records -> the evaluator's detections."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Callable, Iterator
+
+from mindspore import Tensor, nn
+
+from src.data.pipeline import evaluation_batches
+from src.data.records import RecordSet
+from src.evaluation.coco_evaluator import CocoEvaluator
+from src.inference.detector import Detector
+from src.utils.distributed import Ranks
+from src.utils.log import progress
+
+
+def build_evaluator(records: RecordSet, cfg) -> CocoEvaluator:
+    """The evaluator of a configuration for the images in its evaluation records."""
+    ids = [records.dataset_id(img_id) for img_id in records.rows.tolist()]
+    thresholds = (cfg.min_score, cfg.nms_threshold, cfg.max_boxes)
+    return CocoEvaluator(records.annotation_file, cfg.classes, *thresholds, image_ids=ids)
+
+
+@contextlib.contextmanager
+def first_averages(model: nn.Cell, ranks: Ranks) -> Iterator[None]:
+    """Rank 0's BN averages on every rank, for an evaluation of what rank 0 saves; each gets its own back after it.
+
+    The weights are the same on all ranks, the running statistics are not; docs/reference.md, "Data parallelism".
+    """
+    averages = [p for p in model.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
+    own = [parameter.asnumpy().copy() for parameter in averages]
+    _set(averages, ranks.first(own))
+    try:
+        yield
+    finally:
+        _set(averages, own)
+
+
+def _set(parameters: list, values: list) -> None:
+    for parameter, value in zip(parameters, values):
+        parameter.set_data(Tensor(value))
+
+
+def detect(
+    detector: Detector,
+    records: RecordSet,
+    cfg,
+    evaluator: CocoEvaluator,
+    ranks: Ranks = Ranks(),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Run every image through the network; afterwards rank 0's evaluator holds the detections of all ranks.
+
+    Args:
+        should_stop: asked before each batch, by every rank equally often.
+
+    Returns:
+        False where it was stopped.
+    """
+    total = len(range(ranks.rank, records.count, ranks.size))
+    # the longest shard's number of batches: a rank that is done early still answers `should_stop`
+    longest = -(-records.count // ranks.size)
+    rounds = -(-longest // cfg.batch_size)
+    batches = evaluation_batches(records, cfg, ranks.rank, ranks.size)
+    with progress(total, "evaluating", speaks=ranks.rank == 0) as bar:
+        for _ in range(rounds):
+            if should_stop():
+                return False
+            batch = next(batches, None)
+            if batch is not None:
+                ids, images, shapes = batch
+                for img_id, detections in zip(ids, detector(images, shapes)):
+                    evaluator.add(records.dataset_id(img_id), *detections)
+                bar.update(len(ids))
+    if ranks.size > 1:
+        for found in ranks.gather(evaluator.arrays()) or []:
+            evaluator.merge(found)
+    return True

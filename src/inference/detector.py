@@ -1,0 +1,136 @@
+"""Detectors: images -> detections, by a MindSpore cell or by onnxruntime, all called alike.
+
+MindSpore is imported only where a cell runs.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, List, Tuple
+
+import numpy as np
+
+from src.boxes.postprocess import postprocess
+from src.data.transforms import to_network
+from src.inference.metadata import ModelDescription, describe, from_texts
+from src.utils.errors import UserError
+
+# names inside an exported ONNX file
+IMAGES, IMAGE_SHAPE = "images", "image_shape"
+RAW_OUTPUTS = ("boxes", "scores")
+NMS_OUTPUTS = ("boxes", "scores", "labels", "image")
+
+Detections = Tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Detector:
+    """images uint8 RGB [n, H, W, 3] of the network's size, shapes [n, 2] -> detections of each.
+
+    n is any number: images run in batches of the file's size. `shapes` are (height, width) of the original images;
+    detections are what `src.boxes.postprocess.postprocess` gives: boxes_px [D, 4] y1, x1, y2, x2 in pixels of the
+    original, scores [D], labels [D] (index in `description.classes`).
+
+    highest: the highest score seen so far of any class but the background, whatever `min_score` is (where the file
+    does NMS itself, among what it kept).
+    """
+
+    def __init__(self, description: ModelDescription):
+        self.description = description
+        self.highest = 0.0
+
+    def __call__(self, images: np.ndarray, shapes: np.ndarray) -> List[Detections]:
+        size, found = self.description.batch_size, []
+        for start in range(0, len(images), size):
+            batch, of_batch = images[start : start + size], np.asarray(shapes[start : start + size])
+            count = len(batch)
+            if count < size:  # one shape for the graph: filled up, and the filling ignored
+                batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
+                of_batch = np.concatenate([of_batch, np.ones((size - count, 2), of_batch.dtype)])
+            found += self._found(self.run(self._input(batch), of_batch), of_batch[:count])
+        return found
+
+    def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
+        """The network's own outputs for a whole batch of its own input: boxes [B, N, 4] and scores [B, N, C], or
+        those of `NMS_OUTPUTS`."""
+        raise NotImplementedError
+
+    def _input(self, images: np.ndarray) -> np.ndarray:
+        if self.description.uint8_input:
+            return np.ascontiguousarray(images)
+        return np.stack([to_network(image) for image in images])
+
+    def _found(self, outputs: list, shapes: np.ndarray) -> List[Detections]:
+        """Of the first images of the batch, as many as there are shapes."""
+        description = self.description
+        if description.nms:
+            kept = outputs[3] < len(shapes)
+            boxes, scores, labels, image = (output[kept] for output in outputs)
+            self.highest = max(self.highest, float(scores.max(initial=0)))
+            return [
+                _of_image(boxes, scores, labels, (image == number) & (scores > description.min_score))
+                for number in range(len(shapes))
+            ]
+        boxes, scores = (output[: len(shapes)] for output in outputs)
+        self.highest = max(self.highest, float(np.nan_to_num(scores[:, :, 1:]).max()))
+        thresholds = (description.min_score, description.nms_threshold, description.max_boxes)
+        return [postprocess(*rows, shape, *thresholds) for *rows, shape in zip(boxes, scores, shapes)]
+
+
+def _of_image(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Detections:
+    """These rows in the order of post-processing: class by class, by falling score."""
+    rows = np.flatnonzero(rows)
+    rows = rows[np.lexsort((-scores[rows], labels[rows]))]
+    return boxes[rows].astype(np.float64), scores[rows], labels[rows]
+
+
+class NetworkDetector(Detector):
+    """A MindSpore cell: the inference network, or a graph loaded from a MINDIR."""
+
+    def __init__(self, cell, description: ModelDescription):
+        super().__init__(description)
+        self.cell = cell
+
+    def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
+        from mindspore import Tensor
+
+        return [output.asnumpy() for output in self.cell(Tensor(batch))]
+
+
+class OnnxDetector(Detector):
+    """An ONNX file of export.py, in onnxruntime on the CPU."""
+
+    def __init__(self, path: str):
+        self.session = _onnx_session(path)
+        super().__init__(from_texts(self.session.get_modelmeta().custom_metadata_map, path))
+
+    def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
+        inputs = {IMAGES: batch}
+        if self.description.nms:
+            inputs[IMAGE_SHAPE] = shapes.astype(np.float32)
+        return self.session.run(NMS_OUTPUTS if self.description.nms else RAW_OUTPUTS, inputs)
+
+
+def _onnx_session(path: str):
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(f"{path}: an ONNX file needs the package onnxruntime: pip install onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own kinds, none of them public
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged or no ONNX file: {reason}") from None
+
+
+def build_inference(model, cfg) -> Callable:
+    """The inference network (`src.models.ssd.SSDInference`) of a config around a model, in evaluation mode."""
+    from src.boxes.default_boxes import build_default_boxes
+    from src.models.ssd import SSDInference
+
+    return SSDInference(model, build_default_boxes(cfg)[0], cfg.prior_scaling).set_train(False)
+
+
+def build_detector(model, cfg) -> NetworkDetector:
+    """The detector of a config around a model, of a training run for instance."""
+    return NetworkDetector(build_inference(model, cfg), describe(cfg))

@@ -1,0 +1,125 @@
+"""What travels with an exported file, so that it predicts without a configuration. Needs no MindSpore."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from typing import Dict, List
+
+from src.data.transforms import MEAN, STD
+from src.utils.errors import UserError
+
+
+@dataclass
+class ModelDescription:
+    """A network's input, classes and thresholds.
+
+    classes: names in the order of the score columns, the background first; img_shape: network input [height, width];
+    batch_size: images a call; mean, std: of RGB values 0..255, one a channel; uint8_input: the file takes pixels
+    uint8 [B, H, W, 3] RGB, else normalised float32 [B, 3, H, W]; nms: it does NMS itself, with the thresholds;
+    min_score, nms_threshold, max_boxes: docs/reference.md, "Post-processing".
+    """
+
+    classes: List[str]
+    img_shape: List[int]
+    batch_size: int
+    min_score: float
+    nms_threshold: float
+    max_boxes: int
+    mean: List[float]
+    std: List[float]
+    uint8_input: bool = True
+    nms: bool = False
+
+
+def describe(cfg, uint8_input: bool = True, nms: bool = False) -> ModelDescription:
+    """The description of a config's network. The network itself takes both kinds of input."""
+    return ModelDescription(
+        classes=list(cfg.classes),
+        img_shape=list(cfg.img_shape),
+        batch_size=cfg.batch_size,
+        min_score=cfg.min_score,
+        nms_threshold=cfg.nms_threshold,
+        max_boxes=cfg.max_boxes,
+        mean=MEAN.tolist(),
+        std=STD.tolist(),
+        uint8_input=uint8_input,
+        nms=nms,
+    )
+
+
+def to_texts(description: ModelDescription) -> Dict[str, str]:
+    """Each field as a JSON text: ONNX metadata holds texts only."""
+    return {key: json.dumps(value) for key, value in asdict(description).items()}
+
+
+def from_texts(texts: Dict[str, str], path: str) -> ModelDescription:
+    """The description in the metadata of the ONNX file at `path`.
+
+    Raises:
+        UserError: it is missing, or its values cannot be used.
+    """
+    try:
+        values = {field.name: json.loads(texts[field.name]) for field in fields(ModelDescription)}
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{path} does not say which classes, image size and thresholds it was made for; export it with export.py"
+        ) from None
+    return _checked(values, path)
+
+
+def _checked(values: dict, path: str) -> ModelDescription:
+    unusable = UserError(f"{path}: what it says about its classes and input cannot be used; export it again")
+    try:
+        description = ModelDescription(**{field.name: values[field.name] for field in fields(ModelDescription)})
+        numbers = [*description.img_shape, description.batch_size, *description.mean, *description.std]
+        usable = len(description.classes) > 1 and len(numbers) == 9 and min(numbers) > 0
+    except (KeyError, TypeError):
+        raise unusable from None
+    if not usable:
+        raise unusable
+    return description
+
+
+def description_file(path: str) -> str:
+    """The json beside a MINDIR or AIR file."""
+    return path + ".json"
+
+
+def _checksum(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        for block in iter(lambda: handle.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_description(description: ModelDescription, model_path: str, path: str) -> None:
+    """The json of the file at `model_path`, with its checksum, to `path`."""
+    with open(path, "w", encoding="utf-8") as handle:
+        json.dump(dict(asdict(description), sha256=_checksum(model_path)), handle, indent=1)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def read_description(model_path: str) -> ModelDescription:
+    """The description beside a MINDIR.
+
+    Raises:
+        UserError: it is missing, damaged, or belongs to another file.
+    """
+    path = description_file(model_path)
+    try:
+        with open(path, encoding="utf-8") as handle:
+            values = json.load(handle)
+    except OSError:
+        raise UserError(f"{model_path}: the file that describes it is missing: {path}; export.py writes both") from None
+    except ValueError:
+        raise UserError(f"{path} is damaged; export.py writes it") from None
+    description = _checked(values, path)
+    if values.get("sha256") != _checksum(model_path):
+        raise UserError(f"{model_path} is damaged, or {path} belongs to another export: the checksums differ")
+    return description

@@ -1,0 +1,111 @@
+"""Open a trained detector: a checkpoint, a MINDIR or an ONNX file, by the ending of its name.
+
+An ONNX file needs no MindSpore: it is imported only where a checkpoint or a MINDIR is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Callable, Optional
+
+from src.inference.detector import Detector, NetworkDetector, OnnxDetector, build_detector
+from src.inference.metadata import ModelDescription, describe, read_description
+from src.models.trained_classes import classes_options, first_difference
+from src.utils.errors import UserError
+
+ENDINGS = (".ckpt", ".mindir", ".onnx")
+
+
+def load_mindir(path: str) -> Callable:
+    """The cell of a MINDIR.
+
+    Raises:
+        UserError: MindSpore cannot read it.
+    """
+    import mindspore as ms
+    from mindspore import nn
+
+    try:
+        return nn.GraphCell(ms.load(path))
+    except Exception as error:  # MindSpore raises many kinds for a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is damaged or no MINDIR of this MindSpore: {reason}") from None
+
+
+def open_model(path: str, cfg=None, key: str = "checkpoint_file_path") -> Detector:
+    """A checkpoint, MINDIR or ONNX file, by the ending of its name.
+
+    For a checkpoint or MINDIR the device must have been set (`src.utils.device.init_device`).
+
+    Args:
+        cfg: the configuration. A checkpoint needs it; for an exported file its thresholds count, and classes and
+            image size must be the file's.
+        key: the option that named the file, for messages.
+
+    Raises:
+        UserError: no such file, a damaged one, one of another network or other classes.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{key}: no such file: {os.path.abspath(path)}")
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in ENDINGS:
+        raise UserError(f"{key}: a model's name ends in {', '.join(ENDINGS)}, got {path}")
+    if ending == ".ckpt":
+        return _open_checkpoint(path, cfg, key)
+    if ending == ".onnx":
+        detector = OnnxDetector(path)
+    else:
+        description = read_description(path)
+        detector = NetworkDetector(load_mindir(path), description)
+    if cfg is not None:
+        detector.description = _fitting(detector.description, cfg, path, key)
+    return detector
+
+
+def _open_checkpoint(path: str, cfg, key: str) -> Detector:
+    from src.models.build import build_model
+    from src.models.weights import load_network
+
+    model = build_model(cfg)
+    load_network(model, path, key, needs_all=True, classes=cfg.classes)
+    return build_detector(model, cfg)
+
+
+def _fitting(found: ModelDescription, cfg, path: str, key: str) -> ModelDescription:
+    """The description of an exported file with the config's thresholds.
+
+    Raises:
+        UserError: naming what differs, with both values.
+    """
+    wanted, where = describe(cfg), f"{key}: {path} was exported"
+    if found.classes != wanted.classes:
+        differs = first_difference(found.classes, wanted.classes)
+        advice = f"use its classes: {classes_options(found.classes)}" if key != "model" else "leave out --config_path"
+        raise UserError(f"{where} for other classes: {differs}; {advice}")
+    for name in ("img_shape", "mean", "std"):
+        if getattr(found, name) != getattr(wanted, name):
+            advice = "leave out --config_path" if key == "model" else "use that value, or export the checkpoint again"
+            raise UserError(f"{where} with {name} {getattr(found, name)}, here it is {getattr(wanted, name)}; {advice}")
+    return with_thresholds(found, where, wanted.min_score, wanted.nms_threshold, wanted.max_boxes)
+
+
+def with_thresholds(
+    found: ModelDescription,
+    where: str,
+    min_score: Optional[float] = None,
+    nms_threshold: Optional[float] = None,
+    max_boxes: Optional[int] = None,
+) -> ModelDescription:
+    """The description with other thresholds. A file that does NMS itself can only be asked for a higher score.
+
+    Raises:
+        UserError: naming the threshold and both values.
+    """
+    given = {"min_score": min_score, "nms_threshold": nms_threshold, "max_boxes": max_boxes}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items() if found.nms else ():
+        inside = getattr(found, name)
+        if value < inside or (value != inside and name != "min_score"):
+            raise UserError(f"{where} with NMS inside, with {name} {inside}, not {value}; export it again")
+    return replace(found, **given)

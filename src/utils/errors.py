@@ -1,0 +1,122 @@
+"""User errors: one line, exit status 2. Everything else has status 1, and a traceback where it is a bug."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import sys
+import traceback
+from typing import Dict
+
+from src import PACKAGES, no_package
+from src.utils.console import PIPE_STATUS, guarded_streams, say, use_utf8_streams
+
+# the machine's state, not a bug of ours
+_ENVIRONMENT = {
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EROFS EACCES EPERM EFBIG EIO ENOTDIR EISDIR ENAMETOOLONG EMFILE ENFILE ESTALE".split()
+}
+
+
+class UserError(Exception):
+    """Something the user can mend. The text says what is wrong, where, and what to do."""
+
+
+class RunError(Exception):
+    """The run cannot go on, and it is not the user's input: one line, exit status 1."""
+
+
+_LOGGER = logging.getLogger("ssd")
+_ranks = None
+_lost: Dict[str, str] = {}
+
+
+def set_ranks(ranks) -> None:
+    """Name the processes that must end with this one (`src.utils.distributed.Ranks`)."""
+    global _ranks
+    _ranks = ranks
+
+
+def output_lost(path: str, line: str) -> bool:
+    """Note an output that could not be written while the program goes on: its exit status will be 1.
+
+    Args:
+        path: of the output.
+        line: what is wrong; the last line of the program repeats it.
+
+    Returns:
+        Whether it was not noted before.
+    """
+    new = path not in _lost
+    _lost[path] = line
+    return new
+
+
+def output_arrived(path: str) -> None:
+    """A later write of this output was successful and complete."""
+    _lost.pop(path, None)
+
+
+def run_main(main, argv=None) -> int:
+    """Run `main(argv)`; a `UserError`, a `RunError` or a missing package becomes one line on stderr.
+
+    Returns the exit status: 0 done, 2 the user's input, 1 anything else, 128 + its number after a signal, 141 where
+    the reader of the printed results went away. An exception that is a bug keeps its traceback. With several ranks the
+    last line names rank and cause, and all ranks end: one that left quietly would leave the others waiting for it for
+    ever.
+    """
+    use_utf8_streams()
+    argv = sys.argv[1:] if argv is None else argv
+    _lost.clear()
+    with guarded_streams() as stdout:
+        status, line = _run(main, argv, stdout)
+        if line:
+            _LOGGER.debug("error: %s", line)  # to the log file, where there is one: stderr may have no reader
+            rank = f"rank {_ranks.rank}: " if _several() else ""
+            say(f"error: {rank}{line}")
+        if status and _several():
+            _ranks.abort(status)
+    return status
+
+
+def _run(main, argv, stdout) -> tuple:
+    """(exit status, line for stderr or "")."""
+    status, line = 1, ""
+    try:
+        status = main(argv) or 0
+    except (UserError, RunError) as error:
+        status, line = (2 if isinstance(error, UserError) else 1), " ".join(str(error).split())
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except KeyboardInterrupt:
+        status, line = 130, "interrupted"
+    except BaseException as error:
+        if error is stdout.error:
+            return _stdout_status(stdout)
+        if isinstance(error, ModuleNotFoundError) and error.name in PACKAGES:
+            status, line = 2, no_package(error.name)
+        elif isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+            line = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        else:
+            text = traceback.format_exc().rstrip()
+            say(text)
+            _LOGGER.debug("%s", text)
+            line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _several() else ""
+    with contextlib.suppress(OSError):
+        stdout.flush()
+    if status == 0 and stdout.error is not None and not stdout.log_only:  # argparse catches what its help raises
+        return _stdout_status(stdout)
+    if status == 0 and _lost:
+        return 1, "; ".join(_lost.values())
+    return status, line
+
+
+def _stdout_status(stdout) -> tuple:
+    if stdout.is_gone:
+        return PIPE_STATUS, ""
+    return 1, f"cannot write standard output: {stdout.error.strerror}"
+
+
+def _several() -> bool:
+    return _ranks is not None and _ranks.size > 1

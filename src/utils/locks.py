@@ -1,0 +1,181 @@
+"""Locks on folders in use, between processes. A lock ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+import weakref
+from typing import Optional
+
+from src.utils.errors import UserError
+from src.utils.log import LOGGER
+
+
+class Lock:
+    """A lock file that this process, not its children, holds until `release` (or its own end).
+
+    Args:
+        descriptor: of the open lock file, None where the file system has no locks or the folder cannot be written.
+    """
+
+    def __init__(self, descriptor: Optional[int]):
+        self._descriptor = descriptor
+        self._remove = ""
+        _HELD.add(self)
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._remove:
+            with contextlib.suppress(OSError):
+                os.remove(self._remove)  # while it is held: nobody else can have taken it
+        self._close()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._remove = ""
+
+    def _is_at(self, path: str) -> bool:
+        """Whether the file is still there: its former holder may have removed it between opening and locking."""
+        try:
+            return self._descriptor is None or os.path.samestat(os.fstat(self._descriptor), os.stat(path))
+        except OSError:
+            return False
+
+    def __del__(self):
+        if os is not None and os.close is not None:  # at the end of Python modules go first, and the system unlocks
+            self.release()
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.release()
+
+
+_HELD = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """A forked child has the descriptor too, and would keep the lock when its parent is killed."""
+    for lock in list(_HELD):
+        lock._close()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def try_lock(path: str, shared: bool = False) -> Optional[Lock]:
+    """The lock of the file `path`, which is made where it is missing; None where another process holds it.
+
+    Args:
+        shared: any number of processes may hold it together, while nobody holds it alone.
+
+    Raises:
+        OSError: the file cannot be made, and an exclusive lock was asked for.
+    """
+    return _take(path, shared, wait=False)
+
+
+def wait_lock(path: str, waiting: str, shared: bool = False) -> Lock:
+    """As `try_lock`, but waits until it is free. `waiting` is logged when that takes time."""
+    lock = try_lock(path, shared)
+    if lock is None:
+        LOGGER.info("%s", waiting)
+        lock = _take(path, shared, wait=True)
+    return lock
+
+
+def _take(path: str, shared: bool, wait: bool) -> Optional[Lock]:
+    descriptor = _open(path, shared)
+    if descriptor is None:
+        return Lock(None)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        LOGGER.info("%s: this file system has no locks; use its folder from one process at a time", path)
+    return Lock(descriptor)
+
+
+def _open(path: str, shared: bool) -> Optional[int]:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except IsADirectoryError:
+        return os.open(path, os.O_RDONLY)
+    except OSError:
+        # a file of another user, or a folder that is only read: reading is enough for a lock
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_RDONLY)
+        if shared:
+            return None
+        raise
+
+
+def hold_folder(folder: str, what: str, key: str = "output_path") -> Lock:
+    """Hold a folder that exists for one program: `.{what}.lock` in it says who holds it, until it is released.
+
+    Args:
+        what: the kind of program, "training" say; programs of different kinds may share a folder.
+        key: the option that named the folder.
+
+    Raises:
+        UserError: a program of this kind holds it; the line names it.
+    """
+    folder = os.path.abspath(folder)
+    return _hold(os.path.join(folder, f".{what}.lock"), folder, what, key, "folder")
+
+
+def hold_file(path: str, what: str, key: str) -> Lock:
+    """As `hold_folder`, for one file to be written: `.{its name}.{what}.lock` beside it says who writes it."""
+    folder, name = os.path.split(os.path.realpath(path))
+    return _hold(os.path.join(folder, f".{name}.{what}.lock"), os.path.join(folder, name), what, key, "file")
+
+
+def _hold(path: str, target: str, what: str, key: str, kind: str) -> Lock:
+    while True:
+        try:
+            lock = try_lock(path)
+        except OSError as error:
+            raise UserError(f"{key}: cannot write to {os.path.dirname(path)}: {error.strerror}") from None
+        if lock is None:
+            raise UserError(
+                f"{key}: {target} is in use by another {what} ({_holder(path)}); name another {kind} with --{key}, or "
+                f"wait until it ends"
+            )
+        if lock._is_at(path):
+            break
+        lock.release()
+    _sign(lock)
+    lock._remove = path
+    return lock
+
+
+def _sign(lock: Lock) -> None:
+    """Write who holds a lock into its file."""
+    command = " ".join(map(shlex.quote, sys.argv))
+    text = json.dumps(
+        {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T"), "command": command}
+    )
+    with contextlib.suppress(OSError, TypeError):
+        os.ftruncate(lock._descriptor, 0)
+        os.pwrite(lock._descriptor, text.encode("utf-8", "backslashreplace"), 0)
+
+
+def _holder(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as handle:
+            content = json.load(handle)
+        return f"process {content['pid']} on {content['host']}, since {content['since']}: {content['command'][:200]}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown process"

@@ -1,0 +1,176 @@
+"""The log: `logging.getLogger("ssd")`; rank 0 speaks at INFO, other ranks at WARNING."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import Callable
+
+from tqdm import tqdm
+
+from src.utils.console import say
+from src.utils.errors import output_arrived, output_lost
+from src.utils.output import OutputError, append_bytes, append_line, output_error
+
+LOGGER = logging.getLogger("ssd")
+_TOLD = set()
+PROGRESS_SECONDS = 20
+
+
+def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) -> logging.Logger:
+    """Log to stdout, and in more detail to `output_path/log_{rank}.txt` when a folder is given.
+
+    Calling it again replaces the handlers, so that nothing is written twice. A console that goes away later, or a disk
+    that fills up, does not end the program.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    for handler in list(LOGGER.handlers):
+        LOGGER.removeHandler(handler)
+        handler.close()
+    prefix = "%(asctime)s " + (f"[{rank}] " if size > 1 else "")
+    formatter = _Formatter(prefix + "%(levelname)s %(message)s", "%H:%M:%S")
+    console = _Console(sys.stdout)
+    console.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    handlers = [console]
+    if output_path:
+        handlers.append(_LogFile(os.path.join(output_path, f"log_{rank}.txt")))
+        handlers[-1].setLevel(logging.DEBUG)
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.DEBUG)
+    LOGGER.propagate = False
+    return LOGGER
+
+
+def append_json_line(path: str, record: dict) -> None:
+    """Append one JSON object as one line (the history of a run)."""
+    append_line(path, json.dumps(record))
+
+
+def printable(text) -> str:
+    """Text that any terminal or file takes: JSON may hold halves of characters, and under LC_ALL=C the bytes of a
+    command line or a path arrive as surrogates; those that are UTF-8 become characters again."""
+    try:
+        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return str(text).encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text) -> str:
+    """`printable` text in one line: line breaks of a name, and blanks that look like others, become escapes."""
+    shown = printable(text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+def warn_once(line: str) -> None:
+    """Warn, unless this process has told the same line before."""
+    if line not in _TOLD:
+        _TOLD.add(line)
+        LOGGER.warning("%s", line)
+
+
+def write_or_go_on(path: str, write: Callable, *arguments) -> bool:
+    """Call `write(*arguments)`, which writes `path`. Where it cannot be written, the program goes on without it.
+
+    Returns:
+        Whether it was written. If not, that is logged (once per path), and the program ends with status 1 unless a
+        later call for the same path succeeds.
+    """
+    try:
+        write(*arguments)
+    except OutputError as error:
+        if output_lost(path, str(error)):
+            LOGGER.warning("%s; the program goes on without it", error)
+        return False
+    output_arrived(path)
+    return True
+
+
+class _LogLines:
+    """A file for tqdm that makes each state of the bar a line of the log."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            LOGGER.info("%s", text.strip())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+class _Formatter(logging.Formatter):
+    """Lines that every terminal and file takes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class _Console(logging.StreamHandler):
+    """Lines above the bar of a terminal, not through it. Once the console has gone away, it is left alone."""
+
+    _works = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._works:
+            return
+        try:
+            tqdm.write(self.format(record), file=self.stream)
+            self.flush()
+        except OSError as error:
+            self._works, self.stream.log_only = False, True
+            line = f"standard output cannot be written any more ({error.strerror}); the program goes on"
+            say(line)
+            LOGGER.warning("%s", line)
+
+
+class _LogFile(logging.Handler):
+    """A log file. Each line arrives complete; of lines that cannot be written only the first is reported.
+
+    Raises:
+        OutputError: it cannot be written at the start.
+    """
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.path = os.path.abspath(path)
+        try:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        append_bytes(self.path, b"")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            append_line(self.path, self.format(record))
+        except OutputError as error:
+            if output_lost(self.path, f"lines are missing from {self.path}: {error}"):
+                say(f"warning: {error}; the program goes on")
+
+
+def progress(total: int, what: str, unit: str = "images", speaks: bool = True, terminal_only: bool = False) -> tqdm:
+    """A bar with rate and time left: drawn on a terminal, a line of the log every 20 seconds elsewhere.
+
+    Args:
+        speaks: False (ranks other than 0) shows nothing.
+        terminal_only: nothing elsewhere either (`disable` tells), for who writes lines of their own.
+    """
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=what, unit=f" {unit}", disable=not speaks, leave=False, dynamic_ncols=True)
+    if terminal_only:
+        return tqdm(total=total, disable=True)
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=f" {unit}",
+        file=_LogLines(),
+        mininterval=PROGRESS_SECONDS,
+        maxinterval=PROGRESS_SECONDS,
+        delay=PROGRESS_SECONDS,
+        bar_format="{desc}: {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left",
+        disable=not speaks,
+        leave=False,
+    )

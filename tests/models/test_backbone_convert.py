@@ -1,0 +1,222 @@
+"""torchvision's ResNet50 weights: every parameter accounted for, and C3..C5 equal an independent forward pass."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from src.models.backbone_convert import backbone_shapes, convert
+from src.models.fpn import FeatureExtractor
+from src.models.resnet import ResNet50
+from src.models.weights import load_backbone
+from src.utils.errors import UserError
+from tests.conftest import ROOT
+from tests.disks import small_disk
+
+
+def torchvision_state(seed=3) -> dict:
+    """Random weights under torchvision's names, written out from its architecture; 320 entries."""
+    rng = np.random.default_rng(seed)
+    state = {}
+
+    def conv(name, out, into, kernel):
+        state[name + ".weight"] = rng.normal(0, (2 / (into * kernel**2)) ** 0.5, (out, into, kernel, kernel))
+
+    def bn(name, channels, gain=1.0):
+        state[name + ".weight"] = rng.uniform(0.5, 1.5, channels) * gain
+        state[name + ".bias"] = rng.normal(0, 0.1, channels)
+        state[name + ".running_mean"] = rng.normal(0, 0.1, channels)
+        # some so small that eps decides
+        state[name + ".running_var"] = np.where(rng.random(channels) < 0.04, 1e-3, rng.uniform(0.5, 2, channels))
+        state[name + ".num_batches_tracked"] = np.array(7)
+
+    conv("conv1", 64, 3, 7)
+    bn("bn1", 64, 0.3)
+    into = 64
+    for layer, (blocks, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), 1):
+        for block in range(blocks):
+            start = f"layer{layer}.{block}."
+            conv(start + "conv1", width, into, 1)
+            bn(start + "bn1", width, 0.3)
+            conv(start + "conv2", width, width, 3)
+            bn(start + "bn2", width, 0.3)
+            conv(start + "conv3", 4 * width, width, 1)
+            bn(start + "bn3", 4 * width, 0.1)
+            if block == 0:
+                conv(start + "downsample.0", 4 * width, into, 1)
+                bn(start + "downsample.1", 4 * width, 0.1)
+            into = 4 * width
+    state["fc.weight"], state["fc.bias"] = rng.normal(0, 0.01, (1000, 2048)), np.zeros(1000)
+    return {name: value.astype(np.float32) for name, value in state.items()}
+
+
+def windows(x, kernel, stride, pad):
+    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    views = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), (2, 3))
+    return views[:, :, ::stride, ::stride]
+
+
+def torchvision_features(state, x):
+    """C3, C4, C5 as torchvision computes them: both sides padded alike, eps 1e-5, stride in the 3x3. Plain NumPy."""
+
+    def conv(name, x, stride=1):
+        weight = state[name + ".weight"]
+        kernel = weight.shape[-1]
+        seen = windows(x, kernel, stride, kernel // 2)
+        return np.einsum("bchwij,ocij->bohw", seen, weight, optimize=True)
+
+    def bn(name, x):
+        gamma, beta, mean, var = (
+            state[f"{name}.{kind}"][:, None, None] for kind in ("weight", "bias", "running_mean", "running_var")
+        )
+        return (x - mean) / np.sqrt(var + 1e-5) * gamma + beta
+
+    x = np.maximum(bn("bn1", conv("conv1", x, 2)), 0)
+    # padding with -inf, as a maximum is padded: after the ReLU zeros do the same
+    x = windows(x, 3, 2, 1).max((-1, -2))
+    features = []
+    for layer, blocks in enumerate((3, 4, 6, 3), 1):
+        for block in range(blocks):
+            start, stride = f"layer{layer}.{block}.", 2 if layer > 1 and block == 0 else 1
+            out = np.maximum(bn(start + "bn1", conv(start + "conv1", x)), 0)
+            out = np.maximum(bn(start + "bn2", conv(start + "conv2", out, stride)), 0)
+            out = bn(start + "bn3", conv(start + "conv3", out))
+            if block == 0:
+                x = bn(start + "downsample.1", conv(start + "downsample.0", x, stride))
+            x = np.maximum(out + x, 0)
+        features.append(x)
+    return features[1:]
+
+
+def script(*words):
+    return subprocess.run(
+        [sys.executable, os.path.join(ROOT, "scripts", "convert_backbone.py"), *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, GLOG_v="4"),
+    )
+
+
+def test_names_are_the_networks(reference):
+    start = "network.feature_extractor.resnet."
+    rows = reference("params.json")
+    text = str(rows)
+    ours = backbone_shapes()
+    assert len(ours) == 265 and all(start + name in text for name in ours)
+    assert text.count("'" + start) + text.count('"' + start) >= 265
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory, cfg256):
+    """The script's checkpoint of a torchvision state, and the state."""
+    folder = tmp_path_factory.mktemp("backbone")
+    state = torchvision_state()
+    np.savez(folder / "resnet50.npz", **state)
+    done = script("--input", folder / "resnet50.npz", "--output", folder / "resnet50.ckpt", "--fold_eps")
+    assert done.returncode == 0, done.stderr
+    assert "265 parameters" in done.stdout
+    assert "of 320 entries 55 have no place in it" in done.stdout and "fc.weight" in done.stdout
+    return folder / "resnet50.ckpt", state
+
+
+class Whole(nn.Cell):
+    """The backbone under the name that it has in a network."""
+
+    def __init__(self, symmetric):
+        super().__init__()
+        self.feature_extractor = FeatureExtractor(ResNet50(symmetric))
+
+
+@pytest.mark.parametrize(
+    "size, symmetric, equal", [(96, True, True), (97, True, True), (97, False, True), (96, False, False)]
+)
+def test_features_equal_torchvisions(converted, size, symmetric, equal):
+    """On odd sizes (97, 49, 25, 13, 7) "same" pads both sides alike; on even ones it does not."""
+    path, state = converted
+    network = Whole(symmetric).set_train(False)
+    load_backbone(network, str(path))
+    image = np.random.default_rng(1).normal(size=(1, 3, size, size)).astype(np.float32)
+    got = [feature.asnumpy() for feature in network.feature_extractor.resnet(Tensor(image))]
+    for feature, want in zip(got, torchvision_features(state, image)):
+        assert feature.shape == want.shape
+        assert 0.01 < want.std() < 1e5
+        far = np.abs(feature - want).max() / want.std()
+        # float32 sums in another order over 50 layers: 1e-4; the other padding: as large as the features
+        assert far < 2e-3 if equal else far > 0.3
+
+
+def test_eps_is_folded_or_left(converted):
+    state = converted[1]
+    plain, unused = convert(state, "x")
+    folded, _ = convert(state, "x", fold_eps=True)
+    assert len(unused) == 55
+    np.testing.assert_array_equal(plain["bn1.gamma"], state["bn1.weight"])
+    variance = state["bn1.running_var"].astype(np.float64)
+    np.testing.assert_allclose(
+        folded["bn1.gamma"] / np.sqrt(variance + 1e-3), state["bn1.weight"] / np.sqrt(variance + 1e-5), rtol=1e-5
+    )
+    np.testing.assert_array_equal(
+        folded["layer4.0.down_sample_layer.1.moving_variance"], state["layer4.0.downsample.1.running_var"]
+    )
+
+
+def test_the_published_names_pass(converted):
+    """resnet50.ckpt of MindSpore's model zoo: our names, and `end_point` for the classifier."""
+    plain, _ = convert(converted[1], "x")
+    published = dict(plain, **{"end_point.weight": np.zeros((1001, 2048)), "moments.conv1.weight": np.zeros(1)})
+    again, unused = convert(published, "x")
+    assert sorted(unused) == ["end_point.weight", "moments.conv1.weight"]
+    assert all((again[name] == plain[name]).all() for name in plain)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda s: s.pop("layer3.5.bn2.running_mean"), "1 of 265 parameters missing, first layer3.5.bn2.moving_mean"),
+        (lambda s: s.update({"layer3.6.conv1.weight": np.zeros((256, 1024, 1, 1))}), "first layer3.6.conv1.weight"),
+        (lambda s: s.update({"conv1.weight": np.zeros((64, 3, 3, 3))}), "(64, 3, 3, 3), ResNet50's is (64, 3, 7, 7)"),
+        (lambda s: s["bn1.bias"].__setitem__(3, np.nan), "not finite"),
+        (lambda s: s.update({"module.conv1.weight": s["conv1.weight"]}), "two entries become conv1.weight"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, words):
+    state = torchvision_state()
+    change(state)
+    with pytest.raises(UserError) as error:
+        convert(state, "x.npz")
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("name, content", [("a.npz", b"PK\x03\x04 no archive"), ("a.bin", b"x"), ("none.npz", None)])
+def test_bad_files(tmp_path, name, content):
+    if content:
+        (tmp_path / name).write_bytes(content)
+    done = script("--input", tmp_path / name, "--output", tmp_path / "out.ckpt")
+    assert done.returncode == 2 and done.stderr.startswith("error: --input") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out.ckpt").exists()
+
+
+def test_targets_that_cannot_be_written(converted, tmp_path):
+    weights, _ = converted
+    (tmp_path / "folder.ckpt").mkdir()
+    (tmp_path / "file").write_text("x")
+    own = weights.read_bytes()
+    for target, words in (
+        (tmp_path / "folder.ckpt", "is a folder"),
+        (tmp_path / "file" / "a.ckpt", "cannot write to"),
+        (tmp_path / "a.bin", "ends in .ckpt"),
+        (weights, "this is the file of --input"),
+    ):
+        done = script("--input", weights, "--output", target)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert weights.read_bytes() == own and sorted(os.listdir(tmp_path)) == ["file", "folder.ckpt"]
+    assert "is a folder; name the file" in script("--input", tmp_path, "--output", tmp_path / "a.ckpt").stderr
+    with small_disk(tmp_path / "disk", 20_000) as disk:
+        with open(f"{disk}/a.ckpt", "w", encoding="utf-8") as handle:
+            handle.write("older")
+        done = script("--input", weights.with_suffix(".npz"), "--output", f"{disk}/a.ckpt")
+        assert done.returncode == 1 and "a.ckpt" in done.stderr.splitlines()[-1] and "Trace" not in done.stderr
+        assert os.listdir(disk) == ["a.ckpt"] and os.path.getsize(f"{disk}/a.ckpt") == 5
