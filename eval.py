@@ -30,32 +30,32 @@ def evaluate(argv, held: contextlib.ExitStack) -> int:
     checkpoint = checkpoint_file(cfg)
     setup_logging()
     prepare_environment()
-    ranks = init_device(cfg)
-    setup_logging(None, ranks.rank, ranks.size)
-    if ranks.rank == 0:
+    comm = init_device(cfg)
+    setup_logging(None, comm.rank, comm.size)
+    if comm.rank == 0:
         log_notes(cfg, LOGGER.warning)
 
     from src.data.pipeline import image_reader
     from src.data.records import prepare_records
-    from src.evaluation.evaluate import build_evaluator, detect
+    from src.evaluation.evaluate import build_evaluator, collect_detections
     from src.evaluation.metrics_table import format_table
     from src.evaluation.report import write_report
     from src.inference.open_model import open_model
 
     detector = open_model(checkpoint, cfg)  # a wrong one is told before anything is written
     ensure_writable(cfg.output_path, "output_path")
-    if ranks.rank == 0:
+    if comm.rank == 0:
         held.enter_context(hold_folder(cfg.output_path, "evaluation"))
-    ranks.wait()
-    records = prepare_records(cfg, is_training=False, ranks=ranks)
+    comm.barrier()
+    records = prepare_records(cfg, is_training=False, comm=comm)
     evaluator = build_evaluator(records, cfg)
     LOGGER.info("evaluating %s on %d images", checkpoint, records.count)
     start = time.perf_counter()
-    detect(detector, records, cfg, evaluator, ranks)
-    highest = max(ranks.share(float(detector.highest)))  # each rank saw a part of the images
+    collect_detections(detector, records, cfg, evaluator, comm)
+    highest = max(comm.all_gather(float(detector.max_score)))  # each rank saw a part of the images
     detected = time.perf_counter()
-    if ranks.rank > 0:
-        ranks.wait()
+    if comm.rank > 0:
+        comm.barrier()
         return 0
     predictions = os.path.join(cfg.output_path, "predictions.json")
     saved = write_or_go_on(predictions, evaluator.save, predictions)
@@ -73,7 +73,7 @@ def evaluate(argv, held: contextlib.ExitStack) -> int:
     if "report.html" in paths:
         lines.append(f"report: {os.path.abspath(paths['report.html'])} (figures: evaluation.json, evaluation.csv)")
     print("\n".join(lines))
-    ranks.wait()
+    comm.barrier()
     return 0
 
 

@@ -17,7 +17,7 @@ from src.utils.device import init_device, prepare_environment
 from src.utils.errors import UserError, run_main
 from src.utils.locks import hold_file
 from src.utils.log import LOGGER, setup_logging
-from src.utils.signals import Stop
+from src.utils.signals import SignalGuard
 
 COMPARED = 4
 
@@ -35,7 +35,7 @@ def picture_folder(cfg) -> str:
 
 
 def main(argv) -> int:
-    Stop().install()  # so that what is half-written is removed
+    SignalGuard().install()  # so that what is half-written is removed
     with contextlib.ExitStack() as held:
         return export(argv, held)
 
@@ -53,7 +53,7 @@ def export(argv, held: contextlib.ExitStack) -> int:
         raise UserError(f"export_nms: only an ONNX file can do NMS itself, file_format is {cfg.file_format}")
 
     from src.inference.exporter import export_network, target_path
-    from src.inference.metadata import describe
+    from src.inference.metadata import metadata_from_config
     from src.inference.pictures import comparison_pictures
 
     path = target_path(cfg.file_name, cfg.file_format)
@@ -68,9 +68,9 @@ def export(argv, held: contextlib.ExitStack) -> int:
     from src.models.weights import load_network
 
     model = build_model(cfg)
-    load_network(model, checkpoint, "checkpoint_file_path", needs_all=True, classes=cfg.classes)
+    load_network(model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes)
     held.enter_context(hold_file(path, "export", "file_name"))
-    description = describe(cfg, cfg.export_uint8, cfg.export_nms)
+    description = metadata_from_config(cfg, cfg.export_uint8, cfg.export_nms)
     report = export_network(build_inference(model, cfg), description, cfg.file_format, path, images, shapes)
     print(f"exported: {path}")
     print(f"{report} ({source})")

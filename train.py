@@ -26,7 +26,7 @@ from src.utils.locks import hold_folder
 from src.utils.log import LOGGER, setup_logging, write_or_go_on
 from src.utils.memory import keep_heap_small
 from src.utils.output import atomic_write, ensure_writable, output_error
-from src.utils.signals import Stop
+from src.utils.signals import SignalGuard
 
 
 def main(argv) -> int:
@@ -46,18 +46,18 @@ def train(argv, held: contextlib.ExitStack) -> int:
         check_before_start(cfg, resume_files)
         ensure_writable(cfg.output_path, "output_path", required_disk_space(cfg))
     setup_logging()
-    stop = Stop()
+    stop = SignalGuard()
     stop.install()
     prepare_environment()
     keep_heap_small()
 
     # 2. device
-    ranks = init_device(cfg)
-    rank, size = ranks.rank, ranks.size
+    comm = init_device(cfg)
+    rank, size = comm.rank, comm.size
     if not cfg.only_create_dataset:
         if rank == 0:  # before anything of an earlier run is touched, also its logs
             held.enter_context(hold_folder(cfg.output_path, "training"))
-        ranks.wait()
+        comm.barrier()
     setup_logging(None if cfg.only_create_dataset else cfg.output_path, rank, size)
     if rank == 0:
         log_notes(cfg, LOGGER.warning, for_training=not cfg.only_create_dataset)
@@ -71,17 +71,17 @@ def train(argv, held: contextlib.ExitStack) -> int:
     model = None if cfg.only_create_dataset else start_model(cfg, resumes)
 
     # 4. records
-    records = prepare_records(cfg, is_training=True, ranks=ranks)
+    records = prepare_records(cfg, is_training=True, comm=comm)
     eval_records = None
     if cfg.run_eval or (cfg.only_create_dataset and not missing):
-        eval_records = prepare_records(cfg, is_training=False, ranks=ranks)
+        eval_records = prepare_records(cfg, is_training=False, comm=comm)
     if cfg.only_create_dataset:
         evaluation = f"{eval_records.count} evaluation images" if eval_records else f"no evaluation set ({missing})"
         LOGGER.info("only_create_dataset: done, %d training images, %s", records.count, evaluation)
         return 0
-    from src.data.pipeline import TrainingData
+    from src.data.pipeline import TrainLoader
 
-    data = TrainingData(records, cfg, rank, size)
+    data = TrainLoader(records, cfg, rank, size)
     if data.steps == 0:
         raise UserError(
             f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps an epoch; "
@@ -105,9 +105,9 @@ def train(argv, held: contextlib.ExitStack) -> int:
         cfg.epoch_size,
         data.steps,
     )
-    step = build_train_step(model, cfg, rates, ranks)
+    step = build_train_step(model, cfg, rates, comm)
     step.start_at(cfg.pre_trained_epoch_size * data.steps)
-    if cfg.compile_cache and cfg.device_target == "CPU" and not ranks.outside_graph:
+    if cfg.compile_cache and cfg.device_target == "CPU" and not comm.averages_on_host:
         from src.utils.compile_cache import compile_cache
 
         everything = {key: value for key, value in cfg.items() if key not in ("output_path", "resume", "seed")}
@@ -117,7 +117,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
     from src.training.checkpoint import Checkpoints, restore_run
     from src.training.run_files import cut_history, prepare_folder
     from src.training.run_info import describe_start, record_start
-    from src.training.state import RunState, figures_config
+    from src.training.state import RunState, training_relevant_config
 
     source = ""
     state = RunState(
@@ -125,11 +125,11 @@ def train(argv, held: contextlib.ExitStack) -> int:
         steps_per_epoch=data.steps,
         images=records.count,
         size=size,
-        config=figures_config(cfg),
+        config=training_relevant_config(cfg),
         started_from=cfg.pre_trained or cfg.feature_extractor_base_param,
     )
     if resumes:
-        state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, ranks)
+        state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, comm)
         LOGGER.info(
             "resumed: epoch %d, step %d, learning rate %.6g",
             state.epochs + 1,
@@ -139,14 +139,14 @@ def train(argv, held: contextlib.ExitStack) -> int:
     checkpoints = Checkpoints(prepare_folder(cfg.output_path, rank, source), cfg.keep_checkpoint_max)
     if rank == 0:
         cut_history(cfg.output_path, state.epochs)
-        record_start(cfg.output_path, describe_start(argv, cfg, ranks, source))
+        record_start(cfg.output_path, describe_start(argv, cfg, comm, source))
         with atomic_write(os.path.join(cfg.output_path, "config.yaml")) as handle:
             yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
 
     # 7. evaluation in training
     evaluate = None
     if cfg.run_eval:
-        from src.evaluation.evaluate import build_evaluator, detect, first_averages
+        from src.evaluation.evaluate import bn_statistics_of_rank0, build_evaluator, collect_detections
         from src.inference.detector import build_detector
 
         detector, evaluator = build_detector(model, cfg), build_evaluator(eval_records, cfg)
@@ -155,11 +155,11 @@ def train(argv, held: contextlib.ExitStack) -> int:
             start = time.perf_counter()
             evaluator.clear()
             detector.cell.set_train(False)
-            with first_averages(model, ranks):
-                if not detect(detector, eval_records, cfg, evaluator, ranks, should_stop):
+            with bn_statistics_of_rank0(model, comm):
+                if not collect_detections(detector, eval_records, cfg, evaluator, comm, should_stop):
                     return None
             detected = time.perf_counter()
-            result = ranks.broadcast(evaluator.summarize() if rank == 0 else None)
+            result = comm.broadcast(evaluator.summarize() if rank == 0 else None)
             LOGGER.info(
                 "mAP %.4f (all images), %.4f (published protocol); evaluation took %.1f s, of which scoring %.1f s",
                 result["mAP"],
@@ -184,7 +184,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
         trained / 1e6,
     )
     with profiling(cfg, rank):
-        Trainer(step, data, rates, cfg, checkpoints, evaluate, ranks, stop).run(state)
+        Trainer(step, data, rates, cfg, checkpoints, evaluate, comm, stop).run(state)
     if state.epochs < cfg.epoch_size:
         LOGGER.info("done, checkpoints are in %s", checkpoints.folder)
     else:
@@ -199,8 +199,8 @@ def start_model(cfg, resumes: bool) -> object:
 
     model = build_model(cfg)
     if cfg.pre_trained and not resumes:
-        leave_out = cfg.checkpoint_filter_list if cfg.filter_weight else ()
-        load_network(model, cfg.pre_trained, "pre_trained", leave_out, classes=cfg.classes)
+        exclude = cfg.checkpoint_filter_list if cfg.filter_weight else ()
+        load_network(model, cfg.pre_trained, "pre_trained", exclude, classes=cfg.classes)
     elif cfg.feature_extractor_base_param and not resumes:
         load_backbone(model, cfg.feature_extractor_base_param)
     freeze(model, cfg.freeze_layer)

@@ -6,7 +6,7 @@ import numpy as np
 
 from src.boxes.coder import BoxCoder
 from src.boxes.ops import iou, yxyx_to_cyxhw
-from src.data.transforms import JITTER, MEAN, STD, flip, normalize_boxes, random_crop, resize
+from src.data.transforms import JITTER, MEAN, STD, horizontal_flip, normalize_boxes, random_crop, resize
 
 
 def encode(gt: np.ndarray, cyxhw: np.ndarray, yxyx: np.ndarray, threshold: float, prior_scaling) -> tuple:
@@ -65,7 +65,7 @@ def training_batches(record_file: str, cfg, defaults: tuple):
         boxes_norm = normalize_boxes(boxes, *image.shape[:2])
         image = resize(image, cfg.img_shape)
         if rng.random() < 0.5:
-            image, boxes_norm = flip(image, boxes_norm)
+            image, boxes_norm = horizontal_flip(image, boxes_norm)
         loc, label, _ = encode(boxes_norm, *defaults, cfg.match_threshold, cfg.prior_scaling)
         return np.ascontiguousarray(image), np.concatenate([loc, label[:, None].astype(np.float32)], 1)
 

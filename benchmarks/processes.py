@@ -105,11 +105,11 @@ def _growth(function: str, work: str, count: int, boxes: int) -> list:
 def growth_conversion(work: str, count: str, boxes: str) -> None:
     """Makes the records anew, and notes the rows' ids; prints the peak of memory."""
     cfg = _growth_config(work, int(count), int(boxes))
-    from src.data.pipeline import TrainingData
+    from src.data.pipeline import TrainLoader
     from src.data.records import prepare_records
 
     shutil.rmtree(os.path.join(work, cfg.mindrecord_dir), ignore_errors=True)
-    TrainingData(prepare_records(cfg, is_training=True), cfg)
+    TrainLoader(prepare_records(cfg, is_training=True), cfg)
     print(json.dumps([memory()]))
 
 
@@ -118,14 +118,14 @@ def growth_epoch(work: str, count: str, boxes: str) -> None:
     cfg = _growth_config(work, int(count), int(boxes))
     import mindspore.dataset  # noqa: F401 - its second does not grow
 
-    from src.data.pipeline import TrainingData
+    from src.data.pipeline import TrainLoader
     from src.data.records import prepare_records
 
     start = time.perf_counter()
-    data = TrainingData(prepare_records(cfg, is_training=True), cfg)
+    data = TrainLoader(prepare_records(cfg, is_training=True), cfg)
     started = time.perf_counter() - start
     start = time.perf_counter()
-    for _ in data.host_batches(0):
+    for _ in data.numpy_batches(0):
         pass
     print(json.dumps([started, time.perf_counter() - start, memory()]))
 

@@ -22,14 +22,14 @@ def plain_layers() -> None:
 
     from src.models import cpu_conv, layers
 
-    def initialize(model):
+    def init_weights(model):
         for parameter in model.trainable_params():
             if parameter.name.endswith("weight"):
                 parameter.set_data(initializer(TruncatedNormal(0.02), parameter.shape))
 
     layers.Conv2d, layers.BatchNorm2d, layers.Chain = nn.Conv2d, nn.BatchNorm2d, nn.SequentialCell
     layers.convolution = lambda *sizes: cpu_conv.convolution(*sizes).operator
-    layers.initialize = initialize
+    layers.init_weights = init_weights
 
 
 def main(config_path: str) -> None:
@@ -41,7 +41,7 @@ def main(config_path: str) -> None:
     plain_layers()
     from src.loss import MultiBoxLoss
     from src.models.build import build_model
-    from src.training.momentum import decays
+    from src.training.momentum import has_weight_decay
 
     class WithLoss(nn.Cell):
         def __init__(self):
@@ -60,8 +60,8 @@ def main(config_path: str) -> None:
     forward = WithLoss()
     weights = forward.trainable_params()
     groups = [
-        {"params": [weight for weight in weights if decays(weight.name)], "weight_decay": cfg.weight_decay},
-        {"params": [weight for weight in weights if not decays(weight.name)], "weight_decay": 0.0},
+        {"params": [weight for weight in weights if has_weight_decay(weight.name)], "weight_decay": cfg.weight_decay},
+        {"params": [weight for weight in weights if not has_weight_decay(weight.name)], "weight_decay": 0.0},
         {"order_params": weights},
     ]
     step = Step(forward, nn.Momentum(groups, cfg.lr, cfg.momentum)).set_train()

@@ -129,15 +129,15 @@ def consumed(batches, warm_up: int, most: int, bytes_of=None) -> tuple:
 
 def measure_pipeline(table: Table, options) -> None:
     """Training batches of 16 at 640 x 640 from photos of 126 KB with 8 boxes, measured at the consumer."""
-    from src.data.pipeline import TrainingData
+    from src.data.pipeline import TrainLoader
     from src.data.records import prepare_records
-    from src.data.targets import packed
+    from src.data.targets import pack_matches
     from src.utils.device import init_device
 
     cfg = coco_config(options.work, 640)
     init_device(cfg)
     records = prepare_records(cfg, is_training=True)
-    data = TrainingData(records, cfg)
+    data = TrainLoader(records, cfg)
     ours, theirs = [], []
     for epoch in range(5):  # turn by turn: the machine is not equally fast all the time
         ours.append(consumed(data.epoch(epoch), 4, 34)[0])
@@ -146,7 +146,7 @@ def measure_pipeline(table: Table, options) -> None:
         del batches  # its threads would go on
         theirs.append(rate)
     ours, theirs = statistics.median(ours), statistics.median(theirs)
-    _, our_bytes = consumed(data.host_batches(0), 0, 2, lambda b: [b[0], *packed(b[1]), b[2]])
+    _, our_bytes = consumed(data.numpy_batches(0), 0, 2, lambda b: [b[0], *pack_matches(b[1]), b[2]])
     cores = os.cpu_count() or 1
     note = f"{ours / cores:.0f} a core; 8 devices with 2 cores each: {8 * 2 * ours / cores:.0f}"
     table.add("pipeline to the device, batch 16", "images/s", ours, theirs, note)

@@ -25,13 +25,13 @@ import src  # noqa: E402, F401
 # isort: split
 import numpy as np  # noqa: E402
 
-from src.models.backbone_convert import convert  # noqa: E402
+from src.models.backbone_convert import convert_state_dict  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
 from src.utils.output import (
     ensure_writable,  # noqa: E402
     shown,  # noqa: E402
 )
-from src.utils.signals import Stop  # noqa: E402
+from src.utils.signals import SignalGuard  # noqa: E402
 
 
 def read_torch(path: str) -> dict:
@@ -117,14 +117,14 @@ def main(argv) -> int:
         raise UserError(f"--output: {shown(output)} is a folder; name the file to write")
     if os.path.realpath(options.input) == os.path.realpath(output):
         raise UserError("--output: this is the file of --input; name another one")
-    Stop().install()
+    SignalGuard().install()
     ensure_writable(os.path.dirname(output), "output")
     found = read(options.input)
-    converted, unused = convert(found, options.input, options.fold_eps)
+    converted, unused = convert_state_dict(found, options.input, options.fold_eps)
 
-    from src.models.checkpoint_file import write_whole
+    from src.models.checkpoint_file import write_checkpoint
 
-    write_whole(output, converted.items())
+    write_checkpoint(output, converted.items())
     print(f"{shown(options.output)}: {len(converted)} parameters of the backbone, all of ResNet50's")
     counters = [name for name in unused if name.endswith("num_batches_tracked")]
     others = [name for name in unused if name not in counters]

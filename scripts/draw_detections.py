@@ -35,7 +35,7 @@ from src.utils.output import (  # noqa: E402
     shown,
     write_picture,
 )
-from src.utils.signals import Stop  # noqa: E402
+from src.utils.signals import SignalGuard  # noqa: E402
 
 GREEN, RED = (60, 200, 60), (40, 40, 230)  # BGR
 TILE = 384
@@ -152,7 +152,7 @@ def parse(argv) -> argparse.Namespace:
 
 def main(argv) -> int:
     options = parse(argv)
-    Stop().install()
+    SignalGuard().install()
     setup_logging()
     content = load_coco_json(options.annotations)
     if not content["images"]:

@@ -36,7 +36,7 @@ from src.utils.output import (  # noqa: E402
     write_json,
     write_picture,
 )
-from src.utils.signals import Stop  # noqa: E402
+from src.utils.signals import SignalGuard  # noqa: E402
 
 VERSION = 3
 RECORD, WORK = "drawn.json", ".drawing"
@@ -351,7 +351,7 @@ def main(argv) -> int:
         raise UserError(f"--train and --val must lie in [1, {MOST}], --image_size in [64, 4096]")
     if not 0 <= options.seed < 2**64:
         raise UserError("--seed must lie in [0, 2^64)")
-    Stop().install()
+    SignalGuard().install()
     output = os.path.abspath(options.output)
     is_new = not os.path.isdir(output)
     ensure_writable(output, "output")

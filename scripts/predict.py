@@ -40,13 +40,13 @@ from src.utils.output import (  # noqa: E402
     write_json,
     write_picture,
 )
-from src.utils.signals import Stop  # noqa: E402
+from src.utils.signals import SignalGuard  # noqa: E402
 from src.utils.video import VideoFile  # noqa: E402
 
 RESULT = "detections.json"
 
 
-class Found:
+class CocoResults:
     """Detections of all pictures in COCO's form."""
 
     def __init__(self, classes: list):
@@ -103,7 +103,7 @@ class Drawings(Arrivals):
         return size
 
 
-def detect_picture(path: str, target: str, predictor, found: Found, drawings: Drawings) -> None:
+def detect_picture(path: str, target: str, predictor, found: CocoResults, drawings: Drawings) -> None:
     """Detect on a picture, draw and note it.
 
     Raises:
@@ -119,7 +119,7 @@ def detect_picture(path: str, target: str, predictor, found: Found, drawings: Dr
         drawings.paths.append(target)
 
 
-def detect_video(path: str, target: str, predictor, found: Found, drawings: Drawings) -> None:
+def detect_video(path: str, target: str, predictor, found: CocoResults, drawings: Drawings) -> None:
     """Detect on every frame of a video; where it cannot be drawn, the detections are kept.
 
     Raises:
@@ -158,7 +158,7 @@ def detect_video(path: str, target: str, predictor, found: Found, drawings: Draw
             drawings.paths.append(target)
 
 
-def detect(files: list, folder: str, predictor, found: Found, drawings: Drawings) -> list:
+def detect(files: list, folder: str, predictor, found: CocoResults, drawings: Drawings) -> list:
     """Detect on all files, drawing into a folder; the files that could not be read."""
     failed, renamed = [], []
     paths = DrawingPaths(folder, files, [RESULT])
@@ -181,7 +181,7 @@ def detect(files: list, folder: str, predictor, found: Found, drawings: Drawings
     return failed
 
 
-def save(found: Found, path: str, drawings: Drawings) -> None:
+def save(found: CocoResults, path: str, drawings: Drawings) -> None:
     """Write detections.json. On a full disk the newest drawings make room for it: they can be drawn again.
 
     Raises:
@@ -216,7 +216,7 @@ def main(argv) -> int:
         raise UserError(f"--min_score must lie in [0, 1], got {options.min_score}")
     if not os.path.isfile(options.model):
         raise UserError(f"--model: no such file: {shown(os.path.abspath(options.model))}")
-    Stop().install()
+    SignalGuard().install()
     setup_logging()
     folder = os.path.abspath(options.output)
     files = find_files(options.places, folder)
@@ -230,7 +230,7 @@ def main(argv) -> int:
 
 def run(files: list, folder: str, predictor) -> int:
     """Detect, write, and say what arrived."""
-    found, drawings, start = Found(predictor.classes), Drawings(), time.time()
+    found, drawings, start = CocoResults(predictor.classes), Drawings(), time.time()
     unread = detect(files, folder, predictor, found, drawings)
     lost = None
     try:

@@ -43,7 +43,7 @@ from src.utils.output import (  # noqa: E402
     write_picture,
     write_text,
 )
-from src.utils.signals import Stop  # noqa: E402
+from src.utils.signals import SignalGuard  # noqa: E402
 
 TILE = 480
 LARGEST_DISTANCE = 0.5
@@ -99,7 +99,7 @@ def main(argv) -> int:
         raise UserError("--count and --statistics must be at least 1, --epoch at least 0")
     cfg = load_config(rest)
     setup_logging()
-    Stop().install()
+    SignalGuard().install()
     data = read_dataset(cfg, True)
     check_images_exist(data)
     ensure_writable(options.output, "output")

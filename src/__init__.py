@@ -31,7 +31,7 @@ _AT_ONCE = ("cv2", "easydict", "numpy", "yaml")
 PACKAGES = (*_AT_ONCE, "PIL", "matplotlib", "mindspore", "mpi4py", "pycocotools", "tensorboardX", "tqdm")
 
 
-def no_package(names: str) -> str:
+def missing_package_message(names: str) -> str:
     """What to do about packages that this Python has not, in one line."""
     return (
         f"{sys.executable} has no package {names}: 'bash scripts/environment.sh' makes .venv with all that is needed, "
@@ -46,7 +46,7 @@ def _check_packages() -> None:
         return
     missing = [name for name in _AT_ONCE if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"error: {no_package(', '.join(missing))}", file=sys.stderr)
+        print(f"error: {missing_package_message(', '.join(missing))}", file=sys.stderr)
         sys.exit(2)
 
 

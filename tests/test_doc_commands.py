@@ -83,7 +83,7 @@ def list_lines(annotations, classes):
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    """A copy of the repository with the data that the documentation speaks of beside it."""
+    """A copy of the repository with the data that the documentation refers to."""
     folder = tmp_path_factory.mktemp("reader")
     for name in COPIED:
         source = os.path.join(ROOT, name)

@@ -217,15 +217,15 @@ def draw(folder: str, scale: float) -> dict:
 def read(argv: list) -> None:
     """One epoch of batches as a training gets them, without a training."""
     cfg = load_config(argv)
-    from src.data.pipeline import TrainingData
+    from src.data.pipeline import TrainLoader
     from src.data.records import prepare_records
     from src.utils.device import prepare_environment
     from src.utils.log import setup_logging
 
     setup_logging()
     prepare_environment()
-    data, images = TrainingData(prepare_records(cfg, is_training=True), cfg), 0
-    for pixels, _, _ in data.host_batches(0):
+    data, images = TrainLoader(prepare_records(cfg, is_training=True), cfg), 0
+    for pixels, _, _ in data.numpy_batches(0):
         images += len(pixels)
     print(f"read {images} images in {data.steps} batches")
 

@@ -19,7 +19,7 @@ _SMALLEST, _LARGEST = 2.0**-12, 2.0
 _BINS_A_DOUBLING = 12
 
 
-class Grid(NamedTuple):
+class AnchorGrid(NamedTuple):
     """Default boxes of one size, row by row; lengths are shares of the image, (y, x)."""
 
     size: Tuple[float, float]
@@ -30,7 +30,7 @@ class Grid(NamedTuple):
     stride: Tuple[int, int]  # what a step adds to the index
 
 
-def find_grids(cyxhw: np.ndarray) -> Optional[List[Grid]]:
+def find_grids(cyxhw: np.ndarray) -> Optional[List[AnchorGrid]]:
     """The grids that default boxes [N, 4] stand on, None where those of some size stand on no regular one."""
     if len(cyxhw) == 0:
         return None
@@ -41,7 +41,7 @@ def find_grids(cyxhw: np.ndarray) -> Optional[List[Grid]]:
     return None if None in grids else grids
 
 
-def _grid(cyxhw: np.ndarray, indices: np.ndarray) -> Optional[Grid]:
+def _grid(cyxhw: np.ndarray, indices: np.ndarray) -> Optional[AnchorGrid]:
     places = cyxhw[indices, :2].astype(np.float64)
     size = tuple(cyxhw[indices[0], 2:].tolist())
     columns = int((places[:, 0] == places[0, 0]).sum())
@@ -58,10 +58,10 @@ def _grid(cyxhw: np.ndarray, indices: np.ndarray) -> Optional[Grid]:
     )
     if not regular:
         return None
-    return Grid(size, tuple(places[0].tolist()), tuple(step.tolist()), (rows, columns), int(indices[0]), stride)
+    return AnchorGrid(size, tuple(places[0].tolist()), tuple(step.tolist()), (rows, columns), int(indices[0]), stride)
 
 
-class Windows:
+class CandidateIndex:
     """Ground truth -> the default boxes that it can be matched to.
 
     Args:
@@ -69,7 +69,7 @@ class Windows:
         threshold: of the IoU.
     """
 
-    def __init__(self, grids: List[Grid], threshold: float):
+    def __init__(self, grids: List[AnchorGrid], threshold: float):
         size, first, step = (np.array([getattr(grid, key) for grid in grids]).T for key in ("size", "first", "step"))
         cells = np.array([grid.cells for grid in grids]).T
         edges = np.exp2(np.arange(np.log2(_SMALLEST), np.log2(_LARGEST) + 1e-9, 1 / _BINS_A_DOUBLING))
@@ -77,7 +77,7 @@ class Windows:
         self._bins = len(low)
         # the furthest that a centre inside the image lies from the nearest cell
         off = np.maximum(np.maximum(step / 2, first), 1 - (first + (cells - 1) * step))
-        can, reach = _reaches(size, off, low, high, threshold)
+        can, reach = _max_center_distance(size, off, low, high, threshold)
         count = can.sum(axis=1)
         self._ends = np.cumsum(count)
         self._starts = self._ends - count
@@ -92,15 +92,19 @@ class Windows:
         self._box = np.array([[one.index, *one.stride] for one in grids]).take(grid, axis=0)
 
     @staticmethod
-    def take(gt: np.ndarray) -> np.ndarray:
+    def supports(gt: np.ndarray) -> np.ndarray:
         """bool [M]: which ground truths yxyx [M, 4] can be looked up; others must be compared with every box."""
         size = gt[:, 2:] - gt[:, :2]
         centre = gt[:, 2:] + gt[:, :2]
         return ((size > _SMALLEST * 1.01) & (size < _LARGEST) & (centre >= 0) & (centre <= 2)).all(axis=1)
 
-    def cells(self, gt: np.ndarray, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Pairs (row of `gt`, default box) of ground truths that `take` accepts, in the order of `rows`: every box with
-        an IoU above the threshold, and the best box, each row at least one."""
+    def candidates(self, gt: np.ndarray, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Candidate pairs of ground truths that `supports` accepts: every default box with an IoU above the threshold,
+        and the best box of each ground truth.
+
+        Returns:
+            int64 [K] each: the row of `gt`, in the order of `rows`, each at least once; the default box.
+        """
         corners = gt.take(rows, axis=0).astype(np.float64)
         size, centre = corners[:, 2:] - corners[:, :2], (corners[:, 2:] + corners[:, :2]) / 2
         bins = ((np.log2(size) - np.log2(_SMALLEST)) * _BINS_A_DOUBLING).astype(np.int64)
@@ -127,7 +131,9 @@ def _ranges(starts: np.ndarray, ends: np.ndarray) -> Tuple[np.ndarray, np.ndarra
     return np.arange(len(of_range)) + (starts - (np.cumsum(counts) - counts)).take(of_range), of_range
 
 
-def _reaches(size: np.ndarray, off: np.ndarray, low: np.ndarray, high: np.ndarray, threshold: float) -> tuple:
+def _max_center_distance(
+    size: np.ndarray, off: np.ndarray, low: np.ndarray, high: np.ndarray, threshold: float
+) -> tuple:
     """For each pair of ranges of height and width (row-major), and each grid: whether a ground truth of such a size can
     be matched there, bool [B, G]; and how far apart the centres may lie then, [2, B, G].
 

@@ -10,7 +10,7 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from src.boxes.candidates import Windows, find_grids
+from src.boxes.candidates import CandidateIndex, find_grids
 from src.boxes.ops import area, iou
 
 _ZERO = np.zeros(1, np.int64)
@@ -25,7 +25,7 @@ class Matcher:
     def __init__(self, default_cyxhw: np.ndarray, default_yxyx: np.ndarray, threshold: float):
         self._table, self._threshold = _with_areas(np.asarray(default_yxyx, np.float32)), threshold
         grids = find_grids(np.asarray(default_cyxhw))
-        self._windows = None if grids is None else Windows(grids, threshold)
+        self._index = None if grids is None else CandidateIndex(grids, threshold)
 
     def __call__(self, gt_yxyx: np.ndarray, image: Optional[np.ndarray] = None) -> Tuple[np.ndarray, np.ndarray]:
         """Ground truths float32 [M, 4] yxyx are taken in order. Each forces its best default box (the first of equal
@@ -41,11 +41,11 @@ class Matcher:
         gt = np.asarray(gt_yxyx, np.float32).reshape(-1, 4)
         if len(gt) == 0:
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        rows, boxes = self._near(gt)
+        rows, boxes = self._candidates(gt)
         scores = self._iou(gt, rows, boxes)
         if image is not None:  # every image has the default boxes to itself
             boxes = boxes + len(self._table) * image.take(rows)
-        best = self._best(len(gt), rows, boxes, scores)
+        best = self._best_default_box(len(gt), rows, boxes, scores)
         # from the strongest claim to the weakest: forced, then by falling score, equal ones in the order of rows
         taken = np.flatnonzero(scores > self._threshold)
         taken = taken.take(np.argsort(-scores.take(taken), kind="stable"))
@@ -69,27 +69,30 @@ class Matcher:
         return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
     @staticmethod
-    def _best(count: int, rows: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def _best_default_box(count: int, rows: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """The best default box of each ground truth; of equal ones the first. `rows` rise and leave none out."""
         starts = np.searchsorted(rows, np.arange(count))
         highest = np.maximum.reduceat(scores, starts).take(rows)
         return np.minimum.reduceat(np.where(scores == highest, boxes, np.iinfo(np.int64).max), starts)
 
-    def _near(self, gt: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def _candidates(self, gt: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Pairs (row of the ground truth, rising; default box) that hold every one with an IoU above the threshold,
         and the best of each ground truth."""
-        if self._windows is None:
-            return self._among_all(gt, np.arange(len(gt)))
-        usable = self._windows.take(gt)
+        if self._index is None:
+            return self._match_exhaustively(gt, np.arange(len(gt)))
+        usable = self._index.supports(gt)
         if usable.all():
-            return self._windows.cells(gt, np.arange(len(gt)))
-        parts = (self._windows.cells(gt, np.flatnonzero(usable)), self._among_all(gt, np.flatnonzero(~usable)))
+            return self._index.candidates(gt, np.arange(len(gt)))
+        parts = (
+            self._index.candidates(gt, np.flatnonzero(usable)),
+            self._match_exhaustively(gt, np.flatnonzero(~usable)),
+        )
         rows, boxes = (np.concatenate(part) for part in zip(*parts))
         order = np.argsort(rows, kind="stable")
         return rows[order], boxes[order]
 
-    def _among_all(self, gt: np.ndarray, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """`_near` for some rows by comparison with every default box: one after the other, for the memory's sake."""
+    def _match_exhaustively(self, gt: np.ndarray, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """`_candidates` of some rows by comparison with every default box, row by row to save memory."""
         found = []
         for row in rows:
             scores = iou(self._table[:, :4], gt[row], self._table[:, 4])

@@ -28,8 +28,8 @@ def nms(boxes_px, scores, threshold: float, max_boxes: int) -> np.ndarray:
     if len(boxes) != len(scores):
         raise ValueError(f"{len(boxes)} boxes but {len(scores)} scores")
     if len(boxes) <= BLOCK and max_boxes > 0:  # a class of a trained network
-        order = _falling(scores)
-        return order[_greedy(boxes.take(order, axis=0), threshold)][:max_boxes]
+        order = _descending(scores)
+        return order[_suppress_block(boxes.take(order, axis=0), threshold)][:max_boxes]
     return nms_of_rows(boxes, np.arange(len(boxes)), scores, threshold, max_boxes)
 
 
@@ -44,7 +44,7 @@ def nms_of_rows(
     kept = np.empty(0, np.int64)
     if max_boxes < 1:
         return kept
-    for ordered in _by_falling_score(scores, first=2 * BLOCK):
+    for ordered in _score_batches(scores, first=2 * BLOCK):
         start = 0
         while start < len(ordered):
             # While few boxes are kept, it is cheap to compare many with them: a crowd of boxes on one object.
@@ -55,14 +55,14 @@ def nms_of_rows(
                 if len(new):
                     queue = queue[~_overlaps(boxes[rows[new]], boxes[rows[queue]], threshold).any(axis=0)]
                 block, queue = queue[:BLOCK], queue[BLOCK:]
-                new = block[_greedy(boxes[rows[block]], threshold)]
+                new = block[_suppress_block(boxes[rows[block]], threshold)]
                 kept = np.concatenate([kept, new])
                 if len(kept) >= max_boxes:
                     return kept[:max_boxes]
     return kept
 
 
-def _by_falling_score(scores: np.ndarray, first: int):
+def _score_batches(scores: np.ndarray, first: int):
     """Yield index arrays that, put together, are all of `scores` sorted; only what is asked for is sorted.
 
     The first array holds at least `first` indices, each further one four times as many. Equal scores are
@@ -77,11 +77,11 @@ def _by_falling_score(scores: np.ndarray, first: int):
             group, values, rest = rest[above], values[above], rest[~above]
         else:
             group, rest = rest, rest[:0]
-        yield group[_falling(values)]
+        yield group[_descending(values)]
         size *= 4
 
 
-def _falling(values: np.ndarray) -> np.ndarray:
+def _descending(values: np.ndarray) -> np.ndarray:
     """Indices by falling value, of equal ones the lower first; NaN left out."""
     order = np.argsort(-values, kind="stable")  # NaN comes last
     return order[: len(values) - int(np.isnan(values).sum())]
@@ -91,8 +91,8 @@ def _overlaps(first: np.ndarray, second: np.ndarray, threshold: float) -> np.nda
     """bool [M, K]: the IoU (with + 1) of `first` [M, 4] and `second` [K, 4] is above the threshold."""
     y1, x1, y2, x2 = first.T[:, :, None]
     v1, u1, v2, u2 = second.T[:, None, :]
-    shared = _length(y1, y2, v1, v2)
-    shared *= _length(x1, x2, u1, u2)
+    shared = _overlap_1d(y1, y2, v1, v2)
+    shared *= _overlap_1d(x1, x2, u1, u2)
     union = (y2 - y1 + 1) * (x2 - x1 + 1) + (v2 - v1 + 1) * (u2 - u1 + 1)
     union -= shared
     # Divided, not multiplied out: a ratio next to the threshold must round as the published one did.
@@ -100,15 +100,15 @@ def _overlaps(first: np.ndarray, second: np.ndarray, threshold: float) -> np.nda
         return np.divide(shared, union, out=union) > threshold
 
 
-def _length(low, high, other_low, other_high) -> np.ndarray:
-    """Pixels that two intervals share, ends included; 0 where they lie apart. In place: this is the inner loop."""
+def _overlap_1d(low, high, other_low, other_high) -> np.ndarray:
+    """Pixels that two intervals share, both ends included, 0 for none. In place: this is the inner loop."""
     length = np.minimum(high, other_high)
     length -= np.maximum(low, other_low)
     length += 1
     return np.maximum(length, 0, out=length)
 
 
-def _greedy(boxes: np.ndarray, threshold: float) -> np.ndarray:
+def _suppress_block(boxes: np.ndarray, threshold: float) -> np.ndarray:
     """Full greedy suppression of a few boxes [B, 4], best first: the indices of those that stay."""
     # a row of overlaps as the bits of one Python integer: a box is decided upon in two operations
     rows = np.packbits(_overlaps(boxes, boxes, threshold), axis=1, bitorder="little")

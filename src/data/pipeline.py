@@ -21,10 +21,10 @@ from src.data.transforms import TrainTransform, resize
 from src.utils.errors import UserError
 
 COLUMNS = ["img_id", "image", "annotation"]
-AHEAD = 2  # batches that are made while one is used
+PREFETCH_BATCHES = 2  # batches that are made while one is used
 
 
-def _rows(records: RecordSet, columns: List[str], order: List[int]) -> Iterator[list]:
+def _read_rows(records: RecordSet, columns: List[str], order: List[int]) -> Iterator[list]:
     """Rows of the files by their number, in this order, as arrays."""
     import mindspore.dataset as ds
 
@@ -39,7 +39,7 @@ def image_reader(records: RecordSet) -> Callable[[object], np.ndarray]:
     place = {records.dataset_id(img_id): row for row, img_id in enumerate(records.rows.tolist())}
 
     def read(image_id) -> np.ndarray:
-        ((img_id, image),) = _rows(records, ["img_id", "image"], [place[image_id]])
+        ((img_id, image),) = _read_rows(records, ["img_id", "image"], [place[image_id]])
         return _decode(image, img_id)
 
     return read
@@ -65,7 +65,7 @@ def _batches(rows: Iterable[list], prepare: Callable, shape: List[int], size: in
     pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
     try:
         while True:
-            while len(waiting) <= AHEAD:
+            while len(waiting) <= PREFETCH_BATCHES:
                 group = list(islice(rows, size))
                 if not group:
                     break
@@ -87,18 +87,18 @@ def _pairs(images: np.ndarray, group: list) -> Iterator[tuple]:
         yield (place, *row)
 
 
-class TrainingData:
+class TrainLoader:
     """Batches of an epoch: the order and every random number come from (seed, epoch, image id) alone.
 
     Rows lie in the files in an order that differs from conversion to conversion, so they are taken by id.
     """
 
     def __init__(self, records: RecordSet, cfg, rank: int = 0, size: int = 1):
-        from src.data.targets import DenseTargets
+        from src.data.targets import ScatterTargets
 
         self.records, self.cfg, self.rank, self.size = records, cfg, rank, size
         self.defaults = build_default_boxes(cfg)
-        self.dense = DenseTargets(len(self.defaults[0]))
+        self.dense = ScatterTargets(len(self.defaults[0]))
         self.order = np.argsort(records.rows, kind="stable")
         self.steps = len(self.order) // (cfg.batch_size * size)
 
@@ -108,7 +108,7 @@ class TrainingData:
         used = self.steps * self.cfg.batch_size * self.size
         return shuffled[:used][self.rank :: self.size].tolist()
 
-    def host_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
+    def numpy_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
         """(images uint8 RGB [B, H, W, 3], matches of each image as `encode_matches` gives them, img_id [B, 1])."""
         cfg = self.cfg
         rows_left = self.indices(epoch)[first_step * cfg.batch_size :]
@@ -123,7 +123,7 @@ class TrainingData:
             _, boxes_norm = transform.augment(_decode(image, img_id), boxes_of_row(annotation), own, place)
             return boxes_norm, own
 
-        rows = _rows(self.records, COLUMNS, rows_left)
+        rows = _read_rows(self.records, COLUMNS, rows_left)
         for images, results in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
             boxes_norm, ids = zip(*results)
             yield images, transform.match(boxes_norm), np.array(ids, np.int32)[:, None]
@@ -137,10 +137,10 @@ class TrainingData:
         Raises:
             UserError: an image in the records that cannot be decoded.
         """
-        from src.data.targets import to_device
+        from src.data.targets import batch_to_device
 
-        for batch in self.host_batches(epoch, first_step):
-            yield to_device(self.dense, *batch)
+        for batch in self.numpy_batches(epoch, first_step):
+            yield batch_to_device(self.dense, *batch)
 
 
 def evaluation_batches(records: RecordSet, cfg, rank: int = 0, size: int = 1) -> Iterator[tuple]:
@@ -160,7 +160,7 @@ def evaluation_batches(records: RecordSet, cfg, rank: int = 0, size: int = 1) ->
         place[:] = resize(pixels, cfg.img_shape)
         return pixels.shape[:2], int(img_id.ravel()[0])
 
-    rows = _rows(records, ["img_id", "image"], order)
+    rows = _read_rows(records, ["img_id", "image"], order)
     for images, results in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
         shapes, ids = zip(*results)
         yield np.array(ids), images, np.array(shapes, np.int32)

@@ -1,16 +1,13 @@
-"""The one form of an annotated image that every reader gives, and the faults that a reader finds."""
+"""Samples and data sets: what every reader returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional
+from typing import List, Optional
 
 import numpy as np
 
-from src.utils.errors import UserError
-from src.utils.log import one_line
-
-SHOWN = 5
+from src.data.issues import Issues
 
 
 @dataclass
@@ -41,61 +38,6 @@ class Sample:
 
 
 @dataclass
-class Fault:
-    """One kind of fault: how often, where first, and whether the data can be used in spite of it."""
-
-    kind: str
-    refused: bool
-    number: int = 0
-    places: List[str] = field(default_factory=list)
-
-    def line(self) -> str:
-        """The kind with its number and first five places."""
-        more = ", ..." if self.number > len(self.places) else ""
-        places = f": {', '.join(self.places)}{more}" if self.places else ""
-        return f"{self.number} {self.kind}{places}"
-
-
-class Faults:
-    """Faults of a data set by kind. Memory does not grow with their number."""
-
-    def __init__(self):
-        self._kinds: Dict[str, Fault] = {}
-
-    def _note(self, kind: str, place, refused: bool) -> None:
-        fault = self._kinds.setdefault(kind, Fault(kind, refused))
-        fault.number += 1
-        if len(fault.places) < SHOWN:
-            fault.places.append(one_line(place)[:200])
-
-    def repair(self, kind: str, place) -> None:
-        """Note one case that was mended or left out at `place` (a file name, a line, an id)."""
-        self._note(kind, place, False)
-
-    def refuse(self, kind: str, place) -> None:
-        """Note one case that cannot be mended."""
-        self._note(kind, place, True)
-
-    def all(self) -> List[Fault]:
-        """Every kind, those that cannot be mended first."""
-        return sorted(self._kinds.values(), key=lambda fault: not fault.refused)
-
-    def raise_refused(self, where: str) -> None:
-        """Nothing when all could be mended.
-
-        Raises:
-            UserError: one line with every kind that could not, its number and first places.
-        """
-        lines = [fault.line() for fault in self.all() if fault.refused]
-        if lines:
-            raise UserError(f"{where}: {'; '.join(lines)}")
-
-    def repaired_lines(self) -> List[str]:
-        """One line a kind that was mended."""
-        return [fault.line() for fault in self.all() if not fault.refused]
-
-
-@dataclass
 class DataSet:
     """What a reader found.
 
@@ -107,7 +49,7 @@ class DataSet:
     samples: List[Sample]
     sources: List[str]
     where: str
-    faults: Faults
+    issues: Issues
     annotation_file: str = ""
     form: str = "xyxy"
     left_out: List[Sample] = field(default_factory=list)
@@ -141,7 +83,7 @@ def _clipped(boxes: np.ndarray, height: int, width: int) -> tuple:
     return clipped, (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
 
 
-def fit_to_file(sample: Sample, size: tuple, orientation: int, faults: Faults) -> np.ndarray:
+def clip_to_image(sample: Sample, size: tuple, orientation: int, issues: Issues) -> np.ndarray:
     """Fit a sample's boxes to its file, in place, and return them: int32 [K, 5]. What that changes is noted.
 
     Args:
@@ -150,28 +92,28 @@ def fit_to_file(sample: Sample, size: tuple, orientation: int, faults: Faults) -
     """
     annotated = (sample.height, sample.width)
     if orientation != 1:
-        faults.repair("images have an EXIF orientation, which is not applied", sample.path)
+        issues.warn("images have an EXIF orientation, which is not applied", sample.path)
     if sample.width and annotated != tuple(size):
-        faults.repair("images have another size than annotated (the file's counts)", sample.path)
+        issues.warn("images have another size than annotated (the file's counts)", sample.path)
         if orientation > 4 and annotated == tuple(size[::-1]):
-            faults.repair(
+            issues.warn(
                 "images were annotated as turned by their EXIF orientation, but are stored unturned: their boxes are "
                 "wrong (save the pictures turned, without the tag)",
                 sample.path,
             )
     cut, empty = sample.clip(*size)
     if cut:
-        faults.repair("images with boxes beyond the image (clipped)", sample.path)
+        issues.warn("images with boxes beyond the image (clipped)", sample.path)
     if empty:
-        faults.repair("images with boxes wholly beyond the image (dropped)", sample.path)
+        issues.warn("images with boxes wholly beyond the image (dropped)", sample.path)
         if len(sample.boxes) == 0:
-            faults.repair("images have no box left (not used in training)", sample.path)
+            issues.warn("images have no box left (not used in training)", sample.path)
     return sample.boxes
 
 
-def note_absent_classes(samples: List[Sample], classes: List[str], faults: Faults) -> None:
+def note_absent_classes(samples: List[Sample], classes: List[str], issues: Issues) -> None:
     """Note the classes that have no box: a name that is spelt in another way, or nothing to learn."""
     present = {label for sample in samples for label in sample.boxes[:, 4].tolist()}
     for label, name in enumerate(classes):
         if label > 0 and label not in present:
-            faults.repair("classes of 'classes' have no box", name)
+            issues.warn("classes of 'classes' have no box", name)

@@ -10,10 +10,10 @@ from typing import List, Tuple
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-LEAST_ROWS = 512
+MIN_ROWS = 512
 
 
-class DenseTargets(nn.Cell):
+class ScatterTargets(nn.Cell):
     """place int32 [B, P, 2], loc float32 [B, P, 4], label int32 [B, P] -> gt_loc [B, N, 4], gt_label [B, N].
 
     P is any number. place: (image, default box) of each row. Rows of an image beyond its matches add zeros to its first
@@ -30,12 +30,12 @@ class DenseTargets(nn.Cell):
         return self.scatter(place, loc, (batch, self.count, 4)), self.scatter(place, label, (batch, self.count))
 
 
-def packed(matches: List[Tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Tuple[np.ndarray, ...]:
-    """The matches (default boxes [K], loc [K, 4], label [K]) of a batch as `DenseTargets` takes them.
+def pack_matches(matches: List[Tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Tuple[np.ndarray, ...]:
+    """The matches (default boxes [K], loc [K, 4], label [K]) of a batch as `ScatterTargets` takes them.
 
     P is a power of two, so that few shapes have to be compiled, whatever an image holds.
     """
-    rows = LEAST_ROWS
+    rows = MIN_ROWS
     while rows < max(len(boxes) for boxes, _, _ in matches):
         rows *= 2
     place = np.zeros((len(matches), rows, 2), np.int32)
@@ -48,8 +48,8 @@ def packed(matches: List[Tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Tuple[np
     return place, loc, label
 
 
-def to_device(dense: DenseTargets, images: np.ndarray, matches: list, ids: np.ndarray) -> Tuple[Tensor, ...]:
+def batch_to_device(dense: ScatterTargets, images: np.ndarray, matches: list, ids: np.ndarray) -> Tuple[Tensor, ...]:
     """(images, gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]) on the device."""
-    gt_loc, gt_label = dense(*map(Tensor, packed(matches)))
+    gt_loc, gt_label = dense(*map(Tensor, pack_matches(matches)))
     num_match = np.array([[len(boxes)] for boxes, _, _ in matches], np.float32)
     return Tensor.from_numpy(images), gt_loc, gt_label, Tensor(num_match), Tensor(ids)

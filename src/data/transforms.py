@@ -122,7 +122,7 @@ def normalize_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     return (boxes / np.array([height, width, height, width, 1], np.float64)).astype(np.float32).reshape(-1, 5)
 
 
-def flip(image: np.ndarray, boxes_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def horizontal_flip(image: np.ndarray, boxes_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mirror [H, W, 3] and normalised boxes [M, 5] left to right; twice is the identity."""
     mirrored = boxes_norm.copy()
     mirrored[:, 1], mirrored[:, 3] = 1 - boxes_norm[:, 3], 1 - boxes_norm[:, 1]
@@ -143,8 +143,9 @@ def color_jitter(image: np.ndarray, rng: np.random.Generator, out: Optional[np.n
     return cv2.transform(out, saturation * np.eye(3) + (1 - saturation) * _GREY, dst=out)
 
 
-def to_network(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB [H, W, 3] -> normalised float32 [3, H, W]; in a run the network does it (`models.layers.Pixels`)."""
+def normalize_image(image: np.ndarray) -> np.ndarray:
+    """uint8 RGB [H, W, 3] -> normalised float32 [3, H, W]; in a run the
+    network does it (`models.layers.NormalizePixels`)."""
     return np.ascontiguousarray(((image.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1))
 
 
@@ -179,11 +180,11 @@ class TrainTransform:
         image, boxes = random_crop(image, boxes, rng)
         boxes_norm = normalize_boxes(boxes, *image.shape[:2])
         if rng.random() < 0.5:  # the crop has fewer pixels than what it is resized to; the result is the same
-            image, boxes_norm = flip(image, boxes_norm)
+            image, boxes_norm = horizontal_flip(image, boxes_norm)
         image = resize(image, self.shape)
         return color_jitter(image, rng, out), boxes_norm
 
-    def window(self, height: int, width: int, boxes: np.ndarray, image_id: int) -> tuple:
+    def crop_window(self, height: int, width: int, boxes: np.ndarray, image_id: int) -> tuple:
         """What `augment` does to an image of this size: ((top, left, bottom, right) of the crop, flipped or not)."""
         rng = self._stream(image_id)
         rows, columns = np.indices((height, width), np.int32)

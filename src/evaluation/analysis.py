@@ -38,11 +38,11 @@ def without_ignored(one: ImageResult, crowds: np.ndarray, crowd_labels: np.ndarr
     areas = (one.found[:, 2:] - one.found[:, :2]).prod(axis=1)
     inside = (inter >= MATCH_IOU * areas[:, None]) & (one.found_labels[:, None] == crowd_labels)
     keep = ~inside.any(axis=1)
-    keep[[row for row, _ in pair_up(one, -np.inf, same_class=True)]] = True
+    keep[[row for row, _ in match_detections(one, -np.inf, same_class=True)]] = True
     return one._replace(found=one.found[keep], found_labels=one.found_labels[keep], scores=one.scores[keep])
 
 
-def pair_up(one: ImageResult, min_score: float, same_class: bool) -> list:
+def match_detections(one: ImageResult, min_score: float, same_class: bool) -> list:
     """Pairs (detection, ground truth) with an IoU of at least 0.5: each detection, the surest first, takes the ground
     truth it overlaps most of those left; with `same_class` only one of its class."""
     pairs = []
@@ -65,11 +65,11 @@ def _overlaps(one: ImageResult, rows: np.ndarray, same_class: bool) -> np.ndarra
     return overlap * (one.found_labels[rows, None] == one.labels) if same_class else overlap
 
 
-def confusion(images: Sequence[ImageResult], classes: int, min_score: float) -> np.ndarray:
+def confusion_matrix(images: Sequence[ImageResult], classes: int, min_score: float) -> np.ndarray:
     """int [C, C]: ground truth (row) found as (column); column 0: not found, row 0: found where there is nothing."""
     table = np.zeros((classes, classes), np.int64)
     for one in images:
-        pairs = np.array(pair_up(one, min_score, same_class=False), np.int64).reshape(-1, 2)
+        pairs = np.array(match_detections(one, min_score, same_class=False), np.int64).reshape(-1, 2)
         as_what = np.zeros(len(one.truth), np.int64)
         as_what[pairs[:, 1]] = one.found_labels[pairs[:, 0]]
         np.add.at(table, (one.labels, as_what), 1)
@@ -82,10 +82,10 @@ def confusion(images: Sequence[ImageResult], classes: int, min_score: float) -> 
 def f1_score(one: ImageResult, min_score: float) -> float:
     """2 TP / (2 TP + FP + FN) of an image at IoU 0.5; 1 where there is nothing and nothing was found."""
     total = len(one.truth) + int((one.scores >= min_score).sum())
-    return 2 * len(pair_up(one, min_score, same_class=True)) / total if total else 1.0
+    return 2 * len(match_detections(one, min_score, same_class=True)) / total if total else 1.0
 
 
-def showing_score(images: Sequence[ImageResult], min_score: float) -> float:
+def best_f1_threshold(images: Sequence[ImageResult], min_score: float) -> float:
     """The score from which on a detection is drawn and counted: the one of the best F1 over all images, `min_score`
     where there is no detection."""
     scores = np.concatenate([np.empty(0), *(one.scores for one in images)])
@@ -95,7 +95,7 @@ def showing_score(images: Sequence[ImageResult], min_score: float) -> float:
     candidates = np.unique(np.quantile(scores, 1 - np.geomspace(1 / len(scores), 1, 40)))
     sample = images[:: max(1, len(images) // 200)]
     # a pair depends on surer detections only: those of a higher threshold are the first ones of a lower one
-    right = [one.scores[row] for one in sample for row, _ in pair_up(one, candidates[0], same_class=True)]
+    right = [one.scores[row] for one in sample for row, _ in match_detections(one, candidates[0], same_class=True)]
     found = np.concatenate([one.scores for one in sample])
     right, found = (len(part) - np.searchsorted(np.sort(part), candidates) for part in (np.array(right), found))
     total = found + sum(len(one.truth) for one in sample)

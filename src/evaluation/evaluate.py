@@ -11,7 +11,7 @@ from src.data.pipeline import evaluation_batches
 from src.data.records import RecordSet
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.inference.detector import Detector
-from src.utils.distributed import Ranks
+from src.utils.distributed import Communicator
 from src.utils.log import progress
 
 
@@ -23,14 +23,14 @@ def build_evaluator(records: RecordSet, cfg) -> CocoEvaluator:
 
 
 @contextlib.contextmanager
-def first_averages(model: nn.Cell, ranks: Ranks) -> Iterator[None]:
+def bn_statistics_of_rank0(model: nn.Cell, comm: Communicator) -> Iterator[None]:
     """Rank 0's BN averages on every rank, for an evaluation of what rank 0 saves; each gets its own back after it.
 
     The weights are the same on all ranks, the running statistics are not; docs/reference.md, "Data parallelism".
     """
     averages = [p for p in model.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
     own = [parameter.asnumpy().copy() for parameter in averages]
-    _set(averages, ranks.first(own))
+    _set(averages, comm.broadcast_arrays(own))
     try:
         yield
     finally:
@@ -42,12 +42,12 @@ def _set(parameters: list, values: list) -> None:
         parameter.set_data(Tensor(value))
 
 
-def detect(
+def collect_detections(
     detector: Detector,
     records: RecordSet,
     cfg,
     evaluator: CocoEvaluator,
-    ranks: Ranks = Ranks(),
+    comm: Communicator = Communicator(),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Run every image through the network; afterwards rank 0's evaluator holds the detections of all ranks.
@@ -58,12 +58,12 @@ def detect(
     Returns:
         False where it was stopped.
     """
-    total = len(range(ranks.rank, records.count, ranks.size))
+    total = len(range(comm.rank, records.count, comm.size))
     # the longest shard's number of batches: a rank that is done early still answers `should_stop`
-    longest = -(-records.count // ranks.size)
+    longest = -(-records.count // comm.size)
     rounds = -(-longest // cfg.batch_size)
-    batches = evaluation_batches(records, cfg, ranks.rank, ranks.size)
-    with progress(total, "evaluating", speaks=ranks.rank == 0) as bar:
+    batches = evaluation_batches(records, cfg, comm.rank, comm.size)
+    with progress(total, "evaluating", is_main=comm.rank == 0) as bar:
         for _ in range(rounds):
             if should_stop():
                 return False
@@ -73,7 +73,7 @@ def detect(
                 for img_id, detections in zip(ids, detector(images, shapes)):
                     evaluator.add(records.dataset_id(img_id), *detections)
                 bar.update(len(ids))
-    if ranks.size > 1:
-        for found in ranks.gather(evaluator.arrays()) or []:
+    if comm.size > 1:
+        for found in comm.gather(evaluator.arrays()) or []:
             evaluator.merge(found)
     return True

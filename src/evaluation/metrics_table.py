@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FIGURES = (
+COCO_METRICS = (
     ("AP", "0.50:0.95", "all", 100),
     ("AP50", "0.50", "all", 100),
     ("AP75", "0.75", "all", 100),
@@ -25,7 +25,7 @@ def format_table(result: dict) -> str:
         f"{'':36}{'all images':>16}{'published subset':>20}",
         f"{'images':36}{result['images']:>16}{result['images_published']:>20}",
     ]
-    for (name, iou, area, most), value, published in zip(FIGURES, result["stats"], result["stats_published"]):
+    for (name, iou, area, most), value, published in zip(COCO_METRICS, result["stats"], result["stats_published"]):
         what = f"{name:10} IoU {iou:10}{area:7}{most:>4}"
         lines.append(f"{what:36}{_figure(value):>16}{_figure(published):>20}")
     lines += ["", *_class_lines(result["per_class"])]

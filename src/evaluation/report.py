@@ -11,16 +11,16 @@ from typing import Callable, Dict, List, Sequence, Tuple
 import cv2
 import numpy as np
 
-from src.evaluation.analysis import ImageResult, best_and_worst, confusion, diagnosis, showing_score
+from src.evaluation.analysis import ImageResult, best_and_worst, best_f1_threshold, confusion_matrix, diagnosis
 from src.evaluation.coco_evaluator import CocoEvaluator
-from src.evaluation.metrics_table import FIGURES
+from src.evaluation.metrics_table import COCO_METRICS
 from src.evaluation.report_page import report_page
 from src.evaluation.training_history import likely_causes, read_history
 from src.utils.drawing import draw_box, draw_detections, fitted
 from src.utils.log import write_or_go_on
 from src.utils.output import write_text
 
-SHOWN = 20
+IMAGES_PER_GALLERY = 20
 TOO_LITTLE = 0.01
 TILE = 420
 GREEN = (70, 220, 70)  # BGR
@@ -40,14 +40,14 @@ def write_report(
         result: of `evaluator.summarize()`.
         read_image: the data set's own image id -> uint8 RGB [H, W, 3].
         model: path of what was evaluated, for the title and for what is known of its training.
-        highest: highest score of any box (`Detector.highest`).
+        highest: highest score of any box (`Detector.max_score`).
 
     Returns:
         name -> path of what was written; and where mAP is next to nothing, why, a line each.
     """
     images = evaluator.images()
-    min_score = showing_score(images, evaluator.min_score)
-    best, worst = best_and_worst(images, min_score, SHOWN)
+    min_score = best_f1_threshold(images, evaluator.min_score)
+    best, worst = best_and_worst(images, min_score, IMAGES_PER_GALLERY)
     why: List[str] = []
     if result["mAP"] < TOO_LITTLE:
         unmapped = [row["name"] for row in result["per_class"] if row["category_id"] is None]
@@ -59,7 +59,7 @@ def write_report(
             evaluator.min_score,
             likely_causes(read_history(model)),
         )
-    figures = dict(result, model=model, confusion=confusion(images, len(evaluator.classes), min_score).tolist())
+    figures = dict(result, model=model, confusion=confusion_matrix(images, len(evaluator.classes), min_score).tolist())
     figures.update(classes=evaluator.classes, confusion_min_score=min_score, curves=evaluator.curves(), diagnosis=why)
     tiles = [
         [
@@ -95,7 +95,7 @@ def _csv(result: dict) -> str:
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(["figure", "IoU", "area", "detections", "all images", "published subset"])
-    for (name, overlap, area, most), value, published in zip(FIGURES, result["stats"], result["stats_published"]):
+    for (name, overlap, area, most), value, published in zip(COCO_METRICS, result["stats"], result["stats_published"]):
         rows.writerow([name, overlap, area, most, value, published])
     rows.writerow([])
     rows.writerow(["class", "boxes", "AP", "AP50", "AR100"])

@@ -9,7 +9,7 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
-from src.evaluation.metrics_table import FIGURES
+from src.evaluation.metrics_table import COCO_METRICS
 
 SHOWN_CLASSES = 30  # of the confusion matrix
 
@@ -81,7 +81,7 @@ def _figure(value) -> str:
 def _twelve(figures: dict) -> str:
     rows = "".join(
         f"<tr><td>{name}</td><td>{overlap}</td><td>{area}</td><td>{most}</td><td>{_figure(ours)}</td><td>{_figure(old)}</td></tr>"
-        for (name, overlap, area, most), ours, old in zip(FIGURES, figures["stats"], figures["stats_published"])
+        for (name, overlap, area, most), ours, old in zip(COCO_METRICS, figures["stats"], figures["stats_published"])
     )
     head = "<tr><th>figure<th>IoU<th>area<th>detections<th>all images<th>published subset</tr>"
     return f"<table id=figures><thead>{head}</thead><tbody>{rows}</tbody></table>"

@@ -10,8 +10,8 @@ from typing import Callable, List, Tuple
 import numpy as np
 
 from src.boxes.postprocess import postprocess
-from src.data.transforms import to_network
-from src.inference.metadata import ModelDescription, describe, from_texts
+from src.data.transforms import normalize_image
+from src.inference.metadata import ModelMetadata, from_onnx_props, metadata_from_config
 from src.utils.errors import UserError
 
 # names inside an exported ONNX file
@@ -29,13 +29,13 @@ class Detector:
     detections are what `src.boxes.postprocess.postprocess` gives: boxes_px [D, 4] y1, x1, y2, x2 in pixels of the
     original, scores [D], labels [D] (index in `description.classes`).
 
-    highest: the highest score seen so far of any class but the background, whatever `min_score` is (where the file
+    max_score: the highest score seen so far of any class but the background, whatever `min_score` is (where the file
     does NMS itself, among what it kept).
     """
 
-    def __init__(self, description: ModelDescription):
+    def __init__(self, description: ModelMetadata):
         self.description = description
-        self.highest = 0.0
+        self.max_score = 0.0
 
     def __call__(self, images: np.ndarray, shapes: np.ndarray) -> List[Detections]:
         size, found = self.description.batch_size, []
@@ -56,7 +56,7 @@ class Detector:
     def _input(self, images: np.ndarray) -> np.ndarray:
         if self.description.uint8_input:
             return np.ascontiguousarray(images)
-        return np.stack([to_network(image) for image in images])
+        return np.stack([normalize_image(image) for image in images])
 
     def _found(self, outputs: list, shapes: np.ndarray) -> List[Detections]:
         """Of the first images of the batch, as many as there are shapes."""
@@ -64,13 +64,13 @@ class Detector:
         if description.nms:
             kept = outputs[3] < len(shapes)
             boxes, scores, labels, image = (output[kept] for output in outputs)
-            self.highest = max(self.highest, float(scores.max(initial=0)))
+            self.max_score = max(self.max_score, float(scores.max(initial=0)))
             return [
                 _of_image(boxes, scores, labels, (image == number) & (scores > description.min_score))
                 for number in range(len(shapes))
             ]
         boxes, scores = (output[: len(shapes)] for output in outputs)
-        self.highest = max(self.highest, float(np.nan_to_num(scores[:, :, 1:]).max()))
+        self.max_score = max(self.max_score, float(np.nan_to_num(scores[:, :, 1:]).max()))
         thresholds = (description.min_score, description.nms_threshold, description.max_boxes)
         return [postprocess(*rows, shape, *thresholds) for *rows, shape in zip(boxes, scores, shapes)]
 
@@ -85,7 +85,7 @@ def _of_image(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, rows: n
 class NetworkDetector(Detector):
     """A MindSpore cell: the inference network, or a graph loaded from a MINDIR."""
 
-    def __init__(self, cell, description: ModelDescription):
+    def __init__(self, cell, description: ModelMetadata):
         super().__init__(description)
         self.cell = cell
 
@@ -100,7 +100,7 @@ class OnnxDetector(Detector):
 
     def __init__(self, path: str):
         self.session = _onnx_session(path)
-        super().__init__(from_texts(self.session.get_modelmeta().custom_metadata_map, path))
+        super().__init__(from_onnx_props(self.session.get_modelmeta().custom_metadata_map, path))
 
     def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
         inputs = {IMAGES: batch}
@@ -133,4 +133,4 @@ def build_inference(model, cfg) -> Callable:
 
 def build_detector(model, cfg) -> NetworkDetector:
     """The detector of a config around a model, of a training run for instance."""
-    return NetworkDetector(build_inference(model, cfg), describe(cfg))
+    return NetworkDetector(build_inference(model, cfg), metadata_from_config(cfg))

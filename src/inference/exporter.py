@@ -14,7 +14,7 @@ from typing import Iterator, Sequence, Tuple
 import numpy as np
 
 from src.inference.detector import Detector, NetworkDetector, OnnxDetector
-from src.inference.metadata import ModelDescription, description_file, write_description
+from src.inference.metadata import ModelMetadata, description_file, write_description
 from src.inference.open_model import load_mindir
 from src.utils.errors import RunError, UserError
 from src.utils.locks import try_lock
@@ -46,7 +46,7 @@ def target_path(file_name: str, file_format: str) -> str:
 
 
 def export_network(
-    inference, description: ModelDescription, file_format: str, path: str, images: np.ndarray, shapes: np.ndarray
+    inference, description: ModelMetadata, file_format: str, path: str, images: np.ndarray, shapes: np.ndarray
 ) -> str:
     """Write the network with a fixed input, load the file and compare its output with the network's.
 
@@ -65,9 +65,9 @@ def export_network(
     import mindspore as ms
     from mindspore import Tensor
 
-    from src.models.cpu_conv import use_operators
+    from src.models.cpu_conv import use_builtin_conv
 
-    use_operators(inference)
+    use_builtin_conv(inference)
     raw = replace(description, nms=False)
     own = NetworkDetector(inference, raw)
     example = own._input(np.zeros((description.batch_size, *description.img_shape, 3), np.uint8))
@@ -128,10 +128,10 @@ def _part_folder(path: str) -> Iterator[str]:
             lock.release()
 
 
-def _finish_onnx(path: str, description: ModelDescription, own: Detector, images, shapes) -> str:
-    from src.inference.onnx_graph import add_nms, finish
+def _finish_onnx(path: str, description: ModelMetadata, own: Detector, images, shapes) -> str:
+    from src.inference.onnx_graph import add_nms, name_outputs_and_add_metadata
 
-    finish(path, replace(description, nms=False))
+    name_outputs_and_add_metadata(path, replace(description, nms=False))
     raw = OnnxDetector(path)
     report = _compare_raw(own, raw, images, shapes)
     if not description.nms:

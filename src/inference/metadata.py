@@ -13,7 +13,7 @@ from src.utils.errors import UserError
 
 
 @dataclass
-class ModelDescription:
+class ModelMetadata:
     """A network's input, classes and thresholds.
 
     classes: names in the order of the score columns, the background first; img_shape: network input [height, width];
@@ -34,9 +34,9 @@ class ModelDescription:
     nms: bool = False
 
 
-def describe(cfg, uint8_input: bool = True, nms: bool = False) -> ModelDescription:
+def metadata_from_config(cfg, uint8_input: bool = True, nms: bool = False) -> ModelMetadata:
     """The description of a config's network. The network itself takes both kinds of input."""
-    return ModelDescription(
+    return ModelMetadata(
         classes=list(cfg.classes),
         img_shape=list(cfg.img_shape),
         batch_size=cfg.batch_size,
@@ -50,19 +50,19 @@ def describe(cfg, uint8_input: bool = True, nms: bool = False) -> ModelDescripti
     )
 
 
-def to_texts(description: ModelDescription) -> Dict[str, str]:
+def to_onnx_props(description: ModelMetadata) -> Dict[str, str]:
     """Each field as a JSON text: ONNX metadata holds texts only."""
     return {key: json.dumps(value) for key, value in asdict(description).items()}
 
 
-def from_texts(texts: Dict[str, str], path: str) -> ModelDescription:
+def from_onnx_props(texts: Dict[str, str], path: str) -> ModelMetadata:
     """The description in the metadata of the ONNX file at `path`.
 
     Raises:
         UserError: it is missing, or its values cannot be used.
     """
     try:
-        values = {field.name: json.loads(texts[field.name]) for field in fields(ModelDescription)}
+        values = {field.name: json.loads(texts[field.name]) for field in fields(ModelMetadata)}
     except (KeyError, ValueError):
         raise UserError(
             f"{path} does not say which classes, image size and thresholds it was made for; export it with export.py"
@@ -70,10 +70,10 @@ def from_texts(texts: Dict[str, str], path: str) -> ModelDescription:
     return _checked(values, path)
 
 
-def _checked(values: dict, path: str) -> ModelDescription:
+def _checked(values: dict, path: str) -> ModelMetadata:
     unusable = UserError(f"{path}: what it says about its classes and input cannot be used; export it again")
     try:
-        description = ModelDescription(**{field.name: values[field.name] for field in fields(ModelDescription)})
+        description = ModelMetadata(**{field.name: values[field.name] for field in fields(ModelMetadata)})
         numbers = [*description.img_shape, description.batch_size, *description.mean, *description.std]
         usable = len(description.classes) > 1 and len(numbers) == 9 and min(numbers) > 0
     except (KeyError, TypeError):
@@ -96,7 +96,7 @@ def _checksum(path: str) -> str:
     return digest.hexdigest()
 
 
-def write_description(description: ModelDescription, model_path: str, path: str) -> None:
+def write_description(description: ModelMetadata, model_path: str, path: str) -> None:
     """The json of the file at `model_path`, with its checksum, to `path`."""
     with open(path, "w", encoding="utf-8") as handle:
         json.dump(dict(asdict(description), sha256=_checksum(model_path)), handle, indent=1)
@@ -105,7 +105,7 @@ def write_description(description: ModelDescription, model_path: str, path: str)
         os.fsync(handle.fileno())
 
 
-def read_description(model_path: str) -> ModelDescription:
+def read_description(model_path: str) -> ModelMetadata:
     """The description beside a MINDIR.
 
     Raises:

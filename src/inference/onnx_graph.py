@@ -9,11 +9,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from src.inference.detector import IMAGE_SHAPE, IMAGES, NMS_OUTPUTS, RAW_OUTPUTS
-from src.inference.metadata import ModelDescription, to_texts
+from src.inference.metadata import ModelMetadata, to_onnx_props
 from src.utils.errors import RunError
 
 
-def finish(path: str, description: ModelDescription) -> None:
+def name_outputs_and_add_metadata(path: str, description: ModelMetadata) -> None:
     """Give the file at `path` fixed names and its description, and check it.
 
     Raises:
@@ -27,8 +27,9 @@ def finish(path: str, description: ModelDescription) -> None:
     _save(model, path, description)
 
 
-def add_nms(path: str, description: ModelDescription) -> None:
-    """Put post-processing (docs/reference.md, "Post-processing") into the file at `path`, which `finish` has seen.
+def add_nms(path: str, description: ModelMetadata) -> None:
+    """Put post-processing (docs/reference.md, "Post-processing") into the file at `path`, after
+    `name_outputs_and_add_metadata`.
 
     A second input `image_shape` float32 [B, 2] holds height and width of the original images. Outputs, with D
     detections of all images together: boxes [D, 4] y1, x1, y2, x2 in pixels, scores [D], labels [D], image [D].
@@ -96,9 +97,9 @@ def _rename(graph, names: dict) -> None:
             words[:] = [names.get(word, word) for word in words]
 
 
-def _save(model, path: str, description: ModelDescription) -> None:
+def _save(model, path: str, description: ModelMetadata) -> None:
     del model.metadata_props[:]
-    helper.set_model_props(model, to_texts(description))
+    helper.set_model_props(model, to_onnx_props(description))
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker's kinds differ from version to version

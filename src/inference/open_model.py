@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Callable, Optional
 
 from src.inference.detector import Detector, NetworkDetector, OnnxDetector, build_detector
-from src.inference.metadata import ModelDescription, describe, read_description
+from src.inference.metadata import ModelMetadata, metadata_from_config, read_description
 from src.models.trained_classes import classes_options, first_difference
 from src.utils.errors import UserError
 
@@ -68,17 +68,17 @@ def _open_checkpoint(path: str, cfg, key: str) -> Detector:
     from src.models.weights import load_network
 
     model = build_model(cfg)
-    load_network(model, path, key, needs_all=True, classes=cfg.classes)
+    load_network(model, path, key, strict=True, classes=cfg.classes)
     return build_detector(model, cfg)
 
 
-def _fitting(found: ModelDescription, cfg, path: str, key: str) -> ModelDescription:
+def _fitting(found: ModelMetadata, cfg, path: str, key: str) -> ModelMetadata:
     """The description of an exported file with the config's thresholds.
 
     Raises:
         UserError: naming what differs, with both values.
     """
-    wanted, where = describe(cfg), f"{key}: {path} was exported"
+    wanted, where = metadata_from_config(cfg), f"{key}: {path} was exported"
     if found.classes != wanted.classes:
         differs = first_difference(found.classes, wanted.classes)
         advice = f"use its classes: {classes_options(found.classes)}" if key != "model" else "leave out --config_path"
@@ -91,12 +91,12 @@ def _fitting(found: ModelDescription, cfg, path: str, key: str) -> ModelDescript
 
 
 def with_thresholds(
-    found: ModelDescription,
+    found: ModelMetadata,
     where: str,
     min_score: Optional[float] = None,
     nms_threshold: Optional[float] = None,
     max_boxes: Optional[int] = None,
-) -> ModelDescription:
+) -> ModelMetadata:
     """The description with other thresholds. A file that does NMS itself can only be asked for a higher score.
 
     Raises:

@@ -40,7 +40,7 @@ def _bn_shapes(name: str, channels: int) -> Dict[str, tuple]:
     return {f"{name}.{kind}": (channels,) for kind in _BN.values()}
 
 
-def own_name(name: str) -> str:
+def to_published_name(name: str) -> str:
     """A parameter's name here, from torchvision's or the published resnet50.ckpt's (which are ours already)."""
     while name.startswith(_PREFIXES):
         name = name.split(".", 1)[1]
@@ -50,7 +50,9 @@ def own_name(name: str) -> str:
     return f"{start}.{_BN.get(kind, kind)}" if is_bn else name
 
 
-def convert(found: Dict[str, np.ndarray], path: str, fold_eps: bool = False) -> Tuple[Dict[str, np.ndarray], List[str]]:
+def convert_state_dict(
+    found: Dict[str, np.ndarray], path: str, fold_eps: bool = False
+) -> Tuple[Dict[str, np.ndarray], List[str]]:
     """The backbone's parameters under our names, float32, and the names in `found` that have no place in it.
 
     Args:
@@ -63,7 +65,7 @@ def convert(found: Dict[str, np.ndarray], path: str, fold_eps: bool = False) -> 
     shapes = backbone_shapes()
     converted, unused, unknown = {}, [], []
     for name, value in found.items():
-        own = own_name(name)
+        own = to_published_name(name)
         if own in shapes:
             if own in converted:
                 raise UserError(f"{path}: two entries become {own}, the second is {name}")

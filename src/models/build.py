@@ -6,11 +6,11 @@ from mindspore import dtype as mstype
 from mindspore import nn
 
 from src.config import check_network
-from src.models.cpu_conv import use_operators
+from src.models.cpu_conv import use_builtin_conv
 from src.models.fpn import FeatureExtractor
 from src.models.head import MultiBoxHead
-from src.models.layers import BatchNorm2d, Pixels, initialize
-from src.models.parameter_names import bare
+from src.models.layers import BatchNorm2d, NormalizePixels, init_weights
+from src.models.parameter_names import without_network_prefix
 from src.models.resnet import ResNet50
 from src.models.ssd import SSD
 from src.models.weights import BACKBONE
@@ -34,18 +34,18 @@ def build_model(cfg) -> nn.Cell:
         cfg.num_classes, cfg.num_default[0], len(cfg.steps), cfg.num_addition_layers, cfg.extras_out_channels[0]
     )
     model = SSD(extractor, head)
-    initialize(model)
+    init_weights(model)
     if cfg.use_float16:
-        _halve(model)
+        _to_float16(model)
     return model
 
 
-def _halve(model: nn.Cell) -> None:
+def _to_float16(model: nn.Cell) -> None:
     """Convolutions and what lies between in float16; BN's statistics and pixels stay float32, as decoding and loss."""
-    use_operators(model)  # before `to_float`, which would reach what other networks share
+    use_builtin_conv(model)  # before `to_float`, which would reach what other networks share
     model.to_float(mstype.float16)
     for _, cell in model.cells_and_names():
-        if isinstance(cell, (nn.BatchNorm2d, Pixels)):
+        if isinstance(cell, (nn.BatchNorm2d, NormalizePixels)):
             cell.to_float(mstype.float32)
 
 
@@ -60,10 +60,10 @@ def freeze(model: nn.Cell, layer) -> None:
     if layer is None:
         return
     prefixes = [BACKBONE] if layer == "backbone" else list(layer)
-    parameters = {bare(parameter.name): parameter for parameter in model.get_parameters()}
+    parameters = {without_network_prefix(parameter.name): parameter for parameter in model.get_parameters()}
     names = set()
     for prefix in prefixes:
-        frozen = [name for name in parameters if name.startswith(bare(prefix))]
+        frozen = [name for name in parameters if name.startswith(without_network_prefix(prefix))]
         if not frozen:
             raise UserError(
                 f"freeze_layer: no parameter's name begins with '{prefix}'; one is {next(iter(parameters))}"
@@ -75,7 +75,11 @@ def freeze(model: nn.Cell, layer) -> None:
     if not model.trainable_params():
         raise UserError(f"freeze_layer: {layer} leaves nothing to train")
     norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, BatchNorm2d)]
-    norms = [norm for norm in norms if all(bare(parameter.name) in names for parameter in norm.get_parameters())]
+    norms = [
+        norm
+        for norm in norms
+        if all(without_network_prefix(parameter.name) in names for parameter in norm.get_parameters())
+    ]
     for norm in norms:
         norm.freeze()
     LOGGER.info("freeze_layer: %d BN layers use their running statistics and keep them", len(norms))

@@ -22,23 +22,23 @@ from src.utils.errors import RunError, UserError
 from src.utils.output import OutputError, atomic_write, free_bytes
 
 CHECKSUM = "checksum"
-SIZE = 32
-HEAD = 200  # bytes that hold the first entry
+DIGEST_BYTES = 32
+HEADER_BYTES = 200  # bytes that hold the first entry
 
 
-def _place(head: bytes) -> Optional[int]:
+def _checksum_offset(head: bytes) -> Optional[int]:
     """Where the 32 bytes lie in a file that begins so; None for a file without a checksum.
 
     The first entry is one byte of kind, one of length, name, shape, type, and the value last.
     """
-    return max(2 + head[1] - SIZE, 0) if CHECKSUM.encode() in head else None
+    return max(2 + head[1] - DIGEST_BYTES, 0) if CHECKSUM.encode() in head else None
 
 
 def _file_checksum(path: str, place: int) -> bytes:
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         digest.update(handle.read(place))
-        digest.update(bytes(len(handle.read(SIZE))))
+        digest.update(bytes(len(handle.read(DIGEST_BYTES))))
         for block in iter(lambda: handle.read(1 << 20), b""):
             digest.update(block)
     return digest.digest()
@@ -47,18 +47,18 @@ def _file_checksum(path: str, place: int) -> bytes:
 def _is_broken(path: str) -> bool:
     """It has a checksum that is not its content's."""
     with open(path, "rb") as handle:
-        head = handle.read(HEAD)
-    place = _place(head)
-    return place is not None and head[place : place + SIZE] != _file_checksum(path, place)
+        head = handle.read(HEADER_BYTES)
+    place = _checksum_offset(head)
+    return place is not None and head[place : place + DIGEST_BYTES] != _file_checksum(path, place)
 
 
-def write_whole(path: str, entries: Iterable[Tuple[str, np.ndarray]]) -> None:
+def write_checkpoint(path: str, entries: Iterable[Tuple[str, np.ndarray]]) -> None:
     """Write the entries in their order, each as it comes: no more than one of them need be in memory.
 
     Raises:
         RunError: it could not be written (no room, say); an older file at `path` is as it was.
     """
-    rest = itertools.chain([(CHECKSUM, np.zeros(SIZE, np.uint8))], entries)
+    rest = itertools.chain([(CHECKSUM, np.zeros(DIGEST_BYTES, np.uint8))], entries)
     needed = 0
     try:
         with atomic_write(path, "wb") as handle:
@@ -69,7 +69,7 @@ def write_whole(path: str, entries: Iterable[Tuple[str, np.ndarray]]) -> None:
                     handle.write(part)
                     digest.update(part)
                 if name == CHECKSUM:
-                    place = handle.tell() - SIZE
+                    place = handle.tell() - DIGEST_BYTES
             handle.seek(place)
             handle.write(digest.digest())
     except OutputError as error:

@@ -1,6 +1,6 @@
 """3x3 convolutions as a CPU computes them fastest: with a gradient of their own, and by Winograd's algorithm.
 
-On other devices, in half precision and in exported files MindSpore's own operator stays: `use_operators`.
+On other devices, in half precision and in exported files MindSpore's own operator stays: `use_builtin_conv`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TAPS = np.float32([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], 
 OUTPUT = np.float32([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 
 
-class Direct(nn.Cell):
+class ConvWithOwnGradient(nn.Cell):
     """(x [B, C, H, W], weight [D, C, k, k]) -> [B, D, H, W]: "same", stride 1, k odd.
 
     Its gradient to x is the convolution of the output's gradient with the kernel turned by half a circle. MindSpore's
@@ -57,7 +57,7 @@ class Direct(nn.Cell):
         return self.to_x(dout, turned), self.to_weight(dout, x, weight.shape)
 
 
-class Winograd(nn.Cell):
+class WinogradConv3x3(nn.Cell):
     """(x [B, C, H, W], weight [D, C, 3, 3]) -> [B, D, H, W]: "same", stride 1, W a multiple of 4.
 
     Winograd's algorithm along the rows: 4 outputs side by side come from 6 products instead of 12, for each of the
@@ -115,12 +115,12 @@ class Winograd(nn.Cell):
         return self.reshape(kernel, (6 * channels_out, channels_in, 3, 1))
 
 
-class Convolution(nn.Cell):
+class CpuConv(nn.Cell):
     """(x [B, C, H, W], weight [D, C, k, k]) -> [B, D, H, W]: "same", stride 1, k odd, the fastest way."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int):
         super().__init__()
-        self.direct = Direct(channels_in, channels_out, kernel)
+        self.direct = ConvWithOwnGradient(channels_in, channels_out, kernel)
         self.operator = self.direct.operator
 
     def construct(self, x, weight):
@@ -130,12 +130,12 @@ class Convolution(nn.Cell):
         return self.operator(x, weight)
 
 
-class DeepConvolution(Convolution):
-    """A `Convolution` of 3x3 with channels enough for Winograd's algorithm, where the map is wide enough."""
+class CpuConv3x3(CpuConv):
+    """A `CpuConv` of 3x3 with channels enough for Winograd's algorithm, where the map is wide enough."""
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__(channels_in, channels_out, 3)
-        self.winograd = Winograd(channels_in, channels_out)
+        self.winograd = WinogradConv3x3(channels_in, channels_out)
 
     def construct(self, x, weight):
         _, _, rows, columns = x.shape
@@ -147,18 +147,18 @@ class DeepConvolution(Convolution):
 
 
 @functools.lru_cache(maxsize=None)
-def convolution(channels_in: int, channels_out: int, kernel: int) -> Convolution:
+def convolution(channels_in: int, channels_out: int, kernel: int) -> CpuConv:
     """One for all convolutions of the same sizes, as each takes its time to compile."""
     if kernel == 3 and min(channels_in, channels_out) >= LEAST_CHANNELS:
-        return DeepConvolution(channels_in, channels_out)
-    return Convolution(channels_in, channels_out, kernel)
+        return CpuConv3x3(channels_in, channels_out)
+    return CpuConv(channels_in, channels_out, kernel)
 
 
-def use_operators(network: nn.Cell) -> None:
+def use_builtin_conv(network: nn.Cell) -> None:
     """MindSpore's operator for every convolution of a network, in place of ours: for exported files, which other
     devices run, and in half precision, where our gradient to the weights would stay in it."""
     for _, layer in network.cells_and_names():
-        if isinstance(layer, nn.Conv2d) and isinstance(layer.conv2d, Convolution):
+        if isinstance(layer, nn.Conv2d) and isinstance(layer.conv2d, CpuConv):
             operator = layer.conv2d.operator
             del layer.conv2d
             layer.conv2d = operator

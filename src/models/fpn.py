@@ -9,7 +9,7 @@ from mindspore import nn, ops
 from src.models.layers import conv, conv_bn_relu6
 
 
-class DoubleBilinear(nn.Cell):
+class UpsampleBilinear2x(nn.Cell):
     """Bilinear resize to twice the size by the old TensorFlow rule (source = destination / 2).
 
     Row 2i is row i, row 2i+1 the mean of rows i and i+1 (the last one repeats): shifts and means in
@@ -41,7 +41,7 @@ class FPN(nn.Cell):
         super().__init__()
         self.lateral_convs_list = nn.CellList([conv(count, channels, 1, has_bias=True) for count in channels_in])
         self.fpn_convs_list = nn.CellList([conv_bn_relu6(channels, channels, 3) for _ in channels_in])
-        self.double = DoubleBilinear()
+        self.double = UpsampleBilinear2x()
 
     def construct(self, features):
         c3, c4, c5 = features
@@ -51,7 +51,7 @@ class FPN(nn.Cell):
         return self.fpn_convs_list[0](bottom), self.fpn_convs_list[1](middle), self.fpn_convs_list[2](top)
 
 
-class BottomUp(nn.Cell):
+class ExtraLevels(nn.Cell):
     """P3, P4, P5 -> P3..P7: two 3x3 blocks of stride 2 on the last level."""
 
     def __init__(self, channels: int = 256):
@@ -73,7 +73,7 @@ class FeatureExtractor(nn.Cell):
         super().__init__()
         self.resnet = backbone
         self.fpn = FPN(backbone.out_channels, channels)
-        self.bottom_up = BottomUp(channels)
+        self.bottom_up = ExtraLevels(channels)
 
     def construct(self, x):
         return self.bottom_up(self.fpn(self.resnet(x)))

@@ -22,7 +22,7 @@ from src.models.cpu_conv import convolution
 SIGMA = np.float32(0.02)
 
 
-class Pixels(nn.Cell):
+class NormalizePixels(nn.Cell):
     """Pixels uint8 RGB [B, H, W, 3] -> normalised float32 [B, 3, H, W]; anything else passes as it is.
 
     A quarter of the bytes go to the device, and it normalises them in no time.
@@ -118,7 +118,7 @@ def conv(
         pad_mode="pad" if symmetric else "same",
         padding=kernel // 2 if symmetric else 0,
         has_bias=has_bias,
-        weight_init="zeros",  # `initialize` draws them: MindSpore's own drawing takes seconds for 32 million
+        weight_init="zeros",  # `init_weights` draws them: MindSpore's own drawing takes seconds for 32 million
         bias_init="zeros",
     )
     # without a stride both ways of padding are the same
@@ -138,7 +138,7 @@ def conv_bn_relu6(channels_in: int, channels_out: int, kernel: int, stride: int 
     )
 
 
-def initialize(model: nn.Cell) -> None:
+def init_weights(model: nn.Cell) -> None:
     """A normal of sigma 0.02 for trainable parameters but beta, gamma, bias; docs/reference.md, "Initial weights".
 
     The published `TruncatedNormal(0.02)` is cut at -2 and 2, a hundred sigma: a normal. Seeded by `mindspore.set_seed`.

@@ -7,7 +7,7 @@ from typing import Sequence
 NETWORK = "network."
 
 
-def bare(name: str) -> str:
+def without_network_prefix(name: str) -> str:
     """A parameter's name without the prefix of the inference network."""
     return name[len(NETWORK) :] if name.startswith(NETWORK) else name
 
@@ -15,4 +15,4 @@ def bare(name: str) -> str:
 def is_left_out(name: str, entries: Sequence[str]) -> bool:
     """Whether `checkpoint_filter_list` leaves out a parameter: its published name, with `network.`, contains one of
     the entries."""
-    return any(entry in NETWORK + bare(name) for entry in entries)
+    return any(entry in NETWORK + without_network_prefix(name) for entry in entries)

@@ -8,7 +8,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src.models.layers import Pixels
+from src.models.layers import NormalizePixels
 
 
 class SSD(nn.Cell):
@@ -19,7 +19,7 @@ class SSD(nn.Cell):
 
     def __init__(self, feature_extractor: nn.Cell, head: nn.Cell):
         super().__init__()
-        self.pixels = Pixels()
+        self.pixels = NormalizePixels()
         self.multi_box = head
         self.feature_extractor = feature_extractor
 

@@ -7,7 +7,7 @@ from typing import Dict, Sequence
 from mindspore import Tensor, nn
 
 from src.models.checkpoint_file import read_checkpoint
-from src.models.parameter_names import NETWORK, bare, is_left_out
+from src.models.parameter_names import NETWORK, is_left_out, without_network_prefix
 from src.models.trained_classes import (
     PREDICTORS,
     RUN_STATE,
@@ -22,8 +22,8 @@ from src.utils.log import LOGGER
 
 BACKBONE = "feature_extractor.resnet."
 MOMENTS = "moments."
-OF_A_TRAINING = ("global_step", "momentum", "learning_rate", "run_state")
-SHOWN = 5
+TRAINING_STATE_ENTRIES = ("global_step", "momentum", "learning_rate", "run_state")
+MAX_LOGGED_NAMES = 5
 
 
 def _without_prefix(found: Dict[str, object], wanted: Dict[str, object], path: str) -> Dict[str, object]:
@@ -43,27 +43,27 @@ def load_network(
     model: nn.Cell,
     path: str,
     key: str,
-    leave_out: Sequence[str] = (),
-    needs_all: bool = False,
+    exclude: Sequence[str] = (),
+    strict: bool = False,
     classes: Sequence[str] = (),
 ) -> None:
     """Load a whole-network checkpoint (with or without the prefix `network.`) into a model.
 
     Args:
-        leave_out: parts of the names of parameters that are not loaded (`filter_weight`), see `is_left_out`.
-        needs_all: a parameter that the file lacks is an error, as it is where nothing is trained afterwards.
+        exclude: parts of the names of parameters that are not loaded (`filter_weight`), see `is_left_out`.
+        strict: a parameter that the file lacks is an error, as it is where nothing is trained afterwards.
         classes: names that the model is for, the background first; compared with those that the file holds.
 
     Raises:
         UserError: nothing matches, a parameter has another shape, or is missing where all are needed; other classes.
     """
-    wanted = {bare(parameter.name): parameter for parameter in model.get_parameters()}
-    found = {bare(name): value for name, value in read_checkpoint(path, key).items()}
+    wanted = {without_network_prefix(parameter.name): parameter for parameter in model.get_parameters()}
+    found = {without_network_prefix(name): value for name, value in read_checkpoint(path, key).items()}
     state = found.get(RUN_STATE)
     there = trained_classes(trained_config(state.asnumpy() if isinstance(state, Tensor) else None))
     found = _without_prefix(found, wanted, path)
-    left_out = {name for name in found if is_left_out(name, leave_out)}
-    for entry in leave_out:
+    left_out = {name for name in found if is_left_out(name, exclude)}
+    for entry in exclude:
         if not any(is_left_out(name, [entry]) for name in found):
             LOGGER.warning(
                 "checkpoint_filter_list: no name in %s contains '%s'; one is %s",
@@ -73,14 +73,14 @@ def load_network(
             )
     usable = {name: value for name, value in found.items() if name in wanted and name not in left_out}
     if left_out and not usable and any(name in wanted for name in left_out):
-        raise UserError(f"checkpoint_filter_list: {list(leave_out)} leaves out all parameters of {path}")
-    if classes and needs_all:
+        raise UserError(f"checkpoint_filter_list: {list(exclude)} leaves out all parameters of {path}")
+    if classes and strict:
         check_same_classes(there, classes, path, key)
     elif classes:
         loads_predictors = any(PREDICTORS in name for name in usable)
-        check_start_classes(there, classes, path, loads_predictors, bool(leave_out))
+        check_start_classes(there, classes, path, loads_predictors, bool(exclude))
     skipped = {name: _shapes(value, wanted.get(name)) for name, value in found.items() if name not in usable}
-    _load(usable, wanted, path, key, skipped, needs_all, leave_out)
+    _load(usable, wanted, path, key, skipped, strict, exclude)
 
 
 def _shape(value) -> tuple:
@@ -92,16 +92,16 @@ def _shapes(value, parameter) -> str:
     return f"{there} in the file" + (f", {tuple(parameter.shape)} in the network" if parameter is not None else "")
 
 
-def _shape_advice(name: str, path: str, key: str, needs_all: bool, leave_out: Sequence[str]) -> str:
+def _shape_advice(name: str, path: str, key: str, strict: bool, exclude: Sequence[str]) -> str:
     """What to do about another shape, in the program that loads the file."""
     predictor = name.startswith(("multi_box.cls_layers.", "multi_box.loc_layers."))
-    if needs_all:
+    if strict:
         of_run = run_configuration(path)
         again = f"--config_path, that of its run is {of_run}" if of_run else "--config_path"
         what = "number of classes or default boxes" if predictor else "network"
         return f"another {what}: use the configuration that it was trained with ({again})"
     if key == "pre_trained" and predictor:
-        if leave_out:
+        if exclude:
             return f"add {NETWORK}{name} to checkpoint_filter_list to leave it out"
         return "another number of classes or default boxes: --filter_weight=True leaves the predictors out"
     if key == "pre_trained":
@@ -112,7 +112,11 @@ def _shape_advice(name: str, path: str, key: str, needs_all: bool, leave_out: Se
 def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_param") -> None:
     """Load a ResNet50 checkpoint, whose names may start at the backbone or anywhere above it."""
     found = read_checkpoint(path, key)
-    wanted = {bare(p.name): p for p in model.get_parameters() if bare(p.name).startswith(BACKBONE)}
+    wanted = {
+        without_network_prefix(p.name): p
+        for p in model.get_parameters()
+        if without_network_prefix(p.name).startswith(BACKBONE)
+    }
     usable, used = {}, set()
     for name in wanted:
         short = name[len(BACKBONE) :]
@@ -131,18 +135,18 @@ def _load(
     path: str,
     key: str,
     skipped: dict,
-    needs_all: bool = False,
-    leave_out: Sequence[str] = (),
+    strict: bool = False,
+    exclude: Sequence[str] = (),
 ) -> None:
     if not usable:
         raise UserError(f"{key}: no parameter of {path} belongs to this network; is it a checkpoint of another model?")
     for name, value in usable.items():
         there, here = _shape(value), tuple(wanted[name].shape)
         if there != here:
-            advice = _shape_advice(name, path, key, needs_all, leave_out)
+            advice = _shape_advice(name, path, key, strict, exclude)
             raise UserError(f"{key}: {name} has shape {there} in {path}, the network has {here}; {advice}")
     missing = [name for name in wanted if name not in usable]
-    if missing and needs_all:
+    if missing and strict:
         raise UserError(
             f"{key}: {path} lacks {len(missing)} of the network's {len(wanted)} parameters, first {missing[0]}; is it "
             f"a checkpoint of another model?"
@@ -158,20 +162,22 @@ def _load(
         len(skipped),
         len(missing),
     )
-    _tell(key, "left out", [f"{name} {shapes}" for name, shapes in skipped.items() if not _is_usual(name)])
-    _tell(key, "not in the file", [name for name in missing if name not in skipped])
-    LOGGER.debug("%s: a training's own entries, left out: %s", key, ", ".join(filter(_is_usual, skipped)))
+    _log_names(
+        key, "left out", [f"{name} {shapes}" for name, shapes in skipped.items() if not _is_optimizer_state(name)]
+    )
+    _log_names(key, "not in the file", [name for name in missing if name not in skipped])
+    LOGGER.debug("%s: a training's own entries, left out: %s", key, ", ".join(filter(_is_optimizer_state, skipped)))
     LOGGER.debug("%s: loaded: %s", key, ", ".join(usable))
 
 
-def _is_usual(name: str) -> bool:
+def _is_optimizer_state(name: str) -> bool:
     """An entry of the optimiser or the run, which no network has."""
-    return name.startswith(MOMENTS) or name in OF_A_TRAINING
+    return name.startswith(MOMENTS) or name in TRAINING_STATE_ENTRIES
 
 
-def _tell(key: str, what: str, names: list) -> None:
+def _log_names(key: str, what: str, names: list) -> None:
     """The first names on the terminal, all of them in the log file."""
     if names:
-        more = ", ..." if len(names) > SHOWN else ""
-        LOGGER.warning("%s: %d parameters %s: %s%s", key, len(names), what, ", ".join(names[:SHOWN]), more)
+        more = ", ..." if len(names) > MAX_LOGGED_NAMES else ""
+        LOGGER.warning("%s: %d parameters %s: %s%s", key, len(names), what, ", ".join(names[:MAX_LOGGED_NAMES]), more)
         LOGGER.debug("%s: all %d parameters %s: %s", key, len(names), what, ", ".join(names))

@@ -8,23 +8,23 @@ from typing import List, Tuple
 
 from mindspore import Tensor, nn
 
-from src.models.checkpoint_file import read_checkpoint, write_whole
+from src.models.checkpoint_file import read_checkpoint, write_checkpoint
 from src.models.trained_classes import RUN_STATE, check_resume_classes, trained_classes
 from src.training.run_files import BEST, list_checkpoints
-from src.training.state import RunState, unpack
-from src.utils.distributed import Ranks
+from src.training.state import RunState, from_bytes, restore_random_state
+from src.utils.distributed import Communicator
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
 
 
-def save_whole(cell: nn.Cell, path: str, state: RunState) -> None:
+def save_checkpoint_atomically(cell: nn.Cell, path: str, state: RunState) -> None:
     """Write every parameter of a cell and the run's state.
 
     Raises:
         RunError: it cannot be written (a full disk); what lay at `path` is still there, nothing is left beside it.
     """
     parameters = ((parameter.name, parameter.asnumpy()) for parameter in cell.get_parameters())
-    write_whole(path, itertools.chain([(RUN_STATE, state.packed())], parameters))
+    write_checkpoint(path, itertools.chain([(RUN_STATE, state.to_bytes())], parameters))
 
 
 class Checkpoints:
@@ -39,7 +39,7 @@ class Checkpoints:
             (state.epochs, state.steps_per_epoch) if not state.epoch_step else (state.epochs + 1, state.epoch_step)
         )
         path = os.path.join(self.folder, f"ssd-{epoch}_{number}.ckpt")
-        save_whole(step, path, state)
+        save_checkpoint_atomically(step, path, state)
         for old in list_checkpoints(self.folder)[: -self.keep]:
             os.remove(old)
         return path
@@ -47,11 +47,13 @@ class Checkpoints:
     def save_best(self, step: nn.Cell, state: RunState) -> str:
         """Save as best_map.ckpt."""
         path = os.path.join(self.folder, BEST)
-        save_whole(step, path, state)
+        save_checkpoint_atomically(step, path, state)
         return path
 
 
-def restore_run(step: nn.Cell, candidates: List[str], now: RunState, ranks: Ranks = Ranks()) -> Tuple[RunState, str]:
+def restore_run(
+    step: nn.Cell, candidates: List[str], now: RunState, comm: Communicator = Communicator()
+) -> Tuple[RunState, str]:
     """Load parameters, moments and step count of the newest file that is whole on every rank.
 
     Args:
@@ -66,20 +68,21 @@ def restore_run(step: nn.Cell, candidates: List[str], now: RunState, ranks: Rank
         UserError: none is whole, or this run cannot go on from it.
     """
     reasons = []
-    for path in ranks.broadcast(candidates):
-        reason, entries, state = "", None, None
+    for path in comm.broadcast(candidates):
+        reason, entries, state, random_state = "", None, None, None
         try:
-            entries, state = _read(_of_rank(path, ranks.rank), step)
-            _check_rank(path, ranks.rank, state)
+            entries, state, random_state = _read(_of_rank(path, comm.rank), step)
+            _check_rank(path, comm.rank, state)
         except UserError as error:
             reason = str(error)
-        reasons = [text for text in ranks.share(reason) if text]
+        reasons = [text for text in comm.all_gather(reason) if text]
         if not reasons:
             _check_fits(state, now, path)
             _check_shapes(entries, step, path)
             for parameter in step.get_parameters():
                 if parameter.name in entries:
                     parameter.set_data(Tensor(entries[parameter.name].asnumpy(), parameter.dtype))
+            restore_random_state(random_state)
             state.config, state.images, state.size = now.config, now.images, now.size
             state.steps_per_epoch = now.steps_per_epoch
             return state, path
@@ -113,7 +116,7 @@ def _check_rank(path: str, rank: int, saved: RunState) -> None:
 
 
 def _read(path: str, step: nn.Cell) -> tuple:
-    """(entries for the step, the state) of a whole file."""
+    """(entries for the step, the state, the bytes that hold it) of a complete file."""
     entries = read_checkpoint(path, "resume")
     wanted = {parameter.name: tuple(parameter.shape) for parameter in step.get_parameters()}
     # The rates are the run's own: they follow from the config, and their number may have changed
@@ -126,10 +129,11 @@ def _read(path: str, step: nn.Cell) -> tuple:
             f"resume: {path} does not hold a whole run: {what}; to start from its weights alone use --pre_trained"
         )
     try:
-        state = unpack(entries[RUN_STATE].asnumpy())
+        data = entries[RUN_STATE].asnumpy()
+        state = from_bytes(data)
     except ValueError as error:
         raise UserError(f"resume: {path}: {error}") from None
-    return {name: entries[name] for name in wanted if name != "learning_rate"}, state
+    return {name: entries[name] for name in wanted if name != "learning_rate"}, state, data
 
 
 def _check_shapes(entries: dict, step: nn.Cell, path: str) -> None:

@@ -60,8 +60,8 @@ class Momentum(nn.Cell):
         super().__init__(auto_prefix=False)
         kernels = [parameter for parameter in parameters if len(parameter.shape) > 1]
         vectors = [parameter for parameter in parameters if len(parameter.shape) == 1]
-        decaying = kernels + [parameter for parameter in vectors if decays(parameter.name)]
-        others = [parameter for parameter in vectors if not decays(parameter.name)]
+        decaying = kernels + [parameter for parameter in vectors if has_weight_decay(parameter.name)]
+        others = [parameter for parameter in vectors if not has_weight_decay(parameter.name)]
         self.parameters = ParameterTuple(decaying + others)
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
         # taken apart here, as in the graph it would be work for the compiler
@@ -134,6 +134,6 @@ def _groups(sizes: List[int]) -> Tuple[Tuple[int, int], ...]:
     return tuple(groups + [(start, len(sizes))] * bool(sizes))
 
 
-def decays(name: str) -> bool:
+def has_weight_decay(name: str) -> bool:
     """Whether a parameter of this name is subject to weight decay: all but BN's gamma and beta."""
     return name.rsplit(".", 1)[-1] not in ("gamma", "beta")

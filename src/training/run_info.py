@@ -13,7 +13,7 @@ import time
 from typing import Optional
 
 from src import __version__
-from src.utils.distributed import Ranks
+from src.utils.distributed import Communicator
 from src.utils.output import write_text
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -30,7 +30,7 @@ def git_commit() -> Optional[str]:
     return done.stdout.decode().strip() or None
 
 
-def describe_start(argv, cfg, ranks: Ranks, source: str) -> dict:
+def describe_start(argv, cfg, comm: Communicator, source: str) -> dict:
     """Command, place, versions, seed and devices of a start; `source` is the checkpoint that it goes on from."""
     versions = {}
     for name, module in PACKAGES.items():
@@ -50,7 +50,7 @@ def describe_start(argv, cfg, ranks: Ranks, source: str) -> dict:
         "git_commit": git_commit(),
         "seed": cfg.seed,
         "device_target": cfg.device_target,
-        "ranks": ranks.size,
+        "ranks": comm.size,
         "goes_on_from": source or None,
     }
 

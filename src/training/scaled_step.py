@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from src.training.lean_cell import LeanCell
-from src.utils.distributed import Ranks
+from src.utils.distributed import Communicator
 
 GROWS_AFTER = 2000  # good steps
 SMALLEST = 1.0
@@ -106,11 +106,13 @@ class ScaledTrainStep(nn.Cell):
         forward: a `ModelWithLoss`.
         update: a `Momentum` over its trainable parameters, without a loss scale.
         scale: that of the first step.
-        ranks: the processes of the run.
+        comm: the processes of the run.
         reducer: averages gradients over devices in the graph, or None.
     """
 
-    def __init__(self, forward: nn.Cell, update: nn.Cell, scale: float, ranks: Ranks = Ranks(), reducer=None):
+    def __init__(
+        self, forward: nn.Cell, update: nn.Cell, scale: float, comm: Communicator = Communicator(), reducer=None
+    ):
         super().__init__(auto_prefix=False)
         self.forward = forward
         self.update = update
@@ -118,7 +120,7 @@ class ScaledTrainStep(nn.Cell):
         statistics = ("moving_mean", "moving_variance")
         self.averages = _Averages([p for p in forward.get_parameters() if p.name.endswith(statistics)])
         self.scale = LossScale(scale)
-        self._ranks = ranks
+        self._comm = comm
         self.overflowed, self.norm, self.parts = False, float("nan"), (float("nan"), float("nan"))
         self._compiling = contextlib.nullcontext()
 
@@ -134,11 +136,11 @@ class ScaledTrainStep(nn.Cell):
             parts, norm, gradients = self.gradients(images, gt_loc, gt_label, num_match, *sides)
             self._compiling = contextlib.nullcontext()
         parts, norm = parts.asnumpy(), float(norm.asnumpy())
-        if self._ranks.outside_graph:
+        if self._comm.averages_on_host:
             parts, norm, gradients = self._mean(parts, norm, gradients)
         # the statistics too: a ReLU can hide an overflow from all that comes after it
         finite = np.isfinite(norm) and np.isfinite(parts).all() and np.isfinite(self.averages().asnumpy()).all()
-        self.overflowed = self._ranks.largest(int(not finite)) > 0
+        self.overflowed = self._comm.all_reduce_max(int(not finite)) > 0
         if self.overflowed:
             self._leave_out(before)
         else:
@@ -151,7 +153,7 @@ class ScaledTrainStep(nn.Cell):
         """The three as means over the ranks (the norm's only tells whether all are finite)."""
         pieces = [np.float32([norm]), parts, *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
         flat = np.concatenate(pieces).astype(np.float32, copy=False)
-        self._ranks.average(flat)
+        self._comm.all_reduce_mean_(flat)
         averaged, start = [], 3
         for gradient in gradients:
             averaged.append(Tensor(flat[start : start + gradient.size].reshape(gradient.shape)))

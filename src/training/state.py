@@ -1,4 +1,4 @@
-"""What a run is besides its parameters: where it stands, its random state, the keys that its figures follow from."""
+"""Training state besides the parameters: progress, random state, and the options that affect results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import List, Optional
 
 import numpy as np
 
-# keys that change what is written or shown, or how fast, but no number of the training
-_FREE_KEYS = {
+# options that change what is written or shown, or how fast, but no result of the training
+KEYS_WITHOUT_EFFECT = {
     "checkpoint_file_path",
     "checkpoint_path",
     "compile_cache",
@@ -73,7 +73,7 @@ class RunState:
         """Optimiser steps done in all."""
         return self.epochs * self.steps_per_epoch + self.epoch_step
 
-    def packed(self) -> np.ndarray:
+    def to_bytes(self) -> np.ndarray:
         """The state and the random generators' states as uint8 [n]."""
         kind, words, *rest = np.random.get_state()
         version, internal, gauss = random.getstate()
@@ -83,24 +83,38 @@ class RunState:
         return np.frombuffer(json.dumps(content).encode(), np.uint8).copy()
 
 
-def unpack(packed: np.ndarray) -> RunState:
-    """The state that `packed` made; sets the random generators.
+def _content(data: np.ndarray) -> dict:
+    return json.loads(data.astype(np.uint8).tobytes().decode())
+
+
+def from_bytes(data: np.ndarray) -> RunState:
+    """The state that `to_bytes` wrote, uint8 [n].
 
     Raises:
         ValueError: it is none.
     """
     try:
-        content = json.loads(packed.astype(np.uint8).tobytes().decode())
-        kind, words, *rest = content.pop("numpy_random")
-        version, internal, gauss = content.pop("python_random")
-        state = RunState(**content)
+        content = _content(data)
+        _random_states(content)
+        del content["numpy_random"], content["python_random"]
+        return RunState(**content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"its run state cannot be read ({type(error).__name__})") from None
-    np.random.set_state((kind, np.array(words, np.uint32), *rest))
-    random.setstate((version, tuple(internal), gauss))
-    return state
 
 
-def figures_config(cfg) -> dict:
+def _random_states(content: dict) -> tuple:
+    kind, words, *rest = content["numpy_random"]
+    version, internal, gauss = content["python_random"]
+    return (kind, np.array(words, np.uint32), *rest), (version, tuple(internal), gauss)
+
+
+def restore_random_state(data: np.ndarray) -> None:
+    """Set the random generators of NumPy and Python to where they were at `to_bytes`."""
+    of_numpy, of_python = _random_states(_content(data))
+    np.random.set_state(of_numpy)
+    random.setstate(of_python)
+
+
+def training_relevant_config(cfg) -> dict:
     """The keys of a config that the figures of its training follow from, as plain JSON."""
-    return {key: value for key, value in json.loads(json.dumps(dict(cfg))).items() if key not in _FREE_KEYS}
+    return {key: value for key, value in json.loads(json.dumps(dict(cfg))).items() if key not in KEYS_WITHOUT_EFFECT}

@@ -11,7 +11,7 @@ from src.loss import MultiBoxLoss
 from src.training.lean_cell import LeanCell
 from src.training.momentum import Momentum
 from src.training.scaled_step import ScaledTrainStep
-from src.utils.distributed import Ranks
+from src.utils.distributed import Communicator
 
 
 class ModelWithLoss(nn.Cell):
@@ -30,7 +30,7 @@ class ModelWithLoss(nn.Cell):
         return self.loss.parts(pred_loc, pred_label, gt_loc, gt_label, num_match)
 
 
-class Gradients(LeanCell):
+class ForwardBackward(LeanCell):
     """(images, gt_loc, gt_label, num_match) -> (parts of the loss [2], gradients of their sum * loss_scale)."""
 
     def __init__(self, forward: nn.Cell, weights, loss_scale: float):
@@ -60,7 +60,7 @@ class TrainStep(LeanCell):
     def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, reducer=None):
         super().__init__(auto_prefix=False)
         self.forward = forward
-        self.gradients = Gradients(forward, update.parameters, loss_scale)
+        self.gradients = ForwardBackward(forward, update.parameters, loss_scale)
         self.reducer = reducer
         self.reduces = reducer is not None
         self.update = update
@@ -99,22 +99,22 @@ class TrainStep(LeanCell):
         return loss
 
 
-class RanksTrainStep(TrainStep):
+class HostReducedTrainStep(TrainStep):
     """The step in two graphs, with the mean over ranks between them: on a CPU no graph can hold an exchange.
 
     Its loss is the mean over the ranks.
     """
 
-    def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, ranks: Ranks):
+    def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, comm: Communicator):
         super().__init__(forward, update, loss_scale)
-        self._ranks = ranks
+        self._comm = comm
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
         parts, gradients = self.gradients(images, gt_loc, gt_label, num_match)
         # one flat array: a hundred small exchanges cost more than a large one
         pieces = [parts.asnumpy(), *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
         flat = np.concatenate(pieces).astype(np.float32, copy=False)
-        self._ranks.average(flat)
+        self._comm.all_reduce_mean_(flat)
         averaged, start = [], 2
         for gradient in gradients:
             averaged.append(Tensor(flat[start : start + gradient.size].reshape(gradient.shape)))
@@ -124,19 +124,19 @@ class RanksTrainStep(TrainStep):
         return Tensor(flat[:2].sum())
 
 
-def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, ranks: Ranks = Ranks()) -> TrainStep:
+def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Communicator = Communicator()) -> TrainStep:
     """The training step of a config, in training mode. All ranks start from rank 0's weights.
 
     Args:
         model: from `build_model`.
         learning_rates: float32 array, one rate a step.
-        ranks: the processes of the run.
+        comm: the processes of the run.
 
     Returns:
         Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> loss. With `use_float16` it
         is a `ScaledTrainStep`.
     """
-    same_weights(model, ranks)
+    broadcast_parameters(model, comm)
     forward = ModelWithLoss(model, MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha))
     # docs/reference.md, "Configuration": 1 on CPU, as in the published scripts
     loss_scale = 1.0 if cfg.device_target == "CPU" else float(cfg.loss_scale)
@@ -149,20 +149,20 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, ranks: Ran
         clip_global_norm=bool(cfg.use_global_norm),
     )
     if cfg.use_float16:
-        reducer = ranks.build_reducer(update.parameters) if ranks.build_reducer else None
-        step = ScaledTrainStep(forward, update, loss_scale, ranks, reducer)
-    elif ranks.outside_graph:
-        step = RanksTrainStep(forward, update, loss_scale, ranks)
+        reducer = comm.make_grad_reducer(update.parameters) if comm.make_grad_reducer else None
+        step = ScaledTrainStep(forward, update, loss_scale, comm, reducer)
+    elif comm.averages_on_host:
+        step = HostReducedTrainStep(forward, update, loss_scale, comm)
     else:
-        reducer = ranks.build_reducer(update.parameters) if ranks.build_reducer else None
+        reducer = comm.make_grad_reducer(update.parameters) if comm.make_grad_reducer else None
         step = TrainStep(forward, update, loss_scale, reducer)
     step.set_train()
     return step
 
 
-def same_weights(model: nn.Cell, ranks: Ranks) -> None:
+def broadcast_parameters(model: nn.Cell, comm: Communicator) -> None:
     """Give every rank rank 0's parameters, averages of BN included."""
-    if ranks.size > 1:
-        first = ranks.first([parameter.asnumpy() for parameter in model.get_parameters()])
+    if comm.size > 1:
+        first = comm.broadcast_arrays([parameter.asnumpy() for parameter in model.get_parameters()])
         for parameter, value in zip(model.get_parameters(), first):
             parameter.set_data(Tensor(value, parameter.dtype))

@@ -7,7 +7,7 @@ import gc
 import os
 from typing import Optional
 
-from src.utils.distributed import MindSporeRanks, MpiRanks, Ranks
+from src.utils.distributed import Communicator, MindSporeCommunicator, MpiCommunicator
 from src.utils.errors import UserError, set_ranks
 from src.utils.log import LOGGER
 
@@ -82,7 +82,7 @@ def check_launch(cfg) -> None:
         )
 
 
-def init_device(cfg) -> Ranks:
+def init_device(cfg) -> Communicator:
     """Graph mode on `device_target`, seeds, and the other processes of the run when `run_distribute` is set.
 
     Raises:
@@ -90,8 +90,8 @@ def init_device(cfg) -> Ranks:
     """
     check_launch(cfg)
     with_mpi = cfg.run_distribute and "OMPI_COMM_WORLD_SIZE" in os.environ
-    ranks = _mpi_ranks(cfg) if with_mpi else Ranks()
-    set_ranks(ranks)
+    comm = _mpi_ranks(cfg) if with_mpi else Communicator()
+    set_ranks(comm)
     if cfg.device_target == "CPU":
         # 2.10's quicker type inference makes the rest of the compiler slower: a fifth more for our training step
         os.environ.setdefault("MS_DEV_BOOST_INFER", "0")
@@ -111,10 +111,10 @@ def init_device(cfg) -> Ranks:
         ) from error
     ms.set_seed(cfg.seed)
     ms.dataset.config.set_seed(cfg.seed)
-    if cfg.run_distribute and not ranks.outside_graph and cfg.device_num > 1:
-        ranks = _init_collectives(cfg, ranks if with_mpi else None)
-        set_ranks(ranks)
-    return ranks
+    if cfg.run_distribute and not comm.averages_on_host and cfg.device_num > 1:
+        comm = _init_collectives(cfg, comm if with_mpi else None)
+        set_ranks(comm)
+    return comm
 
 
 def _device_number(cfg) -> int:
@@ -137,15 +137,15 @@ def _import_mindspore():
     return mindspore
 
 
-def _mpi_ranks(cfg) -> MpiRanks:
+def _mpi_ranks(cfg) -> MpiCommunicator:
     try:
-        return MpiRanks(on_cpu=cfg.device_target == "CPU")
+        return MpiCommunicator(on_cpu=cfg.device_target == "CPU")
     except (ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"run_distribute: mpi4py cannot be used ({reason}); pip install -r requirements.txt") from None
 
 
-def _init_collectives(cfg, ranks: Optional[Ranks]) -> Ranks:
+def _init_collectives(cfg, comm: Optional[Communicator]) -> Communicator:
     """MindSpore's own data parallelism (NCCL, HCCL, or the CPU's under msrun)."""
     import mindspore as ms
     from mindspore import nn
@@ -159,12 +159,12 @@ def _init_collectives(cfg, ranks: Optional[Ranks]) -> Ranks:
             f"run_distribute: MindSpore's communication does not start on {cfg.device_target} ({first}); are NCCL or "
             f"HCCL and Open MPI's libraries on LD_LIBRARY_PATH?"
         ) from error
-    ranks = ranks or MindSporeRanks()
+    comm = comm or MindSporeCommunicator()
     ms.set_auto_parallel_context(
         parallel_mode="data_parallel",
         gradients_mean=True,
-        device_num=ranks.size,
+        device_num=comm.size,
         all_reduce_fusion_config=list(cfg.all_reduce_fusion_config),
     )
-    ranks.build_reducer = lambda parameters: nn.DistributedGradReducer(parameters, True, ranks.size)
-    return ranks
+    comm.make_grad_reducer = lambda parameters: nn.DistributedGradReducer(parameters, True, comm.size)
+    return comm

@@ -15,22 +15,22 @@ import numpy as np
 POLL_SECONDS = 0.05
 
 
-class Ranks:
+class Communicator:
     """A run of one process. Every exchange gives back what it was given.
 
-    rank, size: of all processes; local_rank, local_size: on this machine; outside_graph: gradients are
-    averaged by `average`, between two compiled graphs; build_reducer: parameters -> the Cell that averages
+    rank, size: of all processes; local_rank, local_size: on this machine; averages_on_host: gradients are
+    averaged by `all_reduce_mean_`, between two compiled graphs; make_grad_reducer: parameters -> the Cell that averages
     gradients inside the graph, or None.
     """
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
-    outside_graph = False
-    build_reducer: Optional[Callable] = None
+    averages_on_host = False
+    make_grad_reducer: Optional[Callable] = None
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return when every rank has come here, however long it takes."""
 
-    def share(self, value) -> List:
+    def all_gather(self, value) -> List:
         """The values of all ranks in their order, on every rank."""
         return [value]
 
@@ -42,22 +42,22 @@ class Ranks:
         """Rank 0's value, on every rank."""
         return value
 
-    def first(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def broadcast_arrays(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
         """Rank 0's float32 arrays, on every rank; all ranks give the same shapes."""
         return arrays
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The largest of the ranks' whole numbers; quick, for use in every step."""
         return number
 
-    def average(self, values: np.ndarray) -> None:
+    def all_reduce_mean_(self, values: np.ndarray) -> None:
         """Replace a float32 array by its mean over the ranks."""
 
     def abort(self, status: int) -> None:
         """End every rank with this status; returns only where that takes no more than leaving."""
 
 
-class MpiRanks(Ranks):
+class MpiCommunicator(Communicator):
     """Started by mpirun. On a CPU gradients go through MPI too; elsewhere MindSpore's own library averages them."""
 
     def __init__(self, on_cpu: bool):
@@ -67,33 +67,33 @@ class MpiRanks(Ranks):
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
         self.local_rank = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"))
         self.local_size = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
-        self.outside_graph = on_cpu and self.size > 1
+        self.averages_on_host = on_cpu and self.size > 1
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         # MPI's own waiting keeps a core busy, and a conversion can take an hour
         request = self._comm.Ibarrier()
         while not request.Test():
             time.sleep(POLL_SECONDS)
 
-    def share(self, value) -> List:
-        self.wait()
+    def all_gather(self, value) -> List:
+        self.barrier()
         return self._comm.allgather(value)
 
     def gather(self, value) -> Optional[List]:
-        self.wait()
+        self.barrier()
         return self._comm.gather(value, root=0)
 
     def broadcast(self, value) -> object:
-        self.wait()
+        self.barrier()
         return self._comm.bcast(value, root=0)
 
-    def first(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def broadcast_arrays(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
         return self.broadcast(arrays if self.rank == 0 else None)
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         return self._comm.allreduce(number, op=self._mpi.MAX)
 
-    def average(self, values: np.ndarray) -> None:
+    def all_reduce_mean_(self, values: np.ndarray) -> None:
         self._comm.Allreduce(self._mpi.IN_PLACE, values)
         values /= np.float32(self.size)
 
@@ -102,7 +102,7 @@ class MpiRanks(Ranks):
             self._comm.Abort(status)
 
 
-class MindSporeRanks(Ranks):
+class MindSporeCommunicator(Communicator):
     """Started by msrun or a rank table: MindSpore's collectives, for values too (as padded bytes)."""
 
     def __init__(self):
@@ -111,28 +111,28 @@ class MindSporeRanks(Ranks):
         self.rank, self.size = get_rank(), get_group_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("DEVICE_ID", self.rank)))
 
-    def share(self, value) -> List:
+    def all_gather(self, value) -> List:
         packed = np.frombuffer(pickle.dumps(value), np.uint8)
         # two numbers, for float32 counts to 2^24 only; and bytes as float32, the type that every backend takes
         size = np.array([len(packed) >> 20, len(packed) & 0xFFFFF], np.float32)
-        sizes = self._all(size).astype(np.int64).reshape(self.size, 2)
+        sizes = self._all_gather_floats(size).astype(np.int64).reshape(self.size, 2)
         lengths = (sizes[:, 0] << 20) + sizes[:, 1]
         # a graph is compiled for each length: powers of two keep them few
         padded = np.zeros(1 << int(lengths.max() - 1).bit_length(), np.float32)
         padded[: len(packed)] = packed
-        rows = self._all(padded).reshape(self.size, -1)
+        rows = self._all_gather_floats(padded).reshape(self.size, -1)
         return [pickle.loads(row[:length].astype(np.uint8).tobytes()) for row, length in zip(rows, lengths)]
 
-    def _all(self, values: np.ndarray) -> np.ndarray:
+    def _all_gather_floats(self, values: np.ndarray) -> np.ndarray:
         import mindspore as ms
         from mindspore import ops
 
         return ops.AllGather()(ms.Tensor(values)).asnumpy()
 
-    def largest(self, number: int) -> int:
-        return int(self._all(np.array([number], np.float32)).max())
+    def all_reduce_max(self, number: int) -> int:
+        return int(self._all_gather_floats(np.array([number], np.float32)).max())
 
-    def first(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
+    def broadcast_arrays(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
         import mindspore as ms
         from mindspore import ops
 
@@ -142,12 +142,12 @@ class MindSporeRanks(Ranks):
         ends = np.cumsum([array.size for array in arrays])
         return [part.reshape(array.shape) for part, array in zip(np.split(flat, ends[:-1]), arrays)]
 
-    def wait(self) -> None:
-        self._all(np.zeros(1, np.float32))
+    def barrier(self) -> None:
+        self._all_gather_floats(np.zeros(1, np.float32))
 
     def gather(self, value) -> Optional[List]:
-        values = self.share(value)
+        values = self.all_gather(value)
         return values if self.rank == 0 else None
 
     def broadcast(self, value) -> object:
-        return self.share(value if self.rank == 0 else None)[0]
+        return self.all_gather(value if self.rank == 0 else None)[0]

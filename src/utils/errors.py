@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import Dict
 
-from src import PACKAGES, no_package
+from src import PACKAGES, missing_package_message
 from src.utils.console import PIPE_STATUS, guarded_streams, say, use_utf8_streams
 
 # the machine's state, not a bug of ours
@@ -73,9 +73,9 @@ def run_main(main, argv=None) -> int:
         status, line = _run(main, argv, stdout)
         if line:
             _LOGGER.debug("error: %s", line)  # to the log file, where there is one: stderr may have no reader
-            rank = f"rank {_ranks.rank}: " if _several() else ""
+            rank = f"rank {_ranks.rank}: " if _is_distributed() else ""
             say(f"error: {rank}{line}")
-        if status and _several():
+        if status and _is_distributed():
             _ranks.abort(status)
     return status
 
@@ -95,14 +95,14 @@ def _run(main, argv, stdout) -> tuple:
         if error is stdout.error:
             return _stdout_status(stdout)
         if isinstance(error, ModuleNotFoundError) and error.name in PACKAGES:
-            status, line = 2, no_package(error.name)
+            status, line = 2, missing_package_message(error.name)
         elif isinstance(error, OSError) and error.errno in _ENVIRONMENT:
             line = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
         else:
             text = traceback.format_exc().rstrip()
             say(text)
             _LOGGER.debug("%s", text)
-            line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _several() else ""
+            line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _is_distributed() else ""
     with contextlib.suppress(OSError):
         stdout.flush()
     if status == 0 and stdout.error is not None and not stdout.log_only:  # argparse catches what its help raises
@@ -118,5 +118,5 @@ def _stdout_status(stdout) -> tuple:
     return 1, f"cannot write standard output: {stdout.error.strerror}"
 
 
-def _several() -> bool:
+def _is_distributed() -> bool:
     return _ranks is not None and _ranks.size > 1

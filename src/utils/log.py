@@ -1,4 +1,4 @@
-"""The log: `logging.getLogger("ssd")`; rank 0 speaks at INFO, other ranks at WARNING."""
+"""The log: `logging.getLogger("ssd")`; rank 0 logs at INFO, other ranks at WARNING."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.utils.errors import output_arrived, output_lost
 from src.utils.output import OutputError, append_bytes, append_line, output_error
 
 LOGGER = logging.getLogger("ssd")
-_TOLD = set()
+_ALREADY_WARNED = set()
 PROGRESS_SECONDS = 20
 
 
@@ -69,8 +69,8 @@ def one_line(text) -> str:
 
 def warn_once(line: str) -> None:
     """Warn, unless this process has told the same line before."""
-    if line not in _TOLD:
-        _TOLD.add(line)
+    if line not in _ALREADY_WARNED:
+        _ALREADY_WARNED.add(line)
         LOGGER.warning("%s", line)
 
 
@@ -151,15 +151,15 @@ class _LogFile(logging.Handler):
                 say(f"warning: {error}; the program goes on")
 
 
-def progress(total: int, what: str, unit: str = "images", speaks: bool = True, terminal_only: bool = False) -> tqdm:
+def progress(total: int, what: str, unit: str = "images", is_main: bool = True, terminal_only: bool = False) -> tqdm:
     """A bar with rate and time left: drawn on a terminal, a line of the log every 20 seconds elsewhere.
 
     Args:
-        speaks: False (ranks other than 0) shows nothing.
+        is_main: False (ranks other than 0) shows nothing.
         terminal_only: nothing elsewhere either (`disable` tells), for who writes lines of their own.
     """
     if sys.stderr.isatty():
-        return tqdm(total=total, desc=what, unit=f" {unit}", disable=not speaks, leave=False, dynamic_ncols=True)
+        return tqdm(total=total, desc=what, unit=f" {unit}", disable=not is_main, leave=False, dynamic_ncols=True)
     if terminal_only:
         return tqdm(total=total, disable=True)
     return tqdm(
@@ -171,6 +171,6 @@ def progress(total: int, what: str, unit: str = "images", speaks: bool = True, t
         maxinterval=PROGRESS_SECONDS,
         delay=PROGRESS_SECONDS,
         bar_format="{desc}: {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left",
-        disable=not speaks,
+        disable=not is_main,
         leave=False,
     )

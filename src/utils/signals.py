@@ -13,8 +13,8 @@ from typing import Iterator
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 143, signal.SIGUSR2: 130}
 
 
-class Stop:
-    """Signal handlers of a run. Outside `held()` a signal ends the process through SystemExit (so that everything
+class SignalGuard:
+    """Signal handlers of a run. Outside `deferred()` a signal ends the process through SystemExit (so that everything
     is cleaned up), inside it only sets `status`; a second signal always ends it.
 
     A closed terminal is not taken for a second signal: shell and kernel send SIGHUP both.
@@ -22,7 +22,7 @@ class Stop:
 
     def __init__(self):
         self.status = 0
-        self._held = False
+        self._deferred = False
 
     def install(self) -> None:
         """Set the handlers. Where SIGHUP is ignored from the start (`nohup`), it stays ignored."""
@@ -34,27 +34,27 @@ class Stop:
         if self.status and number == signal.SIGHUP:
             return
         again, self.status = bool(self.status), STATUS[number]
-        if again or not self._held:
+        if again or not self._deferred:
             with contextlib.suppress(OSError):  # the terminal may be what is gone
                 os.write(2, b"stopped by a signal\n")  # unlike print, it may interrupt a print
             raise SystemExit(self.status)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Signals wait for the end of a step (or of a file)."""
         over = threading.Event()
-        keeper = threading.Thread(target=_keep_handlers, args=(over,), daemon=True)
-        self._held = True
+        keeper = threading.Thread(target=_reinstall_handlers, args=(over,), daemon=True)
+        self._deferred = True
         keeper.start()
         try:
             yield
         finally:
             over.set()
             keeper.join()
-            self._held = False
+            self._deferred = False
 
 
-def _keep_handlers(over: threading.Event) -> None:
+def _reinstall_handlers(over: threading.Event) -> None:
     """Set the handlers of now again and again: every graph that MindSpore 2.10 runs turns Ctrl-C into SIGTERM.
 
     Python's own `signal.signal` works in the main thread only, and that is inside the graph.

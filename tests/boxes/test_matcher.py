@@ -95,7 +95,7 @@ def test_few_boxes_are_looked_at():
     matcher = Matcher(cyxhw, yxyx, 0.5)
     gt = random_boxes(np.random.default_rng(0), 200, (640, 640), "pixels")
     gt = gt[(gt[:, 2:] > gt[:, :2]).all(axis=1)]
-    rows, boxes = matcher._near(gt)
+    rows, boxes = matcher._candidates(gt)
     assert len(np.unique(rows)) == len(gt) and len(boxes) < 0.01 * 51150 * len(gt)
 
 

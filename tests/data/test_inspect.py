@@ -57,7 +57,7 @@ def draw(path, height, width):
     cv2.imwrite(str(path), np.full((height, width, 3), 90, np.uint8))
 
 
-def faults(report):
+def issues(report):
     return {fault["kind"]: (fault["number"], fault["refused"]) for fault in report["faults"]}
 
 
@@ -78,7 +78,7 @@ def test_every_fault_at_once(tmp_path):
         draw(str(tmp_path / "coco" / "train2017" / f"{name}.jpg"), *size)
     (tmp_path / "coco" / "train2017" / "7.jpg").write_bytes(b"<html>")
     report = check_split(config(tmp_path, "--batch_size=1"), True, decode=False)
-    found = faults(report)
+    found = issues(report)
     assert found["annotations whose category_id the file does not list"] == (1, True)
     assert found["annotations have no usable bbox [x, y, width, height]"] == (1, True)
     assert found["images are missing"] == (1, True)
@@ -193,12 +193,12 @@ def test_axes_swapped(tmp_path):
 
 def test_shares_of_the_image_are_refused(tmp_path):
     (report,) = coco_check(tmp_path, boxed((0.1, 0.2, 0.5, 0.6), (0.5, 0.5, 0.25, 0.5), (0, 0, 1, 0.5)))
-    assert faults(report)["boxes have numbers between 0 and 1, shares of the image, where pixels are expected"] == (
+    assert issues(report)["boxes have numbers between 0 and 1, shares of the image, where pixels are expected"] == (
         3,
         True,
     )
     (report,) = coco_check(tmp_path, boxed((0, 0, 1, 1), (0.1, 0.2, 0.5, 0.6), *XYWH))
-    assert faults(report)["boxes have numbers between 0 and 1, shares of the image, where pixels are expected"] == (
+    assert issues(report)["boxes have numbers between 0 and 1, shares of the image, where pixels are expected"] == (
         1,
         False,
     )
@@ -319,7 +319,7 @@ def test_an_empty_set_is_refused_as_conversion_does(tmp_path):
     (tmp_path / "list.txt").write_text("\n")
     for is_training in (True, False):
         report = check_split(config(tmp_path, "--dataset=other"), is_training, decode=False)
-        assert faults(report)["set holds no image"] == (1, True)
+        assert issues(report)["set holds no image"] == (1, True)
 
 
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}])

@@ -7,10 +7,10 @@ import os
 import pytest
 
 from src.config import load_config
+from src.data.issues import Issues
 from src.data.readers import READERS, read_dataset
 from src.data.readers.coco import coco_json, load_coco_json
 from src.data.records.prepare import check_images_exist
-from src.data.sample import Faults
 from src.utils.errors import UserError
 
 CLASSES = "['background', 'cat', 'dog']"
@@ -152,7 +152,7 @@ def test_list_faults_name_the_line(tmp_path, line):
 def noted(data):
     """Kind -> (number, places) of what was repaired, and of what was refused."""
     kinds = ({}, {})
-    for fault in data.faults.all():
+    for fault in data.issues.all():
         kinds[fault.refused][fault.kind] = (fault.number, fault.places)
     return kinds
 
@@ -360,6 +360,6 @@ def test_boxes_of_a_list_that_are_not_recognised_are_no_loss(tmp_path, rest):
 
 
 def test_places_are_one_line():
-    faults = Faults()
-    faults.repair("names", "a\nb\u2028c\u00a0d ü中 e")
-    assert faults.all()[0].places == ["a\\nb\\u2028c\\xa0d ü中 e"]
+    issues = Issues()
+    issues.warn("names", "a\nb\u2028c\u00a0d ü中 e")
+    assert issues.all()[0].places == ["a\\nb\\u2028c\\xa0d ü中 e"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.config import load_config
-from src.data.pipeline import TrainingData, evaluation_batches
+from src.data.pipeline import TrainLoader, evaluation_batches
 from src.data.records import prepare_records
 from src.data.transforms import resize
 from src.utils.errors import UserError
@@ -133,7 +133,7 @@ def test_evaluation_sees_every_image_once(folder, batch, size):
 def test_order_and_augmentation_depend_on_seed_and_epoch_alone(folder, cfg256):
     def run(epoch, *more):
         cfg = config(folder, *more)
-        data = TrainingData(prepare_records(cfg, True), cfg)
+        data = TrainLoader(prepare_records(cfg, True), cfg)
         return [[part.asnumpy() for part in batch] for batch in data.epoch(epoch)]
 
     one, again = run(1, "--num_parallel_workers=1"), run(1, "--num_parallel_workers=2")
@@ -148,7 +148,7 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_alone(folder, cfg256):
 def test_shards_are_disjoint_and_equal(folder):
     cfg = config(folder, "--batch_size=1")
     records = prepare_records(cfg, True)
-    parts = [TrainingData(records, cfg, rank, 2).indices(0) for rank in range(2)]
+    parts = [TrainLoader(records, cfg, rank, 2).indices(0) for rank in range(2)]
     assert [len(part) for part in parts] == [2, 2] and len(set(parts[0] + parts[1])) == 4
 
 

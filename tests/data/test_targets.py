@@ -1,10 +1,10 @@
-"""Targets that travel packed are the same on the device as `encode_targets` gives them."""
+"""Targets that travel pack_matches are the same on the device as `encode_targets` gives them."""
 
 import numpy as np
 import pytest
 
 from src.boxes.default_boxes import default_boxes
-from src.data.targets import LEAST_ROWS, DenseTargets, packed, to_device
+from src.data.targets import MIN_ROWS, ScatterTargets, batch_to_device, pack_matches
 from src.data.transforms import encode_matches, encode_targets
 
 
@@ -21,7 +21,7 @@ def test_dense_again(cfg256, counts):
     matches = encode_matches(boxes, *defaults, 0.5, (0.1, 0.2))
     images = rng.integers(0, 255, (len(counts), 4, 4, 3)).astype(np.uint8)
     ids = np.arange(len(counts), dtype=np.int32)[:, None]
-    got = [part.asnumpy() for part in to_device(DenseTargets(len(defaults[0])), images, matches, ids)]
+    got = [part.asnumpy() for part in batch_to_device(ScatterTargets(len(defaults[0])), images, matches, ids)]
     np.testing.assert_array_equal(got[0], images)
     np.testing.assert_array_equal(got[4], ids)
     for row, gt in enumerate(boxes):
@@ -35,10 +35,10 @@ def test_dense_again(cfg256, counts):
 def test_few_bytes_and_as_many_rows_as_needed():
     defaults = default_boxes((640, 640))
     (few,) = encode_matches([random_gt(np.random.default_rng(1), 8)], *defaults, 0.5, (0.1, 0.2))
-    parts = packed([few])
-    assert 640 * 640 * 3 + sum(part.nbytes for part in parts) < 1.3e6 and parts[0].shape == (1, LEAST_ROWS, 2)
-    many = tuple(np.resize(part, (5 * LEAST_ROWS, *part.shape[1:])) for part in few)
-    place, loc, label = packed([few, many])
-    assert place.shape == (2, 8 * LEAST_ROWS, 2)
-    assert (place[1, : 5 * LEAST_ROWS, 1] == many[0]).all() and not loc[1, 5 * LEAST_ROWS :].any()
+    parts = pack_matches([few])
+    assert 640 * 640 * 3 + sum(part.nbytes for part in parts) < 1.3e6 and parts[0].shape == (1, MIN_ROWS, 2)
+    many = tuple(np.resize(part, (5 * MIN_ROWS, *part.shape[1:])) for part in few)
+    place, loc, label = pack_matches([few, many])
+    assert place.shape == (2, 8 * MIN_ROWS, 2)
+    assert (place[1, : 5 * MIN_ROWS, 1] == many[0]).all() and not loc[1, 5 * MIN_ROWS :].any()
     assert (label[0, len(few[0]) :] == 0).all() and (loc[0, : len(few[0])] == few[1]).all()

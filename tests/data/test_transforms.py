@@ -100,9 +100,9 @@ def test_crop_without_boxes_and_twice_the_same():
 def test_flip_by_hand_and_twice():
     image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     boxes = np.array([[0.1, 0.2, 0.5, 0.6, 7]], np.float32)
-    once = transforms.flip(image, boxes)
+    once = transforms.horizontal_flip(image, boxes)
     np.testing.assert_allclose(once[1], [[0.1, 0.4, 0.5, 0.8, 7]], atol=1e-6)
-    twice = transforms.flip(*once)
+    twice = transforms.horizontal_flip(*once)
     np.testing.assert_array_equal(twice[0], image)
     np.testing.assert_allclose(twice[1], boxes, atol=1e-6)
 
@@ -110,7 +110,7 @@ def test_flip_by_hand_and_twice():
 def test_network_input_by_hand():
     image = np.array([[[255, 0, 128]]], np.uint8)
     want = [(255 - 0.485 * 255) / (0.229 * 255), (0 - 0.456 * 255) / (0.224 * 255), (128 - 0.406 * 255) / (0.225 * 255)]
-    np.testing.assert_allclose(transforms.to_network(image).ravel(), want, rtol=1e-5)
+    np.testing.assert_allclose(transforms.normalize_image(image).ravel(), want, rtol=1e-5)
 
 
 def test_jitter_against_the_exact_one():

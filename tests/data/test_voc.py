@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
+from src.data.issues import Issues
 from src.data.readers import READERS, read_dataset
 from src.data.readers.coco import coco_json
-from src.data.sample import Faults, fit_to_file
+from src.data.sample import clip_to_image
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.utils.errors import UserError
 from tests.data.test_readers import config, noted, table, thing, voc
@@ -82,7 +83,7 @@ def test_difficult_objects_are_trained_on_and_ignored_by_evaluation(tmp_path):
     data = read_dataset(cfg, False)
     kind = "objects are difficult (used in training; evaluation ignores them and detections on them)"
     assert noted(data)[0][kind] == (2, ["cat in 1.xml", "dog in 1.xml"])
-    fit_to_file(data.samples[0], (100, 100), 1, Faults())
+    clip_to_image(data.samples[0], (100, 100), 1, Issues())
     content = coco_json(data, [1], None, {1: (100, 100)}, list(cfg.classes))
     assert [row["iscrowd"] for row in content["annotations"]] == [0, 1, 1, 0]
     (tmp_path / "voc.json").write_text(json.dumps(content))
@@ -106,7 +107,7 @@ def test_difficult_flags_stay_with_their_boxes(tmp_path):
     body = difficult("cat", 91, 91, 99, 99) + difficult("cat", 5, 5, 5, 9) + thing("dog", 1, 1, 30, 30)
     sample = voc_read(tmp_path, body + difficult("dog", 11, 11, 60, 60)).samples[0]
     assert sample.boxes[:, 4].tolist() == [1, 2, 2] and sample.difficult.tolist() == [True, False, True]
-    fit_to_file(sample, (50, 50), 1, Faults())
+    clip_to_image(sample, (50, 50), 1, Issues())
     assert sample.boxes.tolist() == [[0, 0, 29, 29, 2], [10, 10, 50, 50, 2]] and sample.difficult.tolist() == [
         False,
         True,

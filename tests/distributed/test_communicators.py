@@ -7,7 +7,7 @@ import pytest
 
 from src.config import load_config
 from src.utils.device import check_launch
-from src.utils.distributed import Ranks
+from src.utils.distributed import Communicator
 from src.utils.errors import UserError
 from tests.distributed import worker
 from tests.distributed.processes import Run, has_mpirun, mpirun
@@ -119,5 +119,5 @@ def test_one_process_under_a_launcher_is_no_contradiction(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
     check_launch(cfg())
     check_launch(cfg("--run_distribute=True", "--device_num=1"))
-    ranks = Ranks()
-    assert ranks.share(5) == [5] and ranks.gather(5) == [5] and ranks.broadcast(5) == 5 and ranks.size == 1
+    comm = Communicator()
+    assert comm.all_gather(5) == [5] and comm.gather(5) == [5] and comm.broadcast(5) == 5 and comm.size == 1

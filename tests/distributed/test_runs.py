@@ -66,7 +66,7 @@ def test_the_seed_command_and_evaluation(shapes, checkout):
     assert others == ["config.yaml", "curves.png", "history.jsonl", "run.json"]
     history = (checkout / "output" / "history.jsonl").read_text().splitlines()
     assert len(history) == 1 and json.loads(history[0])["steps"] == 2
-    assert len(re.findall("epoch 1/1: loss", run.output())) == 1  # rank 0 speaks
+    assert len(re.findall("epoch 1/1: loss", run.output())) == 1  # rank 0 logs
     in_training = json.loads(history[0])["mAP"]
 
     # the same 12 figures from one process and from two, for 5 images; and those of the evaluation in training

@@ -48,44 +48,44 @@ def train(folder, matches):
 
     cfg = config(2)
     prepare_environment()
-    ranks = init_device(cfg)
-    step = build_train_step(build_model(cfg), cfg, np.full(STEPS, RATE, np.float32), ranks)
+    comm = init_device(cfg)
+    step = build_train_step(build_model(cfg), cfg, np.full(STEPS, RATE, np.float32), comm)
     losses = [
-        float(step(*map(Tensor, batch(ranks.rank, number, matches or ranks.rank == 0))).asnumpy())
+        float(step(*map(Tensor, batch(comm.rank, number, matches or comm.rank == 0))).asnumpy())
         for number in range(STEPS)
     ]
     values = {parameter.name: parameter.asnumpy() for parameter in step.get_parameters()}
-    np.savez(os.path.join(folder, f"rank_{ranks.rank}.npz"), losses=losses, norm=step.norm, **values)
-    ranks.wait()
+    np.savez(os.path.join(folder, f"rank_{comm.rank}.npz"), losses=losses, norm=step.norm, **values)
+    comm.barrier()
 
 
 def fail(how):
     prepare_environment()
-    ranks = init_device(config(2))
-    if ranks.rank == 1:
+    comm = init_device(config(2))
+    if comm.rank == 1:
         if how == "bug":
             raise ValueError("something broke")
         if how == "exit":
             sys.exit(3)
         raise UserError("the user did this")
-    ranks.wait()
+    comm.barrier()
     time.sleep(600)
 
 
 def exchange(folder):
     """Every kind of exchange between the ranks."""
-    ranks = init_device(config(int(os.environ["OMPI_COMM_WORLD_SIZE"])))
-    own = {"rank": ranks.rank, "text": "x" * (10 * ranks.rank)}
-    everything = [{"rank": r, "text": "x" * (10 * r)} for r in range(ranks.size)]
-    assert ranks.share(own) == everything
-    assert ranks.gather(own) == (everything if ranks.rank == 0 else None)
-    assert ranks.broadcast(own) == everything[0]
-    (array,) = ranks.first([np.full((2, 3), ranks.rank + 1, np.float32)])
+    comm = init_device(config(int(os.environ["OMPI_COMM_WORLD_SIZE"])))
+    own = {"rank": comm.rank, "text": "x" * (10 * comm.rank)}
+    everything = [{"rank": r, "text": "x" * (10 * r)} for r in range(comm.size)]
+    assert comm.all_gather(own) == everything
+    assert comm.gather(own) == (everything if comm.rank == 0 else None)
+    assert comm.broadcast(own) == everything[0]
+    (array,) = comm.broadcast_arrays([np.full((2, 3), comm.rank + 1, np.float32)])
     np.testing.assert_array_equal(array, np.ones((2, 3), np.float32))
-    mean = np.full(5, ranks.rank, np.float32)
-    ranks.average(mean)
-    np.testing.assert_allclose(mean, (ranks.size - 1) / 2)
-    open(os.path.join(folder, f"done_{ranks.rank}"), "w").close()
+    mean = np.full(5, comm.rank, np.float32)
+    comm.all_reduce_mean_(mean)
+    np.testing.assert_allclose(mean, (comm.size - 1) / 2)
+    open(os.path.join(folder, f"done_{comm.rank}"), "w").close()
 
 
 def main(argv):

@@ -6,11 +6,11 @@ import pytest
 from src.evaluation.analysis import (
     ImageResult,
     best_and_worst,
-    confusion,
+    best_f1_threshold,
+    confusion_matrix,
     diagnosis,
     f1_score,
-    pair_up,
-    showing_score,
+    match_detections,
     without_ignored,
 )
 
@@ -36,9 +36,9 @@ def test_pairs_by_hand():
     one = image(
         1, [(LEFT, 1), (RIGHT, 2)], [(LEFT, 2, 0.9), ([0, 0, 10, 9], 1, 0.8), (RIGHT, 2, 0.3), ([0, 0, 10, 4], 1, 0.2)]
     )
-    assert pair_up(one, 0.0, same_class=False) == [(0, 0), (2, 1)]
-    assert pair_up(one, 0.0, same_class=True) == [(1, 0), (2, 1)]
-    assert pair_up(one, 0.5, same_class=True) == [(1, 0)]
+    assert match_detections(one, 0.0, same_class=False) == [(0, 0), (2, 1)]
+    assert match_detections(one, 0.0, same_class=True) == [(1, 0), (2, 1)]
+    assert match_detections(one, 0.5, same_class=True) == [(1, 0)]
 
 
 def test_confusion_by_hand():
@@ -49,7 +49,7 @@ def test_confusion_by_hand():
         image(4, [], [(LEFT, 2, 0.95)]),
     ]
     # cat: once found as dog, once not found (0.4 is below 0.5); dog: once right, once not found
-    assert confusion(images, 3, 0.5).tolist() == [[0, 1, 1], [1, 0, 1], [1, 0, 1]]
+    assert confusion_matrix(images, 3, 0.5).tolist() == [[0, 1, 1], [1, 0, 1], [1, 0, 1]]
 
 
 def test_best_and_worst():
@@ -67,8 +67,8 @@ def test_best_and_worst():
 def test_the_score_to_show_from_leaves_out_many_weak_detections():
     weak = [(AWAY, 1, score) for score in np.linspace(0.5, 0.2, 200)]
     images = [image(k, [(LEFT, 1)], [(LEFT, 1, 0.9 - 0.01 * k), *weak]) for k in range(4)]
-    assert 0.5 < showing_score(images, 0.1) <= 0.87
-    assert showing_score([image(1, [(LEFT, 1)], [])], 0.1) == 0.1
+    assert 0.5 < best_f1_threshold(images, 0.1) <= 0.87
+    assert best_f1_threshold([image(1, [(LEFT, 1)], [])], 0.1) == 0.1
 
 
 def text(*arguments):
@@ -127,7 +127,7 @@ def test_pairs_and_the_score_to_show_from_equal_slow_loops(seed):
     for one in images:
         for least in (0.0, 0.5):
             for same_class in (False, True):
-                assert pair_up(one, least, same_class) == slow_pairs(one, least, same_class)
+                assert match_detections(one, least, same_class) == slow_pairs(one, least, same_class)
     scores = np.concatenate([one.scores for one in images])
     candidates = np.unique(np.quantile(scores, 1 - np.geomspace(1 / len(scores), 1, 40)))
 
@@ -135,7 +135,7 @@ def test_pairs_and_the_score_to_show_from_equal_slow_loops(seed):
         right = sum(len(slow_pairs(one, least, True)) for one in images)
         return 2 * right / sum(len(one.truth) + (one.scores >= least).sum() for one in images)
 
-    assert showing_score(images, 0.1) == max(candidates, key=pooled)
+    assert best_f1_threshold(images, 0.1) == max(candidates, key=pooled)
 
 
 def test_detections_in_a_crowd_count_for_nothing():

@@ -225,15 +225,15 @@ def test_arrays_of_other_ranks_and_images_given_again(tmp_path):
     truth, found = random_set(7)
     image_ids = list(range(IMAGES))
     file = files(tmp_path, truth, image_ids, [1, 2, 3, 4])
-    alone, *ranks = (CocoEvaluator(file, CLASSES) for _ in range(4))
+    alone, *shards = (CocoEvaluator(file, CLASSES) for _ in range(4))
     fill(alone, found, image_ids, range(IMAGES))
-    for rank, evaluator in enumerate(ranks):  # the first image again at the end of the last shard
+    for rank, evaluator in enumerate(shards):  # the first image again at the end of the last shard
         fill(evaluator, found, image_ids, [*range(rank, IMAGES, 3), 0] if rank == 2 else range(rank, IMAGES, 3))
-    for evaluator in ranks[1:]:
-        ranks[0].merge(evaluator.arrays())
-    assert ranks[0].detections == alone.detections and ranks[0].summarize() == alone.summarize()
-    ranks[0].clear()
-    assert ranks[0].detections == [] and ranks[0].curves()["classes"] == {}
+    for evaluator in shards[1:]:
+        shards[0].merge(evaluator.arrays())
+    assert shards[0].detections == alone.detections and shards[0].summarize() == alone.summarize()
+    shards[0].clear()
+    assert shards[0].detections == [] and shards[0].curves()["classes"] == {}
 
 
 def written(values):

@@ -10,13 +10,13 @@ import pytest
 
 from src.config import load_config
 from src.data.records import prepare_records
-from src.evaluation.evaluate import build_evaluator, detect
+from src.evaluation.evaluate import build_evaluator, collect_detections
 from src.evaluation.metrics_table import format_table
 from src.inference.detector import NetworkDetector, build_inference
-from src.inference.metadata import describe
+from src.inference.metadata import metadata_from_config
 from src.models.build import build_model
 from src.utils.device import init_device, prepare_environment
-from src.utils.distributed import Ranks
+from src.utils.distributed import Communicator
 from tests.data.test_readers import thing
 
 
@@ -79,7 +79,7 @@ def network(tmp_path_factory):
 def run(network, cfg):
     records = prepare_records(cfg, False)
     evaluator = build_evaluator(records, cfg)
-    detect(NetworkDetector(network, describe(cfg)), records, cfg, evaluator)
+    collect_detections(NetworkDetector(network, metadata_from_config(cfg)), records, cfg, evaluator)
     return evaluator, evaluator.summarize()
 
 
@@ -94,7 +94,7 @@ def test_figures_for_any_batch(network, tmp_path, count):
     assert seen[0] == seen[1] == seen[2]
 
 
-class Simulated(Ranks):
+class Simulated(Communicator):
     """A rank whose detections are kept, and on the last rank come back for all."""
 
     def __init__(self, rank, size, kept):
@@ -114,7 +114,13 @@ def test_figures_for_any_number_of_ranks(network, tmp_path, count):
         kept = []
         for rank in range(size):
             evaluator = build_evaluator(records, cfg)
-            detect(NetworkDetector(network, describe(cfg)), records, cfg, evaluator, Simulated(rank, size, kept))
+            collect_detections(
+                NetworkDetector(network, metadata_from_config(cfg)),
+                records,
+                cfg,
+                evaluator,
+                Simulated(rank, size, kept),
+            )
         result = evaluator.summarize()
         seen.append((result["stats"], result["stats_published"], result["detections"], evaluator.detections))
     assert seen[0][2] > 0 and all(one == seen[0] for one in seen)

@@ -10,7 +10,7 @@ from mindspore import Tensor
 
 from src.evaluation.analysis import diagnosis
 from src.evaluation.training_history import TrainingHistory, likely_causes, read_history
-from src.models.checkpoint_file import RUN_STATE, write_whole
+from src.models.checkpoint_file import RUN_STATE, write_checkpoint
 from src.training.state import RunState
 from tests.evaluation.test_analysis import CLASSES, LEFT, RIGHT, image
 
@@ -22,7 +22,7 @@ def checkpoint(folder, **more):
     state.update(more)
     (folder / "ckpt_0").mkdir(parents=True, exist_ok=True)
     path = str(folder / "ckpt_0" / "ssd-3_38.ckpt")
-    write_whole(path, [(RUN_STATE, RunState(**state).packed()), ("global_step", np.array([114], np.int32))])
+    write_checkpoint(path, [(RUN_STATE, RunState(**state).to_bytes()), ("global_step", np.array([114], np.int32))])
     return path
 
 
@@ -72,7 +72,7 @@ def test_what_is_missing_or_broken_is_not_known(tmp_path):
     odd = {"epochs": "3", "epoch_step": None, "steps_per_epoch": -1, "config": [], "size": True, "started_from": 7}
     for state in (odd, [], 3, {"config": {"batch_size": "8", "warmup_epochs": float("nan")}}):
         packed = np.frombuffer(json.dumps(state).encode(), np.uint8)
-        write_whole(str(tmp_path / "odd.ckpt"), [(RUN_STATE, packed), ("global_step", np.array([5, 6], np.int32))])
+        write_checkpoint(str(tmp_path / "odd.ckpt"), [(RUN_STATE, packed), ("global_step", np.array([5, 6], np.int32))])
         assert read_history(str(tmp_path / "odd.ckpt")) == nothing
     assert likely_causes(nothing) == []
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from src.inference.detector import Detector
-from src.inference.metadata import ModelDescription
+from src.inference.metadata import ModelMetadata
 from src.inference.pictures import comparison_pictures
 from src.utils.drawing import DRAWN, draw_detections
 from src.utils.errors import UserError
@@ -16,7 +16,7 @@ CLASSES = ("background", "cup", "spoon")
 
 
 def description(nms):
-    return ModelDescription(list(CLASSES), [8, 8], 2, 0.1, 0.6, 100, [0.0] * 3, [1.0] * 3, uint8_input=True, nms=nms)
+    return ModelMetadata(list(CLASSES), [8, 8], 2, 0.1, 0.6, 100, [0.0] * 3, [1.0] * 3, uint8_input=True, nms=nms)
 
 
 class Brightness(Detector):
@@ -41,7 +41,7 @@ def test_the_filling_of_the_last_batch_counts_nowhere(nms):
     found = detector(images, np.array([[80, 60]] * 3))
     assert [[round(float(score), 3) for score in scores] for _, scores, _ in found] == [[0.2], [0.4], [0.6]]
     assert all(labels.tolist() == [1] and boxes.tolist() == [[0, 0, 40, 30]] for boxes, _, labels in found)
-    assert detector.highest == pytest.approx(0.6)
+    assert detector.max_score == pytest.approx(0.6)
 
 
 def test_a_broken_picture_is_passed_over(tmp_path, caplog):

@@ -13,11 +13,11 @@ from src.config import load_config
 from src.inference import exporter
 from src.inference.detector import NetworkDetector, build_inference
 from src.inference.exporter import compare_detections, export_network, target_path
-from src.inference.metadata import describe, description_file
+from src.inference.metadata import description_file, metadata_from_config
 from src.inference.open_model import open_model
 from src.inference.predictor import Predictor
 from src.models.build import build_model
-from src.models.cpu_conv import Convolution
+from src.models.cpu_conv import CpuConv
 from src.utils.errors import RunError, UserError
 from src.utils.locks import try_lock
 from src.utils.output import OutputError
@@ -70,7 +70,7 @@ def exported(tmp_path_factory, cfg, inference, pictures):
     ):
         path = target_path(str(folder / kind), file_format)
         report = export_network(
-            inference, describe(cfg, uint8, nms), file_format, path, pictures[1][:5], pictures[2][:5]
+            inference, metadata_from_config(cfg, uint8, nms), file_format, path, pictures[1][:5], pictures[2][:5]
         )
         assert "largest difference" in report
         paths[kind] = path
@@ -80,7 +80,7 @@ def exported(tmp_path_factory, cfg, inference, pictures):
 
 @pytest.fixture(scope="module")
 def expected(cfg, inference, pictures):
-    found = NetworkDetector(inference, describe(cfg))(pictures[1], pictures[2])
+    found = NetworkDetector(inference, metadata_from_config(cfg))(pictures[1], pictures[2])
     assert 500 < sum(len(boxes) for boxes, _, _ in found) < 20000
     return found
 
@@ -99,10 +99,10 @@ def test_detections_are_those_of_the_evaluation(cfg, inference, pictures, expect
     """`Detector` against the network called by hand on normalised input, image by image."""
     from mindspore import Tensor
 
-    from src.data.transforms import to_network
+    from src.data.transforms import normalize_image
 
     for row in (0, 17):
-        batch = np.repeat(to_network(pictures[1][row])[None], 4, 0)
+        batch = np.repeat(normalize_image(pictures[1][row])[None], 4, 0)
         boxes, scores = (output.asnumpy()[0] for output in inference(Tensor(batch)))
         want = postprocess(boxes, scores, pictures[2][row], cfg.min_score, cfg.nms_threshold, cfg.max_boxes)
         assert compare_detections([want], [expected[row]])[0] == 0
@@ -110,7 +110,7 @@ def test_detections_are_those_of_the_evaluation(cfg, inference, pictures, expect
 
 def test_an_export_has_mindspores_convolutions(exported, inference):
     """Other devices run it: ours for a CPU are grouped convolutions and products of matrices."""
-    assert not [cell for _, cell in inference.cells_and_names() if isinstance(cell, Convolution)]
+    assert not [cell for _, cell in inference.cells_and_names() if isinstance(cell, CpuConv)]
     nodes = onnx.load(exported["onnx"]).graph.node
     assert "Conv" in {node.op_type for node in nodes} and "MatMul" not in {node.op_type for node in nodes}
 
@@ -212,7 +212,9 @@ def test_a_mismatch_leaves_no_file(tmp_path, cfg, inference, pictures, monkeypat
     monkeypatch.setattr(exporter, "load_mindir", other)
     (tmp_path / "ssd.mindir").write_bytes(b"the export before")
     with pytest.raises(RunError, match="differs from the network by 0.01"):
-        export_network(inference, describe(cfg, False), "MINDIR", str(tmp_path / "ssd.mindir"), *pictures[1:])
+        export_network(
+            inference, metadata_from_config(cfg, False), "MINDIR", str(tmp_path / "ssd.mindir"), *pictures[1:]
+        )
     assert os.listdir(tmp_path) == ["ssd.mindir"] and NetworkDetector.run is true_run
     assert (tmp_path / "ssd.mindir").read_bytes() == b"the export before"
 
@@ -260,6 +262,6 @@ def test_an_export_that_cannot_be_written(tmp_path, monkeypatch, cfg, inference,
 
     monkeypatch.setattr("mindspore.export", full)
     with pytest.raises(OutputError) as error:
-        export_network(inference, describe(cfg), file_format, path, images[:1], shapes[:1])
+        export_network(inference, metadata_from_config(cfg), file_format, path, images[:1], shapes[:1])
     assert str(error.value).startswith(f"cannot write {path}: No space left on device")
     assert sorted(os.listdir(tmp_path)) == before and open(path, encoding="utf-8").read() == "an earlier file"

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from src.data.transforms import MEAN, STD
-from src.inference.metadata import ModelDescription, to_texts
+from src.inference.metadata import ModelMetadata, to_onnx_props
 from src.inference.predictor import Predictor
 from tests.test_cli import run
 
@@ -30,8 +30,8 @@ def model(tmp_path_factory):
         [numpy_helper.from_array(boxes, "b"), numpy_helper.from_array(scores, "s")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
-    description = ModelDescription(CLASSES, [64, 64], 1, 0.1, 0.6, 100, MEAN.tolist(), STD.tolist())
-    helper.set_model_props(model, to_texts(description))
+    description = ModelMetadata(CLASSES, [64, 64], 1, 0.1, 0.6, 100, MEAN.tolist(), STD.tolist())
+    helper.set_model_props(model, to_onnx_props(description))
     path = str(tmp_path_factory.mktemp("model") / "fixed.onnx")
     save(model, path)
     return path

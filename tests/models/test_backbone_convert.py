@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.models.backbone_convert import backbone_shapes, convert
+from src.models.backbone_convert import backbone_shapes, convert_state_dict
 from src.models.fpn import FeatureExtractor
 from src.models.resnet import ResNet50
 from src.models.weights import load_backbone
@@ -150,8 +150,8 @@ def test_features_equal_torchvisions(converted, size, symmetric, equal):
 
 def test_eps_is_folded_or_left(converted):
     state = converted[1]
-    plain, unused = convert(state, "x")
-    folded, _ = convert(state, "x", fold_eps=True)
+    plain, unused = convert_state_dict(state, "x")
+    folded, _ = convert_state_dict(state, "x", fold_eps=True)
     assert len(unused) == 55
     np.testing.assert_array_equal(plain["bn1.gamma"], state["bn1.weight"])
     variance = state["bn1.running_var"].astype(np.float64)
@@ -165,9 +165,9 @@ def test_eps_is_folded_or_left(converted):
 
 def test_the_published_names_pass(converted):
     """resnet50.ckpt of MindSpore's model zoo: our names, and `end_point` for the classifier."""
-    plain, _ = convert(converted[1], "x")
+    plain, _ = convert_state_dict(converted[1], "x")
     published = dict(plain, **{"end_point.weight": np.zeros((1001, 2048)), "moments.conv1.weight": np.zeros(1)})
-    again, unused = convert(published, "x")
+    again, unused = convert_state_dict(published, "x")
     assert sorted(unused) == ["end_point.weight", "moments.conv1.weight"]
     assert all((again[name] == plain[name]).all() for name in plain)
 
@@ -186,7 +186,7 @@ def test_what_does_not_fit_is_refused(change, words):
     state = torchvision_state()
     change(state)
     with pytest.raises(UserError) as error:
-        convert(state, "x.npz")
+        convert_state_dict(state, "x.npz")
     assert words in str(error.value)
 
 

@@ -10,7 +10,7 @@ from mindspore.train import serialization
 
 from src.models import checkpoint_entries, checkpoint_file
 from src.models.checkpoint_entries import BrokenFile, UnknownType, entry_parts, read_entries, read_entry
-from src.models.checkpoint_file import read_checkpoint, write_whole
+from src.models.checkpoint_file import read_checkpoint, write_checkpoint
 from src.utils.errors import RunError, UserError
 
 KINDS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -126,7 +126,7 @@ def test_a_full_page_cache_does_not_matter(tmp_path, monkeypatch):
     """Free pages are few after an epoch over a large data set; 2.10's `load_checkpoint` then refuses every file."""
     monkeypatch.setattr(os, "sysconf", no_free_pages)
     published = save(tmp_path / "published.ckpt", arrays())
-    write_whole(str(tmp_path / "ours.ckpt"), arrays().items())
+    write_checkpoint(str(tmp_path / "ours.ckpt"), arrays().items())
     for path in (published, str(tmp_path / "ours.ckpt")):
         for name, value in arrays().items():
             same_bits(read_checkpoint(path, "resume")[name].asnumpy(), value)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.models.checkpoint_file import CHECKSUM, RUN_STATE, read_checkpoint, write_whole
+from src.models.checkpoint_file import CHECKSUM, RUN_STATE, read_checkpoint, write_checkpoint
 from src.utils.errors import RunError, UserError
 
 
@@ -29,7 +29,7 @@ def entries():
 @pytest.fixture
 def path(tmp_path):
     name = str(tmp_path / "ssd-1_2.ckpt")
-    write_whole(name, entries().items())
+    write_checkpoint(name, entries().items())
     return name
 
 
@@ -49,7 +49,7 @@ def test_its_mode_is_the_umask_s(tmp_path):
     for umask in (0o022, 0o027):
         path, before = str(tmp_path / f"{umask}.ckpt"), os.umask(umask)
         try:
-            write_whole(path, entries().items())
+            write_checkpoint(path, entries().items())
         finally:
             os.umask(before)
         assert os.stat(path).st_mode & 0o777 == 0o666 & ~umask
@@ -69,7 +69,7 @@ def test_no_more_than_one_entry_is_held(tmp_path):
 
     tracemalloc.start()
     try:
-        write_whole(str(tmp_path / "a.ckpt"), made())
+        write_checkpoint(str(tmp_path / "a.ckpt"), made())
         assert tracemalloc.get_traced_memory()[1] < 3 * size
     finally:
         tracemalloc.stop()
@@ -118,10 +118,10 @@ def test_no_room_is_one_line_and_the_old_file_stays(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))  # a write beyond 64 KB fails
     try:
         with pytest.raises(RunError) as error:
-            write_whole(path, big.items())
+            write_checkpoint(path, big.items())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.strerror(errno.EFBIG) in str(error.value) and path in str(error.value)
     assert os.listdir(os.path.dirname(path)) == ["ssd-1_2.ckpt"] and open(path, "rb").read() == before
-    write_whole(path, big.items())
+    write_checkpoint(path, big.items())
     assert len(read_checkpoint(path, "resume")) == len(big)

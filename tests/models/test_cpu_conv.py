@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from src.models.cpu_conv import INPUT, OUTPUT, TAPS, Convolution, use_operators
+from src.models.cpu_conv import INPUT, OUTPUT, TAPS, CpuConv, use_builtin_conv
 from src.models.layers import conv
 
 
@@ -55,7 +55,7 @@ def test_winograd_and_its_gradients_are_those_of_the_operator(cfg256, sizes):
     got, want = ([cell(Tensor(x)).asnumpy(), *gradients(cell, x, sens)] for cell in (ours, theirs))
     for ours_, theirs_ in zip(got, want):
         np.testing.assert_allclose(ours_, theirs_, atol=1e-5 * np.abs(theirs_).max())
-        assert not np.array_equal(ours_, theirs_), "this size does not take Winograd's way"
+        assert not np.array_equal(ours_, theirs_), "this size does not use Winograd's algorithm"
 
 
 def test_winograd_is_the_sum_over_taps(cfg256):
@@ -65,7 +65,7 @@ def test_winograd_is_the_sum_over_taps(cfg256):
     want, padded = np.zeros((64, 3, 40), np.int64), np.pad(x[0], ((0, 0), (1, 1), (1, 1)))
     for i, j in np.ndindex(3, 3):
         want += np.einsum("dc,chw->dhw", weight[:, :, i, j], padded[:, i : i + 3, j : j + 40])
-    cell = Convolution(64, 64, 3)
+    cell = CpuConv(64, 64, 3)
     got = cell(Tensor(x.astype(np.float32)), Tensor(weight.astype(np.float32))).asnumpy()
     np.testing.assert_array_equal(np.rint(got[0]), want)
     np.testing.assert_allclose(got[0], want, atol=0.01)
@@ -96,7 +96,7 @@ def test_gradient_to_x_is_the_sum_over_taps(cfg256, rows, columns):
 
 def test_use_operators_leaves_mindspores_convolution(cfg256):
     ours, theirs, x = pair((64, 64, 3, 1, (5, 40)))
-    assert isinstance(ours.conv2d, Convolution)
-    use_operators(ours)
+    assert isinstance(ours.conv2d, CpuConv)
+    use_builtin_conv(ours)
     assert isinstance(ours.conv2d, ops.Conv2D)
     np.testing.assert_array_equal(ours(Tensor(x)).asnumpy(), theirs(Tensor(x)).asnumpy())

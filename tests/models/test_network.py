@@ -6,7 +6,7 @@ from mindspore import Tensor
 
 from src.boxes.default_boxes import default_boxes
 from src.models.build import build_model
-from src.models.fpn import DoubleBilinear
+from src.models.fpn import UpsampleBilinear2x
 from src.models.ssd import SSDInference
 from src.training.step import build_train_step
 
@@ -65,7 +65,7 @@ def test_upsampling_follows_the_old_rule(cfg256):
             want[..., i, j] = (1 - fy) * ((1 - fx) * x[..., y0, x0] + fx * x[..., y0, x1]) + fy * (
                 (1 - fx) * x[..., y1, x0] + fx * x[..., y1, x1]
             )
-    np.testing.assert_allclose(DoubleBilinear()(Tensor(x)).asnumpy(), want, atol=1e-6)
+    np.testing.assert_allclose(UpsampleBilinear2x()(Tensor(x)).asnumpy(), want, atol=1e-6)
 
 
 def test_initial_weights(cfg256):

@@ -13,7 +13,7 @@ from mindspore import Tensor, nn
 
 from src.config import load_config
 from src.inference.predictor import options_of
-from src.models.checkpoint_file import write_whole
+from src.models.checkpoint_file import write_checkpoint
 from src.models.trained_classes import (
     RUN_STATE,
     check_before_start,
@@ -24,8 +24,8 @@ from src.models.trained_classes import (
     trained_classes,
 )
 from src.models.weights import load_network
-from src.training.checkpoint import restore_run, save_whole
-from src.training.state import RunState, figures_config
+from src.training.checkpoint import restore_run, save_checkpoint_atomically
+from src.training.state import RunState, training_relevant_config
 from src.utils.errors import UserError
 from tests.test_cli import run
 
@@ -53,7 +53,7 @@ def checkpoint(path, names, count=4):
     for parameter in head.get_parameters():
         parameter.set_data(Tensor(np.ones(parameter.shape, np.float32)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_whole(head, str(path), state(names))
+    save_checkpoint_atomically(head, str(path), state(names))
     return str(path)
 
 
@@ -78,7 +78,7 @@ def test_names_are_read_from_a_checkpoint(tmp_path):
     assert read_trained_config(str(tmp_path / "published.ckpt")) == {}
     assert read_trained_config(str(tmp_path / "nothing.ckpt")) == {}
     for content in (b"no json", b"[]", b'{"config": 3}', b'{"config": {"classes": [1]}}'):
-        write_whole(str(tmp_path / "odd.ckpt"), [(RUN_STATE, np.frombuffer(content, np.uint8))])
+        write_checkpoint(str(tmp_path / "odd.ckpt"), [(RUN_STATE, np.frombuffer(content, np.uint8))])
         assert trained_classes(read_trained_config(str(tmp_path / "odd.ckpt"))) == []
 
 
@@ -87,9 +87,9 @@ def test_evaluation_prediction_and_export_need_the_same_names(tmp_path, names):
     path = checkpoint(tmp_path / "a.ckpt", NAMES)
     for key in ("checkpoint_file_path", "model"):
         with pytest.raises(UserError) as raised:
-            load_network(Head(len(names)), path, key, needs_all=True, classes=names)
+            load_network(Head(len(names)), path, key, strict=True, classes=names)
         assert first_difference(NAMES, names) in str(raised.value) and str(raised.value).startswith(f"{key}: {path}")
-    load_network(Head(), path, "model", needs_all=True, classes=NAMES)
+    load_network(Head(), path, "model", strict=True, classes=NAMES)
 
 
 def test_the_advice_works_in_the_program_that_prints_it(tmp_path):
@@ -154,7 +154,7 @@ def test_pre_trained(tmp_path, lines):
 def test_without_names_everything_loads_as_before(tmp_path, lines):
     ms.save_checkpoint(Head(), str(tmp_path / "published.ckpt"))
     path = str(tmp_path / "published.ckpt")
-    load_network(Head(), path, "checkpoint_file_path", needs_all=True, classes=SWAPPED)
+    load_network(Head(), path, "checkpoint_file_path", strict=True, classes=SWAPPED)
     start(path, SWAPPED)
     assert not [line for line in lines(logging.WARNING) if "class" in line]
 
@@ -173,7 +173,7 @@ def test_resume(tmp_path):
 def test_a_checkpoint_alone_says_what_it_needs(tmp_path):
     """Copied out of its run's folder, it is predicted with what it holds."""
     cfg = load_config(["--classes", str(NAMES), "--num_classes=4", "--img_shape=[128, 256]", "--device_target=CPU"])
-    save_whole(Head(), str(tmp_path / "best_map.ckpt"), RunState(config=figures_config(cfg)))
+    save_checkpoint_atomically(Head(), str(tmp_path / "best_map.ckpt"), RunState(config=training_relevant_config(cfg)))
     got = load_config(options_of(str(tmp_path / "best_map.ckpt")))
     for key in ("classes", "num_classes", "img_shape", "num_ssd_boxes", "steps", "aspect_ratios", "freeze_layer"):
         assert got[key] == cfg[key], key

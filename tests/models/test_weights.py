@@ -59,7 +59,7 @@ def test_other_number_of_classes(model, tmp_path):
     # evaluation and export need the predictors, and cannot leave them out
     for key in ("checkpoint_file_path", "model"):
         with pytest.raises(UserError, match=shapes + r"use the configuration.*\(--config_path\)") as raised:
-            load_network(model, path, key, needs_all=True)
+            load_network(model, path, key, strict=True)
         assert "filter_weight" not in str(raised.value)
     with pytest.raises(UserError, match="add network.multi_box.cls_layers.0.weight to checkpoint_filter_list"):
         load_network(model, path, "pre_trained", ["loc_layers"])
@@ -117,7 +117,7 @@ def test_all_are_needed(model, tmp_path):
     entries.pop("multi_box.cls_layers.0.bias")
     path = write(tmp_path / "lacks.ckpt", entries)
     with pytest.raises(UserError, match="lacks 1 of the network's .* first multi_box.cls_layers.0.bias"):
-        load_network(model, path, "checkpoint_file_path", needs_all=True)
+        load_network(model, path, "checkpoint_file_path", strict=True)
     for name, value in values(model).items():
         np.testing.assert_array_equal(value, before[name])
 

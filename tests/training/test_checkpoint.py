@@ -15,10 +15,10 @@ from src.config import load_config
 from src.models import checkpoint_file
 from src.models.checkpoint_file import read_checkpoint
 from src.training import checkpoint
-from src.training.checkpoint import Checkpoints, restore_run, save_whole
+from src.training.checkpoint import Checkpoints, restore_run, save_checkpoint_atomically
 from src.training.run_files import find_resume, list_checkpoints, prepare_folder
-from src.training.state import RunState, figures_config, unpack
-from src.utils.distributed import Ranks
+from src.training.state import RunState, from_bytes, restore_random_state, training_relevant_config
+from src.utils.distributed import Communicator
 from src.utils.errors import RunError, UserError
 from tests.conftest import ROOT
 
@@ -46,7 +46,7 @@ STATE = RunState(2, 3, 8, [1.5, 2.25, 1 / 3], 4.5, 0.25, 64, 1, {"lr": 0.05})
 def test_everything_comes_back(tmp_path):
     path = str(tmp_path / "ckpt_0" / "ssd-3_3.ckpt")
     os.makedirs(tmp_path / "ckpt_0")
-    save_whole(Small(1.0), path, STATE)
+    save_checkpoint_atomically(Small(1.0), path, STATE)
     cell = Small(2.0)
     state, source = restore_run(cell, [path], RunState(steps_per_epoch=8, images=64, config={"lr": 0.05}))
     assert state == STATE and source == path and state.steps == 19
@@ -58,16 +58,17 @@ def test_everything_comes_back(tmp_path):
 
 def test_random_state_comes_back():
     np.random.seed(5), random.seed(6)
-    packed = STATE.packed()
+    packed = STATE.to_bytes()
     first = (np.random.rand(3).tolist(), random.random())
-    assert unpack(packed) == STATE
+    assert from_bytes(packed) == STATE
+    restore_random_state(packed)
     assert (np.random.rand(3).tolist(), random.random()) == first
     with pytest.raises(ValueError):
-        unpack(packed[:-5])
+        from_bytes(packed[:-5])
 
 
 def test_published_names_are_readable_without_us(tmp_path):
-    save_whole(Small(1.0), str(tmp_path / "a.ckpt"), STATE)
+    save_checkpoint_atomically(Small(1.0), str(tmp_path / "a.ckpt"), STATE)
     entries = ms.load_checkpoint(str(tmp_path / "a.ckpt"))
     np.testing.assert_array_equal(entries["a.weight"].asnumpy(), Small(1.0).weight.asnumpy())
     assert {"a.weight", "moments.a", "global_step", "momentum", "learning_rate"} <= set(entries)
@@ -75,7 +76,7 @@ def test_published_names_are_readable_without_us(tmp_path):
 
 def test_every_damage_is_known(tmp_path):
     good = tmp_path / "good.ckpt"
-    save_whole(Small(1.0), str(good), STATE)
+    save_checkpoint_atomically(Small(1.0), str(good), STATE)
     data, rng, path = good.read_bytes(), random.Random(0), tmp_path / "bad.ckpt"
     names = read_checkpoint(str(good), "x")
     assert "a.weight" in names
@@ -101,7 +102,7 @@ def test_every_damage_is_known(tmp_path):
 def test_cut_on_the_edge_of_an_entry(tmp_path):
     """Both MindSpores load such a file without a word."""
     path = tmp_path / "whole.ckpt"
-    save_whole(Small(1.0), str(path), STATE)
+    save_checkpoint_atomically(Small(1.0), str(path), STATE)
     data = path.read_bytes()
     # the last entries are short: some of these cuts lie between two
     for end in range(len(data) - 200, len(data)):
@@ -155,7 +156,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
 
 def run_config(*more):
-    return figures_config(load_config(["--device_target=CPU", *more]))
+    return training_relevant_config(load_config(["--device_target=CPU", *more]))
 
 
 def test_what_changed_is_told_or_refused(tmp_path, caplog):
@@ -182,7 +183,7 @@ def test_another_rank_reads_its_own(tmp_path):
     for rank in (0, 1):
         Checkpoints(prepare_folder(str(tmp_path), rank), 5).save(Small(rank), RunState(epochs=1, steps_per_epoch=8))
 
-    class Second(Ranks):
+    class Second(Communicator):
         rank, size = 1, 2
 
     cell = Small(9)

@@ -6,7 +6,7 @@ from mindspore import Parameter, Tensor, nn
 
 from src.models.build import build_model
 from src.training import momentum
-from src.training.momentum import Momentum, decays
+from src.training.momentum import Momentum, has_weight_decay
 
 pytestmark = pytest.mark.usefixtures("cfg256")  # which sets the device
 
@@ -97,8 +97,8 @@ def test_only_kernels_or_only_vectors_are_trained(names):
 
 def test_weight_decay_spares_bn_only(cfg256):
     parameters = build_model(cfg256).trainable_params()
-    spared = [p.name for p in parameters if not decays(p.name)]
-    decayed = [p.name for p in parameters if decays(p.name)]
+    spared = [p.name for p in parameters if not has_weight_decay(p.name)]
+    decayed = [p.name for p in parameters if has_weight_decay(p.name)]
     assert all(name.endswith(("weight", "bias")) for name in decayed)
     assert all(name.endswith(("gamma", "beta")) for name in spared)
     assert len(decayed) + len(spared) == 280

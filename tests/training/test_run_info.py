@@ -9,15 +9,15 @@ import numpy as np
 
 from src.config import load_config
 from src.training.run_info import describe_start, git_commit, record_start
-from src.utils.distributed import Ranks
+from src.utils.distributed import Communicator
 from tests.conftest import ROOT
 
 
 def test_each_start_is_added(tmp_path):
     cfg = load_config(["--seed=7", "--device_target=CPU"])
-    first = describe_start(["--seed=7", "--classes=[a, 'b c']"], cfg, Ranks(), "")
+    first = describe_start(["--seed=7", "--classes=[a, 'b c']"], cfg, Communicator(), "")
     record_start(str(tmp_path), first)
-    record_start(str(tmp_path), describe_start(["--resume"], cfg, Ranks(), "/x/ssd-1_1.ckpt"))
+    record_start(str(tmp_path), describe_start(["--resume"], cfg, Communicator(), "/x/ssd-1_1.ckpt"))
     starts = json.loads((tmp_path / "run.json").read_text())
     assert os.listdir(tmp_path) == ["run.json"] and starts[0] == first
     assert [start["goes_on_from"] for start in starts] == [None, "/x/ssd-1_1.ckpt"]

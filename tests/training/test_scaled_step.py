@@ -9,7 +9,7 @@ from mindspore import Tensor
 from src.models.build import build_model
 from src.training.scaled_step import GROWS_AFTER, LossScale, ScaledTrainStep
 from src.training.step import build_train_step
-from src.utils.distributed import Ranks
+from src.utils.distributed import Communicator
 
 RATES = np.array([0.01, 0.02, 0.03, 0.04], np.float32)
 
@@ -40,29 +40,29 @@ def test_the_scale_halves_and_grows_again():
     assert small.state == [0.5, 7, 0]
 
 
-class OneOfTwo(Ranks):
+class OneOfTwo(Communicator):
     """Rank 0 of two, on a CPU; the other one's overflow and gradients are given."""
 
-    size, outside_graph = 2, True
+    size, averages_on_host = 2, True
 
     def __init__(self, other_overflows=False):
         self.other_overflows = other_overflows
 
-    def first(self, arrays):
+    def broadcast_arrays(self, arrays):
         return arrays
 
-    def largest(self, number):
+    def all_reduce_max(self, number):
         return max(number, int(self.other_overflows))
 
-    def average(self, values):
+    def all_reduce_mean_(self, values):
         """The other rank has the same figures."""
 
 
-def build(cfg, ranks=Ranks(), loss_scale=1.0, half=True):
+def build(cfg, comm=Communicator(), loss_scale=1.0, half=True):
     mindspore.set_seed(3)
     cfg = EasyDict(cfg, use_float16=half, img_shape=[128, 128], num_addition_layers=1, extras_out_channels=[32] * 5)
     cfg = EasyDict(cfg, device_target="GPU", loss_scale=loss_scale)  # a CPU has no use for a scale
-    return build_train_step(build_model(cfg), cfg, RATES, ranks)
+    return build_train_step(build_model(cfg), cfg, RATES, comm)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,6 @@ def test_ranks_leave_out_the_same_steps(cfg256, batch):
         step(*batch)
         assert not step.overflowed
     assert differ(values(alone), values(pair)) == set() and pair.parts == alone.parts
-    before, pair._ranks.other_overflows = values(pair), True
+    before, pair._comm.other_overflows = values(pair), True
     pair(*batch)  # fine here, but not on the other rank
     assert pair.overflowed and differ(values(pair), before) == {"global_step"} and pair.scale.state == [32, 0, 1]

@@ -16,7 +16,7 @@ from src.training.state import RunState
 from src.training.trainer import Trainer
 from src.utils.errors import RunError
 from src.utils.output import OutputError
-from src.utils.signals import Stop
+from src.utils.signals import SignalGuard
 
 STEPS, EPOCHS, RATES = 3, 3, np.linspace(1, 0, 9).astype(np.float32)
 
@@ -73,7 +73,7 @@ def run(folder, step, stop=None, evaluate=None, **more):
     state, source = restore_run(step, find_resume("auto", str(folder)), state)
     checkpoints = Checkpoints(prepare_folder(str(folder), 0, source), 9)
     cut_history(str(folder), state.epochs)
-    trainer = Trainer(step, Data(), RATES, config(folder, **more), checkpoints, evaluate, stop=stop or Stop())
+    trainer = Trainer(step, Data(), RATES, config(folder, **more), checkpoints, evaluate, stop=stop or SignalGuard())
     return trainer.run(state)
 
 
@@ -107,7 +107,7 @@ def test_what_a_run_leaves(tmp_path):
 def test_stopped_at_any_step(tmp_path, at, saved_every):
     for name in ("cut", "whole"):
         (tmp_path / name).mkdir()
-    whole, stop = Step(), Stop()
+    whole, stop = Step(), SignalGuard()
     run(tmp_path / "whole", whole, save_checkpoint_epochs=saved_every)
     step = Step(after_step={at: lambda: signal.raise_signal(signal.SIGTERM)})
     with pytest.raises(SystemExit) as left:

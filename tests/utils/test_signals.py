@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.utils.signals import STATUS, Stop
+from src.utils.signals import STATUS, SignalGuard
 from tests.conftest import ROOT
 
 
@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 def stop():
     before = {number: signal.getsignal(number) for number in STATUS}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
-    made = Stop()
+    made = SignalGuard()
     made.install()
     yield made
     for number, handler in before.items():
@@ -35,7 +35,7 @@ def test_at_once_or_later(stop, number, status):
         time.sleep(1)
     assert left.value.code == status
     stop.status = 0
-    with stop.held():
+    with stop.deferred():
         os.kill(os.getpid(), number)
         time.sleep(0.01)
         assert stop.status == status
@@ -43,7 +43,7 @@ def test_at_once_or_later(stop, number, status):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_handlers_are_kept(stop, number):
-    with stop.held():
+    with stop.deferred():
         time.sleep(0.1)
         ctypes.CDLL(None).signal(int(number), 1)  # as MindSpore's graphs do, behind Python's back
         time.sleep(0.1)
@@ -54,7 +54,7 @@ def test_handlers_are_kept(stop, number):
 
 def test_ctrl_c_around_a_graph(cfg256, stop):
     net, one = nn.Dense(2, 2), Tensor(np.ones((2, 2), np.float32))
-    with stop.held():
+    with stop.deferred():
         for _ in range(3):
             net(one).asnumpy()
             time.sleep(0.1)
@@ -66,8 +66,8 @@ def test_ctrl_c_around_a_graph(cfg256, stop):
 
 def test_a_second_signal_ends_the_process():
     code = (
-        "import os, signal\nfrom src.utils.signals import Stop\nstop = Stop()\nstop.install()\n"
-        "with stop.held():\n os.kill(os.getpid(), signal.SIGTERM)\n print('waits', flush=True)\n"
+        "import os, signal\nfrom src.utils.signals import SignalGuard\nstop = SignalGuard()\nstop.install()\n"
+        "with stop.deferred():\n os.kill(os.getpid(), signal.SIGTERM)\n print('waits', flush=True)\n"
         " os.kill(os.getpid(), signal.SIGINT)\n print('not reached')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -77,7 +77,7 @@ def test_a_second_signal_ends_the_process():
 def test_nohup_is_respected(stop):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop.install()
-    with stop.held():
+    with stop.deferred():
         time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGHUP)
         time.sleep(0.01)
@@ -86,7 +86,7 @@ def test_nohup_is_respected(stop):
 
 @pytest.mark.parametrize("first, status", [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
 def test_shell_and_kernel_send_a_hangup_both(stop, first, status):
-    with stop.held():
+    with stop.deferred():
         for number in (first, signal.SIGHUP, signal.SIGHUP):
             os.kill(os.getpid(), number)
             time.sleep(0.01)
@@ -95,7 +95,7 @@ def test_shell_and_kernel_send_a_hangup_both(stop, first, status):
 
 def test_a_signal_inside_a_print_without_a_reader():
     code = (
-        "import os, signal, sys\nfrom src.utils.signals import Stop\nStop().install()\n"
+        "import os, signal, sys\nfrom src.utils.signals import SignalGuard\nSignalGuard().install()\n"
         "class Slow:\n def write(self, text):\n  os.kill(os.getpid(), signal.SIGHUP)\n"
         "reading, writing = os.pipe()\nos.close(reading)\nos.dup2(writing, 2)\nprint('x', file=Slow())"
     )

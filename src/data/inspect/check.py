@@ -16,7 +16,7 @@ from src.data.readers import READERS, note_without_boxes
 from src.data.readers.doubts import note_doubts, note_images
 from src.data.readers.locate import missing_images
 from src.data.records import missing_evaluation_set
-from src.data.sample import DataSet, Sample, fit_to_file
+from src.data.sample import DataSet, Sample, clip_to_image
 from src.utils.errors import UserError
 from src.utils.log import progress
 
@@ -44,7 +44,7 @@ def check_splits(cfg, names: Sequence[str], decode: bool) -> List[dict]:
         splits["val"] = _Split("val", None, [], reason, refused=False)
     train, val = splits.get("train"), splits.get("val")
     if train and val and train.data and val.data:
-        note_shared(train.usable, val.usable, cfg.classes, val.data.faults, cfg.num_parallel_workers)
+        note_shared(train.usable, val.usable, cfg.classes, val.data.issues, cfg.num_parallel_workers)
     return [_report(cfg, split) for split in splits.values()]
 
 
@@ -69,12 +69,12 @@ def _read(cfg, is_training: bool, decode: bool) -> _Split:
     except UserError as error:
         return _Split(name, None, [], str(error))
     if not data.samples:
-        data.faults.refuse("set holds no image", data.where)
+        data.issues.error("set holds no image", data.where)
     if is_training:
-        note_without_boxes(data.samples, data.faults)
+        note_without_boxes(data.samples, data.issues)
     usable = _look_at_images(cfg, data, decode)
-    note_images(usable, data.faults)
-    note_copies(usable, data.faults, cfg.num_parallel_workers)
+    note_images(usable, data.issues)
+    note_copies(usable, data.issues, cfg.num_parallel_workers)
     return _Split(name, data, usable)
 
 
@@ -88,7 +88,7 @@ def _report(cfg, split: _Split) -> dict:
     images = np.repeat(np.arange(len(boxed)), [len(sample.boxes) for sample in boxed])
     covered = best_iou(boxes[:, :4], cfg) > cfg.match_threshold
     if split.name == "train" and not len(boxed) // (cfg.batch_size * cfg.device_num):
-        data.faults.refuse(
+        data.issues.error(
             "batch is larger than the data set",
             f"{len(boxed)} images / ({cfg.batch_size} x {cfg.device_num}) = 0 steps per epoch",
         )
@@ -105,7 +105,7 @@ def _report(cfg, split: _Split) -> dict:
         "uncovered": float((~covered).mean()) if len(boxes) else None,
     }
     report.update(shape_figures(boxes, cfg.img_shape))
-    report["faults"] = [vars(fault) for fault in data.faults.all()]
+    report["faults"] = [vars(fault) for fault in data.issues.all()]
     return report
 
 
@@ -143,7 +143,7 @@ def _header(path: str) -> tuple:
 
 def _look_at_images(cfg, data: DataSet, decode: bool) -> List[Sample]:
     """The samples whose image can be read, with its real size and boxes clipped to it."""
-    faults = data.faults
+    issues = data.issues
     _note_missing(data)
     present = [sample for sample in data.samples if os.path.isfile(sample.path)]
     usable, annotated, broken = [], [], []
@@ -155,13 +155,13 @@ def _look_at_images(cfg, data: DataSet, decode: bool) -> List[Sample]:
                 broken.append(f"{sample.path} ({reason})")
                 continue
             if odd:
-                faults.repair(odd, sample.path)
+                issues.warn(odd, sample.path)
             annotated.append(dataclasses.replace(sample, height=size[0], width=size[1]))
-            fit_to_file(sample, size, orientation, faults)
+            clip_to_image(sample, size, orientation, issues)
             sample.height, sample.width = size
             usable.append(sample)
-    note_doubts(annotated, data.form, faults)
-    note = faults.refuse if len(broken) > cfg.max_bad_images else faults.repair
+    note_doubts(annotated, data.form, issues)
+    note = issues.error if len(broken) > cfg.max_bad_images else issues.warn
     for place in broken:
         note(f"images are broken (max_bad_images is {cfg.max_bad_images})", place)
     return usable
@@ -170,4 +170,4 @@ def _look_at_images(cfg, data: DataSet, decode: bool) -> List[Sample]:
 def _note_missing(data: DataSet) -> None:
     missing, hint = missing_images(data)
     for number, path in enumerate(missing):
-        data.faults.refuse("images are missing", path + (f" ({hint})" if hint and number == 0 else ""))
+        data.issues.error("images are missing", path + (f" ({hint})" if hint and number == 0 else ""))

@@ -7,21 +7,22 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Dict, List, Sequence
 
-from src.data.sample import Faults, Sample
+from src.data.issues import Issues
+from src.data.sample import Sample
 
 _BLOCK = 4096
 _SHORT_NUMBER = 6
 
 
-def note_copies(samples: Sequence[Sample], faults: Faults, workers: int) -> None:
+def note_copies(samples: Sequence[Sample], issues: Issues, workers: int) -> None:
     """Note the images of a split that are copies of another one."""
     for first, *others in _same_content(list(dict.fromkeys(sample.path for sample in samples)), workers):
         for path in others:
-            faults.repair("images are the same file as another image, byte for byte", f"{path} (as {first})")
+            issues.warn("images are the same file as another image, byte for byte", f"{path} (as {first})")
 
 
 def note_shared(
-    train: Sequence[Sample], val: Sequence[Sample], classes: Sequence[str], faults: Faults, workers: int
+    train: Sequence[Sample], val: Sequence[Sample], classes: Sequence[str], issues: Issues, workers: int
 ) -> None:
     """Note what training and evaluation share, and the classes that only one of them has."""
     trained = {sample.path for sample in train}
@@ -32,16 +33,16 @@ def note_shared(
         if sample.path in twins:
             twin = twins[sample.path]
             same = "" if twin == sample.path else f" (as {twin})"
-            faults.repair("images of val are in train too, byte for byte", sample.path + same)
+            issues.warn("images of val are in train too, byte for byte", sample.path + same)
     if val and len(twins) >= len({sample.path for sample in val}):
-        faults.repair("set: every image of val is in train, so evaluation says nothing about other images", "val")
-    _note_names(train, [sample for sample in val if sample.path not in twins], faults)
+        issues.warn("set: every image of val is in train, so evaluation says nothing about other images", "val")
+    _note_names(train, [sample for sample in val if sample.path not in twins], issues)
     has = [{label for sample in part for label in sample.boxes[:, 4].tolist()} for part in (train, val)]
     for label, name in enumerate(classes):
         if label in has[0] - has[1]:
-            faults.repair("classes of train have no box in val (they are not evaluated)", name)
+            issues.warn("classes of train have no box in val (they are not evaluated)", name)
         if label in has[1] - has[0]:
-            faults.repair("classes of val have no box in train (they cannot be learned)", name)
+            issues.warn("classes of val have no box in train (they cannot be learned)", name)
 
 
 def _twins(groups: List[List[str]], trained: set):
@@ -52,14 +53,14 @@ def _twins(groups: List[List[str]], trained: set):
                 yield first, path
 
 
-def _note_names(train: Sequence[Sample], val: Sequence[Sample], faults: Faults) -> None:
+def _note_names(train: Sequence[Sample], val: Sequence[Sample], issues: Issues) -> None:
     """Equal names and sizes with other content: pictures saved again. Short numbers start again in every set."""
     known = {(os.path.basename(sample.path), sample.height, sample.width) for sample in train}
     for sample in val:
         name = os.path.basename(sample.path)
         stem = os.path.splitext(name)[0]
         if (name, sample.height, sample.width) in known and not (stem.isdigit() and len(stem) <= _SHORT_NUMBER):
-            faults.repair("images of val have name and size of one in train, with other bytes", sample.path)
+            issues.warn("images of val have name and size of one in train, with other bytes", sample.path)
 
 
 def _same_content(paths: Sequence[str], workers: int) -> List[List[str]]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from src.boxes.coder import BoxCoder
 from src.data.images import decode_rgb
-from src.data.sample import Faults, Sample, fit_to_file
+from src.data.issues import Issues
+from src.data.sample import Sample, clip_to_image
 from src.data.transforms import TrainTransform
 from src.utils.errors import UserError
 
@@ -49,10 +50,10 @@ def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes:
             pixels = decode_rgb(handle.read())
     except (OSError, ValueError) as error:
         raise UserError(f"image {sample.path}: {getattr(error, 'strerror', None) or error}") from None
-    boxes = fit_to_file(sample, pixels.shape[:2], 1, Faults())
+    boxes = clip_to_image(sample, pixels.shape[:2], 1, Issues())
     network_input, rows, loc, labels = transform(pixels, boxes, img_id)
     _, truth = transform.augment(pixels, boxes, img_id)
-    window, flipped = transform.window(*pixels.shape[:2], boxes, img_id)
+    window, flipped = transform.crop_window(*pixels.shape[:2], boxes, img_id)
     height, width = network_input.shape[:2]
     scale = np.array([height, width, height, width], np.float64)
     cyxhw, yxyx = transform.defaults

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Sequence
 
+from src.data.issues import Issues
 from src.data.readers.coco import read_coco
 from src.data.readers.doubts import note_doubts
 from src.data.readers.list_file import read_list
 from src.data.readers.voc import read_voc
-from src.data.sample import DataSet, Faults, Sample
+from src.data.sample import DataSet, Sample
 from src.utils.errors import UserError
 from src.utils.log import warn_once
 
 READERS = {"coco": read_coco, "voc": read_voc, "other": read_list}
 """Each reader: (cfg, is_training) -> DataSet. It raises UserError only where nothing can be read at all (a missing
-folder or file, no JSON); every other fault is in `DataSet.faults`, so that a check can list them all."""
+folder or file, no JSON); every other fault is in `DataSet.issues`, so that a check can list them all."""
 
 
 def read_dataset(cfg, is_training: bool) -> DataSet:
@@ -26,13 +27,13 @@ def read_dataset(cfg, is_training: bool) -> DataSet:
         UserError: a root, file or annotation that is missing or cannot be used; nothing to train on.
     """
     data = READERS[cfg.dataset](cfg, is_training)
-    data.faults.raise_refused(data.where)
-    note_doubts(data.samples, data.form, data.faults)
+    data.issues.raise_errors(data.where)
+    note_doubts(data.samples, data.form, data.issues)
     if is_training:
-        note_without_boxes(data.samples, data.faults)
+        note_without_boxes(data.samples, data.issues)
         data.left_out = [sample for sample in data.samples if not len(sample.boxes)]
         data.samples = [sample for sample in data.samples if len(sample.boxes)]
-    for line in data.faults.repaired_lines():
+    for line in data.issues.repaired_lines():
         warn_once(f"{data.where}: {line}")
     if not data.samples:
         what = "image with a box of the listed classes" if is_training else "image"
@@ -40,9 +41,9 @@ def read_dataset(cfg, is_training: bool) -> DataSet:
     return data
 
 
-def note_without_boxes(samples: Sequence[Sample], faults: Faults) -> None:
+def note_without_boxes(samples: Sequence[Sample], issues: Issues) -> None:
     """Note the images that training leaves out."""
     kind = f"of {len(samples)} images have no box of the listed classes and are left out of training"
     for sample in samples:
         if len(sample.boxes) == 0:
-            faults.repair(kind, sample.path)
+            issues.warn(kind, sample.path)

@@ -7,10 +7,11 @@ import os
 from collections import Counter
 
 from src.config import data_file
+from src.data.issues import Issues
 from src.data.readers.doubts import Normalized, alike
 from src.data.readers.json_file import no_collection, read_json
 from src.data.readers.locate import locate
-from src.data.sample import DataSet, Faults, Sample, boxes_array
+from src.data.sample import DataSet, Sample, boxes_array
 from src.utils.errors import UserError
 from src.utils.log import one_line, warn_once
 
@@ -25,16 +26,16 @@ def load_coco_json(path: str) -> dict:
     Raises:
         UserError: what cannot be repaired, with the file, the ids and the reason in one line.
     """
-    faults = Faults()
-    content = repair_coco(path, faults)
-    faults.raise_refused(path)
-    for line in faults.repaired_lines():
+    issues = Issues()
+    content = repair_coco(path, issues)
+    issues.raise_errors(path)
+    for line in issues.repaired_lines():
         warn_once(f"{path}: {line}")
     return content
 
 
 @no_collection()
-def repair_coco(path: str, faults: Faults) -> dict:
+def repair_coco(path: str, issues: Issues) -> dict:
     """The content of a COCO annotation file, mended; rows that cannot be are left out and noted as refused.
 
     Repaired: ids of another type (1.0, or "1" where the file's id is 1), `iscrowd` and `area` that are missing,
@@ -44,51 +45,51 @@ def repair_coco(path: str, faults: Faults) -> dict:
     Raises:
         UserError: the file is missing, no JSON, or not of this form at all.
     """
-    content = read_json(path, faults)
+    content = read_json(path, issues)
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a COCO annotation file (the top level must be an object)")
     for key in ("images", "annotations", "categories"):
         rows = content.get(key)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UserError(f"{path}: not a COCO annotation file ('{key}' must be a list of objects)")
-    images, image_ids = _with_ids(content["images"], "image", "file_name", faults)
-    categories, category_ids = _with_ids(content["categories"], "category", "name", faults)
+    images, image_ids = _with_ids(content["images"], "image", "file_name", issues)
+    categories, category_ids = _with_ids(content["categories"], "category", "name", issues)
     names = Counter(category["name"] for category in categories)
     for name, number in names.items():
         if number > 1:
-            faults.refuse("category names are given twice", name)
+            issues.error("category names are given twice", name)
     known = {"image_id": image_ids, "category_id": category_ids}
-    annotations = _annotations(content["annotations"], known, faults)
+    annotations = _annotations(content["annotations"], known, issues)
     return dict(content, images=images, categories=categories, annotations=annotations)
 
 
-def _with_ids(rows: list, what: str, name_key: str, faults: Faults) -> tuple:
+def _with_ids(rows: list, what: str, name_key: str, issues: Issues) -> tuple:
     """(the rows that have an id of their own (a whole number or a text) and a name, {id of any row: None})."""
     seen, kept, ids = {}, [], {}
     for row in rows:
         own, name = row.get("id"), row.get(name_key)
         if isinstance(own, float) and own.is_integer() and abs(own) < 2**53:
-            faults.repair(f"{what} ids are written with a fraction (taken as whole numbers)", own)
+            issues.warn(f"{what} ids are written with a fraction (taken as whole numbers)", own)
             own = int(own)
             row = dict(row, id=own)
         if isinstance(own, bool) or not isinstance(own, (int, str)):
-            faults.refuse(f"{what} rows without a usable id", str(row)[:80])
+            issues.error(f"{what} rows without a usable id", str(row)[:80])
             continue
         ids[own] = None
         if not isinstance(name, str) or not name.strip() or "\0" in name:
-            faults.refuse(f"{what} rows without a usable '{name_key}', ids", own)
+            issues.error(f"{what} rows without a usable '{name_key}', ids", own)
         elif own not in seen:
             seen[own] = row
             kept.append(row)
         elif row == seen[own]:
-            faults.repair(f"{what} rows are given twice word by word (one is used), ids", own)
+            issues.warn(f"{what} rows are given twice word by word (one is used), ids", own)
         else:
             names = " and ".join(dict.fromkeys((seen[own][name_key][:80], name[:80])))
-            faults.refuse(f"{what} ids are given to two different rows", f"{own!r} ({names})")
+            issues.error(f"{what} ids are given to two different rows", f"{own!r} ({names})")
     texts = [row["id"] for row in kept if isinstance(row["id"], str)]
     if texts and len(texts) < len(kept):
         for own in texts:
-            faults.repair(f"{what} ids are texts, others of the file are numbers", repr(own))
+            issues.warn(f"{what} ids are texts, others of the file are numbers", repr(own))
     return kept, ids
 
 
@@ -122,7 +123,7 @@ def _unlisted(value, ids: dict) -> str:
     return shown
 
 
-def _annotations(rows: list, known: dict, faults: Faults) -> list:
+def _annotations(rows: list, known: dict, issues: Issues) -> list:
     """The rows that can be used; `known` holds the ids that `image_id` and `category_id` may name."""
     kept = []
     for row in rows:
@@ -135,13 +136,13 @@ def _annotations(rows: list, known: dict, faults: Faults) -> list:
                 continue
             meant = _listed(value, ids)
             if meant is None:
-                faults.refuse(
+                issues.error(
                     f"annotations whose {key} the file does not list",
                     f"annotation {own}: {_unlisted(value, ids)}",
                 )
                 usable = False
             elif type(meant) is not type(value):
-                faults.repair(
+                issues.warn(
                     f"annotations whose {key} has another type than the id it means (matched by value)",
                     f"annotation {own}: {value!r} is {_type(value)}, the id {meant!r} {_type(meant)}",
                 )
@@ -150,49 +151,49 @@ def _annotations(rows: list, known: dict, faults: Faults) -> list:
             continue
         box = row.get("bbox")
         if not _is_box(box):
-            faults.refuse(
+            issues.error(
                 "annotations have no usable bbox [x, y, width, height]",
                 f"annotation {own}: {str(box)[:60]}{_flaw(box)}",
             )
             continue
         if box[2] <= 0 or box[3] <= 0:
-            faults.repair("boxes of no area (dropped), annotations", own)
+            issues.warn("boxes of no area (dropped), annotations", own)
             continue
-        row["iscrowd"] = _crowd(row.get("iscrowd"), own, faults)
+        row["iscrowd"] = _crowd(row.get("iscrowd"), own, issues)
         if not _is_number(row.get("area")) or row["area"] < 0:
             usable = "a usable " if row.get("area") is not None else ""
-            faults.repair(f"annotations without {usable}'area' (taken from the box)", own)
+            issues.warn(f"annotations without {usable}'area' (taken from the box)", own)
             row["area"] = float(box[2] * box[3])
         kept.append(row)
-    _number(kept, faults)
+    _number(kept, issues)
     return kept
 
 
-def _crowd(value, own, faults: Faults) -> int:
+def _crowd(value, own, issues: Issues) -> int:
     """0 or 1. A crowd that became an ordinary box would change the figures, so other values are not guessed at."""
     if type(value) is int and value in (0, 1):
         return value
     if value is None:
-        faults.repair("annotations without 'iscrowd' (taken as 0)", own)
+        issues.warn("annotations without 'iscrowd' (taken as 0)", own)
         return 0
     meant = _CROWD.get(str(value).strip().lower())
     if meant is None:
-        faults.refuse("annotations have an iscrowd that is neither 0 nor 1", f"annotation {own}: {value!r}"[:80])
+        issues.error("annotations have an iscrowd that is neither 0 nor 1", f"annotation {own}: {value!r}"[:80])
         return 0
-    faults.repair("annotations have an iscrowd of another type (matched by value)", f"annotation {own}: {value!r}")
+    issues.warn("annotations have an iscrowd of another type (matched by value)", f"annotation {own}: {value!r}")
     return meant
 
 
-def _number(annotations: list, faults: Faults) -> None:
+def _number(annotations: list, issues: Issues) -> None:
     """pycocotools keeps one annotation an id and takes id 0 for "no match": such ids are numbered anew."""
     seen, anew = set(), False
     for row in annotations:
         own = row.get("id")
         if isinstance(own, bool) or not isinstance(own, int) or own <= 0:
-            faults.repair("annotation ids are missing or no number above 0 (all were numbered anew)", str(own))
+            issues.warn("annotation ids are missing or no number above 0 (all were numbered anew)", str(own))
             anew = True
         elif own in seen:
-            faults.repair("annotation ids are given twice (all were numbered anew)", own)
+            issues.warn("annotation ids are given twice (all were numbered anew)", own)
             anew = True
         else:
             seen.add(own)
@@ -221,7 +222,7 @@ def _flaw(box) -> str:
     return ""
 
 
-def category_labels(content: dict, classes: list, path: str, faults: Faults) -> dict:
+def category_labels(content: dict, classes: list, path: str, issues: Issues) -> dict:
     """Category id -> class index, by name; classes and categories without a partner are noted."""
     places = {name: place for place, name in enumerate(classes) if place > 0}
     labels = {row["id"]: places[row["name"]] for row in content["categories"] if row["name"] in places}
@@ -231,9 +232,9 @@ def category_labels(content: dict, classes: list, path: str, faults: Faults) -> 
         raise UserError(f"{path}: none of its categories ({few}) is in 'classes' ({', '.join(classes[1:6])}, ...)")
     absent = [name for name in places if name not in names]
     for name in absent:
-        faults.repair("classes are not in the file", name)
+        issues.warn("classes are not in the file", name)
     if len(absent) > len(places) // 2 and len(places) > 4:
-        faults.repair(
+        issues.warn(
             "class list holds mostly classes that the file lacks (set --classes and --num_classes to your own)",
             f"{len(absent)} of {len(places)}",
         )
@@ -241,11 +242,11 @@ def category_labels(content: dict, classes: list, path: str, faults: Faults) -> 
     for row in content["categories"]:
         if row["id"] in labels:
             if not boxes[row["id"]]:
-                faults.repair("classes of 'classes' have no box", row["name"])
+                issues.warn("classes of 'classes' have no box", row["name"])
         else:
             other = alike(row["name"], absent)
             meant = f", spelt '{other}' in 'classes'" if other else ""
-            faults.repair(
+            issues.warn(
                 "categories are not in 'classes' (their boxes are dropped)",
                 f"{row['name']} ({boxes[row['id']]} boxes{meant})",
             )
@@ -260,9 +261,9 @@ def read_coco(cfg, is_training: bool) -> DataSet:
         raise UserError(f"coco_root: no such folder: {root} (data_path {cfg.data_path}, coco_root {cfg.coco_root})")
     kind = cfg.train_data_type if is_training else cfg.val_data_type
     path = os.path.join(root, cfg.instances_set.format(kind))
-    faults = Faults()
-    content = repair_coco(path, faults)
-    labels = category_labels(content, list(cfg.classes), path, faults)
+    issues = Issues()
+    content = repair_coco(path, issues)
+    labels = category_labels(content, list(cfg.classes), path, issues)
     rows, normalized = {}, Normalized()
     for annotation in content["annotations"]:
         if annotation["category_id"] in labels:
@@ -271,24 +272,24 @@ def read_coco(cfg, is_training: bool) -> DataSet:
             rows.setdefault(annotation["image_id"], []).append(
                 (round(y), round(x), round(y + h), round(x + w), labels[annotation["category_id"]])
             )
-    normalized.note(faults)
+    normalized.note(issues)
     folder = os.path.normpath(os.path.join(root, kind))
     samples, owners = [], {}
     for image in content["images"]:
         own = image["id"]
-        height, width = (_side(image, key, faults) for key in ("height", "width"))
-        image_path, name = locate(folder, image["file_name"], faults)
+        height, width = (_side(image, key, issues) for key in ("height", "width"))
+        image_path, name = locate(folder, image["file_name"], issues)
         if image_path in owners:
-            faults.repair("image ids name the file of another id", f"{own} ({name}, as id {owners[image_path]})")
+            issues.warn("image ids name the file of another id", f"{own} ({name}, as id {owners[image_path]})")
         owners[image_path] = own
         sample = Sample(own, image_path, boxes_array(rows.get(own, [])), width, height, name)
         if len(sample.boxes) and sample.clip(0, 0)[1]:
-            faults.repair("images with boxes of no area after rounding (dropped)", name)
+            issues.warn("images with boxes of no area after rounding (dropped)", name)
         samples.append(sample)
-    return DataSet(samples, [path], path, faults, path, form="xywh")
+    return DataSet(samples, [path], path, issues, path, form="xywh")
 
 
-def _side(image: dict, key: str, faults: Faults) -> int:
+def _side(image: dict, key: str, issues: Issues) -> int:
     """An annotated height or width, 0 where the file gives none that can be used."""
     value = image.get(key)
     if type(value) is int and 0 < value < 1e9:
@@ -296,7 +297,7 @@ def _side(image: dict, key: str, faults: Faults) -> int:
     if isinstance(value, float) and value.is_integer() and 0 < value < 1e9:
         return int(value)
     if value is not None:
-        faults.repair(
+        issues.warn(
             "image sizes are no whole numbers above 0 (the file's size counts)",
             f"image {image['id']}: {key} {value!r}"[:80] + (" is a text" if isinstance(value, str) else ""),
         )

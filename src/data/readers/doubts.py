@@ -6,7 +6,8 @@ from typing import List, Sequence
 
 import numpy as np
 
-from src.data.sample import Faults, Sample
+from src.data.issues import Issues
+from src.data.sample import Sample
 
 MOST_DETECTIONS = 100
 """Per image and class: COCO's protocol counts no more."""
@@ -16,7 +17,7 @@ BEYOND, FITS = 0.25, 0.95
 SMALLEST_SIDE, MOST_ELONGATED = 32, 8
 
 
-def note_doubts(samples: Sequence[Sample], form: str, faults: Faults) -> None:
+def note_doubts(samples: Sequence[Sample], form: str, issues: Issues) -> None:
     """Note what the boxes of a data set give away about how they were written.
 
     Args:
@@ -29,33 +30,33 @@ def note_doubts(samples: Sequence[Sample], form: str, faults: Faults) -> None:
         return
     boxes = np.concatenate([sample.boxes for sample in samples])
     images = np.repeat(np.arange(len(samples)), [len(sample.boxes) for sample in samples])
-    _note_repeated(boxes, images, samples, faults)
-    _note_crowded(boxes, images, samples, faults)
+    _note_repeated(boxes, images, samples, issues)
+    _note_crowded(boxes, images, samples, issues)
     sizes = np.array([(sample.height, sample.width) for sample in samples])[images]
     known = (sizes > 0).all(1)
     if known.sum() >= LEAST_BOXES:
-        _note_form(boxes[known], images[known], sizes[known], samples, form, faults)
+        _note_form(boxes[known], images[known], sizes[known], samples, form, issues)
 
 
-def _note_repeated(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], faults: Faults) -> None:
+def _note_repeated(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], issues: Issues) -> None:
     order = np.lexsort((boxes[:, 4], boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], images))
     same = (images[order[1:]] == images[order[:-1]]) & (boxes[order[1:]] == boxes[order[:-1]]).all(1)
     for image in images[order[1:]][same]:
-        faults.repair("boxes are given twice (same image, class and corners; all are used)", samples[image].path)
+        issues.warn("boxes are given twice (same image, class and corners; all are used)", samples[image].path)
 
 
-def _note_crowded(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], faults: Faults) -> None:
+def _note_crowded(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], issues: Issues) -> None:
     classes = int(boxes[:, 4].max()) + 1
     groups, numbers = np.unique(images * classes + boxes[:, 4], return_counts=True)
     for group, number in zip(groups[numbers > MOST_DETECTIONS], numbers[numbers > MOST_DETECTIONS]):
-        faults.repair(
+        issues.warn(
             f"times an image has more than {MOST_DETECTIONS} boxes of a class (evaluation counts {MOST_DETECTIONS} "
             f"detections per image and class, so its recall stays below 1)",
             f"{samples[group // classes].path} ({number})",
         )
 
 
-def _note_form(boxes, images, sizes, samples: List[Sample], form: str, faults: Faults) -> None:
+def _note_form(boxes, images, sizes, samples: List[Sample], form: str, issues: Issues) -> None:
     """Another order of the four numbers, where it fits nearly all boxes and the stated one does not."""
     y1, x1, y2, x2 = boxes[:, :4].T.astype(np.int64)
     # a pixel more: corners may be rounded, or counted from 1
@@ -72,18 +73,18 @@ def _note_form(boxes, images, sizes, samples: List[Sample], form: str, faults: F
     for fits, words in readings:
         if fits.mean() >= FITS:
             for image in images[beyond]:
-                faults.repair(f"boxes leave their image: {words}", samples[image].path)
+                issues.warn(f"boxes leave their image: {words}", samples[image].path)
             return
 
 
-def note_reversed(reversed_boxes: int, boxes: int, where: str, faults: Faults) -> None:
+def note_reversed(reversed_boxes: int, boxes: int, where: str, issues: Issues) -> None:
     """Corners x1, y1, x2, y2 of a file: where many are reversed, they are rather x, y, width, height.
 
     Args:
         reversed_boxes: of `boxes` boxes those with x2 < x1 or y2 < y1.
     """
     if boxes >= LEAST_BOXES and reversed_boxes >= BEYOND * boxes:
-        faults.repair(
+        issues.warn(
             f"file has reversed corners in {reversed_boxes} of {boxes} boxes: they look like x, y, width, height, "
             f"where corners x1, y1, x2, y2 are expected",
             where,
@@ -103,23 +104,23 @@ class Normalized:
             self.number += 1
             self.places.append(place)
 
-    def note(self, faults: Faults) -> None:
+    def note(self, issues: Issues) -> None:
         """Refused where all boxes are, since none of them can be used."""
-        note = faults.refuse if self.number == self.boxes else faults.repair
+        note = issues.error if self.number == self.boxes else issues.warn
         for place in self.places:
             note("boxes have numbers between 0 and 1, shares of the image, where pixels are expected", place)
 
 
-def note_images(samples: Sequence[Sample], faults: Faults) -> None:
+def note_images(samples: Sequence[Sample], issues: Issues) -> None:
     """Pictures that are hardly meant, by their files' sizes."""
     for sample in samples:
         small, large = sorted((sample.width, sample.height))
         if small < SMALLEST_SIDE:
-            faults.repair(
+            issues.warn(
                 f"images are smaller than {SMALLEST_SIDE} pixels", f"{sample.path} ({sample.width} x {sample.height})"
             )
         elif large > MOST_ELONGATED * small:
-            faults.repair(
+            issues.warn(
                 f"images are more than {MOST_ELONGATED} times as long as wide (resizing distorts them)",
                 f"{sample.path} ({sample.width} x {sample.height})",
             )

@@ -7,13 +7,13 @@ import gc
 import json
 from typing import Iterator
 
-from src.data.sample import Faults
+from src.data.issues import Issues
 from src.utils.errors import UserError
 
 _KEYS = ("images", "annotations", "categories", "image_id", "category_id", "bbox", "file_name")
 
 
-def read_json(path: str, faults: Faults) -> object:
+def read_json(path: str, issues: Issues) -> object:
     """The content of a JSON file. JSON keeps the last of two values with one key: such keys are refused.
 
     Raises:
@@ -33,7 +33,7 @@ def read_json(path: str, faults: Faults) -> object:
         del data
         content = json.loads(text, object_hook=_without_outline)
         if _may_repeat(text, content):
-            json.loads(text, object_pairs_hook=lambda pairs: _note_repeated(pairs, faults))
+            json.loads(text, object_pairs_hook=lambda pairs: _note_repeated(pairs, issues))
         return content
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
@@ -72,10 +72,10 @@ def _may_repeat(text: str, content: object) -> bool:
     return any(text.count(f'"{key}"') > number for key, number in numbers.items())
 
 
-def _note_repeated(pairs: list, faults: Faults) -> dict:
+def _note_repeated(pairs: list, issues: Issues) -> dict:
     row = {}
     for key, value in pairs:
         if key in row and row[key] != value:
-            faults.refuse("keys are given twice in one object, with different values", f"'{key[:60]}'")
+            issues.error("keys are given twice in one object, with different values", f"'{key[:60]}'")
         row[key] = value
     return row

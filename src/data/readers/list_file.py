@@ -6,9 +6,10 @@ import os
 import re
 
 from src.config import data_file
+from src.data.issues import Issues
 from src.data.readers.doubts import Normalized, note_reversed
 from src.data.readers.locate import locate
-from src.data.sample import DataSet, Faults, Sample, boxes_array, note_absent_classes
+from src.data.sample import DataSet, Sample, boxes_array, note_absent_classes
 from src.utils.errors import UserError
 
 # up to nine digits: no image is larger, and a longer number is a typing error
@@ -17,7 +18,7 @@ _BOX = re.compile(rf"({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER}),(\d{{1,9}})
 _BLANKS = re.compile(r"[ \t]+")
 
 
-def _parse(line: str, where: str, num_classes: int, faults: Faults, normalized: Normalized) -> tuple:
+def _parse(line: str, where: str, num_classes: int, issues: Issues, normalized: Normalized) -> tuple:
     """(path, rows, number of reversed boxes) of a line, path "" where it cannot be used.
 
     Boxes are taken from the right, so that a path keeps its blanks.
@@ -33,14 +34,14 @@ def _parse(line: str, where: str, num_classes: int, faults: Faults, normalized: 
         x1, y1, x2, y2 = (round(value) for value in values)
         label = int(found.group(5))
         if not 0 < label < num_classes:
-            faults.refuse(f"boxes of a class that is not in 1..{num_classes - 1}", f"{where}: class {label}")
+            issues.error(f"boxes of a class that is not in 1..{num_classes - 1}", f"{where}: class {label}")
         if x2 < x1 or y2 < y1:
             wrong += 1
-            faults.repair("boxes with reversed corners (swapped)", where)
+            issues.warn("boxes with reversed corners (swapped)", where)
         rows.append((min(y1, y2), min(x1, x2), max(y1, y2), max(x1, x2), label))
         rest = rest[: len(rest) - len(last)].rstrip(" \t")
     if re.search(r",[^/]*,", last) and not re.search(r"\.[A-Za-z]{3,4}$", last):
-        faults.refuse(
+        issues.error(
             "fields are no box xmin,ymin,xmax,ymax,class (pixels, then the place in 'classes')",
             f"{where}: '{last[:60]}'",
         )
@@ -77,29 +78,29 @@ def read_list(cfg, is_training: bool) -> DataSet:
     path, root = data_file(cfg, cfg[key]), data_file(cfg, cfg.image_dir)
     if not os.path.isdir(root):
         raise UserError(f"image_dir: no such folder: {root}")
-    faults, samples, seen = Faults(), [], {}
+    issues, samples, seen = Issues(), [], {}
     normalized, reversed_boxes = Normalized(), 0
     for number, line in enumerate(_lines(path, key), 1):
         if not line.strip():
             continue
         where = f"line {number}"
-        name, rows, wrong = _parse(line, where, cfg.num_classes, faults, normalized)
+        name, rows, wrong = _parse(line, where, cfg.num_classes, issues, normalized)
         if not name:
             continue
         reversed_boxes += wrong
-        image_path, name = locate(root, name, faults)
+        image_path, name = locate(root, name, issues)
         if image_path in seen:
-            faults.refuse("images stand in two lines", f"{where}: {name} (line {seen[image_path]} too)")
+            issues.error("images stand in two lines", f"{where}: {name} (line {seen[image_path]} too)")
             continue
         seen[image_path] = number
         sample = Sample(len(seen) - 1, image_path, boxes_array(rows), file_name=name)
         outside, empty = sample.clip(0, 0)
         if outside:
-            faults.repair("lines with corners below 0 (clipped)", where)
+            issues.warn("lines with corners below 0 (clipped)", where)
         if empty:
-            faults.repair("lines with boxes of no area (dropped)", where)
+            issues.warn("lines with boxes of no area (dropped)", where)
         samples.append(sample)
-    normalized.note(faults)
-    note_reversed(reversed_boxes, normalized.boxes, path, faults)
-    note_absent_classes(samples, cfg.classes, faults)
-    return DataSet(samples, [path], path, faults)
+    normalized.note(issues)
+    note_reversed(reversed_boxes, normalized.boxes, path, issues)
+    note_absent_classes(samples, cfg.classes, issues)
+    return DataSet(samples, [path], path, issues)

@@ -11,7 +11,8 @@ import os
 import urllib.parse
 from typing import Iterator, List, Tuple
 
-from src.data.sample import DataSet, Faults
+from src.data.issues import Issues
+from src.data.sample import DataSet
 from src.utils.log import one_line, printable
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
@@ -31,7 +32,7 @@ def on_disk(name: str) -> str:
         return name
 
 
-def locate(root: str, name: str, faults: Faults) -> Tuple[str, str]:
+def locate(root: str, name: str, issues: Issues) -> Tuple[str, str]:
     """(absolute path, name for a COCO-style json) of an image.
 
     Args:
@@ -44,13 +45,13 @@ def locate(root: str, name: str, faults: Faults) -> Tuple[str, str]:
     if not os.path.lexists(path):
         for other, slip in _other_readings(root, name):
             if os.path.isfile(os.path.join(root, on_disk(other))):
-                faults.repair(f"images were found by another reading of their path ({slip})", name)
+                issues.warn(f"images were found by another reading of their path ({slip})", name)
                 path = os.path.join(root, on_disk(other))
                 break
     path = os.path.normpath(path)
     inside = os.path.relpath(path, root)
     if inside == os.pardir or inside.startswith(os.pardir + os.sep):
-        faults.repair(f"images lie outside {root} (read from where their path points)", name)
+        issues.warn(f"images lie outside {root} (read from where their path points)", name)
         return path, printable(path)
     return path, printable(inside)
 

@@ -12,9 +12,10 @@ from typing import List
 import numpy as np
 
 from src.config import data_file
+from src.data.issues import Issues
 from src.data.readers.doubts import Normalized, alike, note_reversed
 from src.data.readers.locate import IMAGE_ENDINGS, is_system_file, on_disk
-from src.data.sample import DataSet, Faults, Sample, boxes_array, note_absent_classes
+from src.data.sample import DataSet, Sample, boxes_array, note_absent_classes
 from src.utils.errors import UserError
 from src.utils.log import printable
 
@@ -45,7 +46,7 @@ def _number(text) -> float:
     return value if abs(value) < 1e9 else math.nan
 
 
-def _root(path: str, faults: Faults):
+def _root(path: str, issues: Issues):
     """The top element of an XML file, None where it is none (noted)."""
     name, data = os.path.basename(path), b""
     try:
@@ -53,9 +54,9 @@ def _root(path: str, faults: Faults):
             data = handle.read()
         return _parsed(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        faults.refuse("files are not valid XML", f"{name}: {error if data.strip() else 'the file is empty'}")
+        issues.error("files are not valid XML", f"{name}: {error if data.strip() else 'the file is empty'}")
     except OSError as error:
-        faults.refuse("files cannot be read", f"{name}: {error.strerror}")
+        issues.error("files cannot be read", f"{name}: {error.strerror}")
     return None
 
 
@@ -81,11 +82,11 @@ def _parsed(data: bytes):
 
 
 class _Reader:
-    """Reads XML files; what it finds besides their boxes it notes in `faults`."""
+    """Reads XML files; what it finds besides their boxes it notes in `issues`."""
 
-    def __init__(self, classes: List[str], faults: Faults):
+    def __init__(self, classes: List[str], issues: Issues):
         self.labels = {name: label for label, name in enumerate(classes) if label > 0}
-        self.faults, self.normalized = faults, Normalized()
+        self.issues, self.normalized = issues, Normalized()
         self.boxes = self.reversed = 0
 
     def parse(self, path: str):
@@ -93,7 +94,7 @@ class _Reader:
 
         Only direct objects count: a `<part>` of an object has a box of its own.
         """
-        name, top = os.path.basename(path), _root(path, self.faults)
+        name, top = os.path.basename(path), _root(path, self.issues)
         if top is None:
             return None
         objects, rows, difficult = top.findall("object"), [], []
@@ -105,7 +106,7 @@ class _Reader:
             or inside < spelt.count("bndbox")
             or (not objects and top.tag != "annotation")
         ):
-            self.faults.refuse(
+            self.issues.error(
                 "files are no VOC annotations (<annotation> with <object>s directly in it, in small letters)", name
             )
             return None
@@ -113,13 +114,13 @@ class _Reader:
             names = {(entry.text or "").strip() for entry in thing.findall("name")} or {""}
             if len(names) > 1 or "" in names:
                 fault = "objects have no <name>" if names == {""} else "objects have several <name>"
-                self.faults.refuse(fault, f"object {objects.index(thing) + 1} in {name}")
+                self.issues.error(fault, f"object {objects.index(thing) + 1} in {name}")
                 continue
             label = self.labels.get(min(names))
             if label is None:
                 other = alike(min(names), self.labels)
                 meant = f" (spelt '{other}' in 'classes')" if other else ""
-                self.faults.repair(
+                self.issues.warn(
                     "objects of a class that 'classes' does not list (dropped)", f"{min(names)} in {name}{meant}"
                 )
                 continue
@@ -137,7 +138,7 @@ class _Reader:
             found = [] if box is None else [box.findall(key) for key in _CORNERS]
             values = [_number(entries[0].text) if len(entries) == 1 else math.nan for entries in found] or [math.nan]
             if any(math.isnan(value) for value in values):
-                self.faults.refuse(
+                self.issues.error(
                     "objects have no <bndbox> of four numbers xmin, ymin, xmax, ymax", f"{what} in {name}"
                 )
                 continue
@@ -147,23 +148,23 @@ class _Reader:
             self.boxes += 1
             if x2 < x1 or y2 < y1:
                 self.reversed += 1
-                self.faults.repair("boxes with reversed corners (swapped)", name)
+                self.issues.warn("boxes with reversed corners (swapped)", name)
             if min(x1, y1, x2, y2) == -1:
-                self.faults.repair("boxes with a corner 0 (0-based file: clipped to the edge)", name)
+                self.issues.warn("boxes with a corner 0 (0-based file: clipped to the edge)", name)
             boxes.append((min(y1, y2), min(x1, x2), max(y1, y2), max(x1, x2)))
         if len(boxes) > 1:
-            self.faults.repair("objects have several <bndbox> (each is used as a box)", f"{what} in {name}")
+            self.issues.warn("objects have several <bndbox> (each is used as a box)", f"{what} in {name}")
         return boxes
 
     def _is_difficult(self, thing, what: str, name: str) -> bool:
         texts = {(entry.text or "").strip().lower() for entry in thing.findall("difficult")} or {""}
         text = min(texts)
         if len({_FLAGS.get(other) for other in texts}) > 1:
-            self.faults.refuse("objects have several <difficult> that differ", f"{what} in {name}")
+            self.issues.error("objects have several <difficult> that differ", f"{what} in {name}")
         elif text not in _FLAGS:
-            self.faults.repair("objects have a <difficult> that is neither 0 nor 1 (taken as 0)", f"{what} in {name}")
+            self.issues.warn("objects have a <difficult> that is neither 0 nor 1 (taken as 0)", f"{what} in {name}")
         elif _FLAGS[text]:
-            self.faults.repair(
+            self.issues.warn(
                 "objects are difficult (used in training; evaluation ignores them and detections on them)",
                 f"{what} in {name}",
             )
@@ -176,12 +177,12 @@ def _side(text) -> int:
     return int(value) if value > 0 and value.is_integer() else 0
 
 
-def _image_finder(folder: str, faults: Faults):
+def _image_finder(folder: str, issues: Issues):
     """(XML's stem, its <filename>) -> path of the image or None, and the names of the images.
 
     The XML's own name decides: <filename> may lack its ending, hold a path, or name another image.
     """
-    names = [name for name in _names(folder, faults) if name.lower().endswith(IMAGE_ENDINGS)]
+    names = [name for name in _names(folder, issues) if name.lower().endswith(IMAGE_ENDINGS)]
     by_stem = {}
     for name in names:
         by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
@@ -199,28 +200,28 @@ def _image_finder(folder: str, faults: Faults):
     return find, names
 
 
-def _names(folder: str, faults: Faults) -> list:
+def _names(folder: str, issues: Issues) -> list:
     """The names in a folder, sorted, without the hidden ones."""
     names = sorted(os.listdir(folder))
     for name in names:
         if is_system_file(name):
-            faults.repair("hidden files (left out)", os.path.join(folder, name))
+            issues.warn("hidden files (left out)", os.path.join(folder, name))
     return [name for name in names if not is_system_file(name)]
 
 
 def read_voc(cfg, is_training: bool) -> DataSet:
     """Samples of `voc_root`. An image named by a number has that id, the others a counter beside them."""
     image_dir, annotation_dir = _folders(data_file(cfg, cfg.voc_root), is_training)
-    faults, found, owners = Faults(), [], {}
-    find, names = _image_finder(image_dir, faults)
-    other_faults = faults if annotation_dir != image_dir else Faults()  # hidden files count once
+    issues, found, owners = Issues(), [], {}
+    find, names = _image_finder(image_dir, issues)
+    other_faults = issues if annotation_dir != image_dir else Issues()  # hidden files count once
     files = [name for name in _names(annotation_dir, other_faults) if name.lower().endswith(".xml")]
     if not files:
         raise UserError(
             f"voc_root: no XML file in {annotation_dir} (a split has the folders Images and Annotations, or images and "
             f"XML files together)"
         )
-    reader = _Reader(cfg.classes, faults)
+    reader = _Reader(cfg.classes, issues)
     for name in files:
         content = reader.parse(os.path.join(annotation_dir, name))
         if content is None:
@@ -229,26 +230,26 @@ def read_voc(cfg, is_training: bool) -> DataSet:
         stem = os.path.splitext(name)[0]
         image = find(stem, said)
         if image is None:
-            faults.refuse(f"annotation files have no image in {image_dir}", name + _other_format(image_dir, stem))
+            issues.error(f"annotation files have no image in {image_dir}", name + _other_format(image_dir, stem))
             continue
         if image in owners:
-            faults.refuse("images have two annotation files", f"{os.path.basename(image)}: {owners[image]}, {name}")
+            issues.error("images have two annotation files", f"{os.path.basename(image)}: {owners[image]}, {name}")
             continue
         owners[image] = name
         sample = Sample(0, os.path.abspath(image), boxes_array(rows), width, height, printable(os.path.basename(image)))
         sample.difficult = np.array(difficult, bool)
         if sample.clip(0, 0)[1]:
-            faults.repair("files with boxes of no area (dropped)", name)
+            issues.warn("files with boxes of no area (dropped)", name)
         found.append(sample)
-    reader.normalized.note(faults)
-    note_reversed(reader.reversed, reader.boxes, annotation_dir, faults)
+    reader.normalized.note(issues)
+    note_reversed(reader.reversed, reader.boxes, annotation_dir, issues)
     for name in names:
         if os.path.join(image_dir, name) not in owners:
-            faults.repair("images have no annotation file (left out)", name)
+            issues.warn("images have no annotation file (left out)", name)
     for sample, own in zip(found, _ids([sample.path for sample in found])):
         sample.image_id = own
-    note_absent_classes(found, cfg.classes, faults)
-    return DataSet(found, [os.path.join(annotation_dir, name) for name in files], annotation_dir, faults)
+    note_absent_classes(found, cfg.classes, issues)
+    return DataSet(found, [os.path.join(annotation_dir, name) for name in files], annotation_dir, issues)
 
 
 def _other_format(folder: str, stem: str) -> str:

@@ -41,7 +41,7 @@ from src.data.records.manifest import (
 )
 from src.data.records.writer import conversion_lock, read_row_ids, write_records
 from src.data.sample import DataSet
-from src.utils.distributed import Ranks
+from src.utils.distributed import Communicator
 from src.utils.errors import UserError
 from src.utils.locks import Lock, try_lock, wait_lock
 from src.utils.log import LOGGER, one_line, warn_once
@@ -70,7 +70,7 @@ class RecordSet:
         return int(img_id) if self.ids is None else self.ids[int(img_id)]
 
 
-def prepare_records(cfg, is_training: bool, ranks: Ranks = Ranks()) -> RecordSet:
+def prepare_records(cfg, is_training: bool, comm: Communicator = Communicator()) -> RecordSet:
     """The records of a configuration, written again when what they came from has changed.
 
     Rank 0 converts while the others wait; then the first rank of every other machine looks whether it sees the same
@@ -84,11 +84,11 @@ def prepare_records(cfg, is_training: bool, ranks: Ranks = Ranks()) -> RecordSet
     _check_locale(data_file(cfg, cfg.mindrecord_dir))
     found: Optional[Tuple[str, Lock]] = None
     for first in (True, False):
-        if (ranks.rank == 0) == first and ranks.local_rank == 0:
+        if (comm.rank == 0) == first and comm.local_rank == 0:
             found = _find(cfg, is_training) or _convert(cfg, is_training)
-        ranks.wait()
+        comm.barrier()
     # a machine's own folder may have chosen another place than rank 0's
-    told = [row for row in ranks.share((socket.gethostname(), found[0] if found else "")) if row[1]]
+    told = [row for row in comm.all_gather((socket.gethostname(), found[0] if found else "")) if row[1]]
     prefix = next((path for host, path in told if host == socket.gethostname()), told[0][1])
     lock = found[1] if found else _reader_lock(prefix)
     manifest = read_manifest(prefix)

@@ -14,11 +14,12 @@ from typing import Iterator, List, Optional, Tuple
 import numpy as np
 
 from src.data.images import check_image, decode_rgb, exif_orientation, flaw, has_16_bits
+from src.data.issues import Issues
 from src.data.readers.coco import coco_json
 from src.data.records.files import FILES, IncompleteRecords, all_files, count_rows, record_files
 from src.data.records.ground_truth import MARK
 from src.data.records.manifest import annotation_entry, write_manifest, write_unfinished
-from src.data.sample import DataSet, Faults, Sample, fit_to_file
+from src.data.sample import DataSet, Sample, clip_to_image
 from src.utils.errors import UserError
 from src.utils.locks import wait_lock
 from src.utils.log import LOGGER, one_line, progress, warn_once
@@ -128,7 +129,7 @@ class _ImageChecks:
 
     def __init__(self, most_bad: int, is_training: bool):
         self.most_bad, self.is_training = most_bad, is_training
-        self.faults, self.bad, self.sizes = Faults(), [], {}
+        self.issues, self.bad, self.sizes = Issues(), [], {}
 
     def boxes(self, img_id: int, sample: Sample, size: tuple, orientation: int, reason: str):
         """Boxes clipped to the file's own size, None where the image is left out.
@@ -144,7 +145,7 @@ class _ImageChecks:
                     f"--max_bad_images ({self.most_bad} now)"
                 )
             return None
-        boxes = fit_to_file(sample, size, orientation, self.faults)
+        boxes = clip_to_image(sample, size, orientation, self.issues)
         if self.is_training and len(boxes) == 0:
             return None
         self.sizes[img_id] = size
@@ -186,7 +187,7 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
         if count == 0:
             raise UserError(f"{data.where}: no image is left to write")
         rows = _rows_as_written(temporary_prefix, count)
-        for line in checked.faults.repaired_lines():
+        for line in checked.issues.repaired_lines():
             warn_once(f"{data.where}: {line}")
         names = [os.path.basename(path) for path in all_files(prefix)]
         if annotation_file and os.path.dirname(annotation_file) == os.path.dirname(prefix):
@@ -233,7 +234,7 @@ def read_row_ids(prefix: str) -> np.ndarray:
 def _rows(ids: List[int], data: DataSet, checked: _ImageChecks, workers: int) -> Iterator[dict]:
     for img_id, sample, (content, size, orientation, reason, odd) in _loaded(ids, data.samples, max(workers, 1)):
         if odd:
-            checked.faults.repair(odd, sample.path)
+            checked.issues.warn(odd, sample.path)
         boxes = checked.boxes(img_id, sample, size, orientation, reason)
         if boxes is not None:
             sample.boxes = boxes
