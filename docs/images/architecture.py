@@ -26,8 +26,22 @@ BOXES = {
     "loop": (250, 196, 160, GREEN, "trainer", ("training/trainer.py: log,", "history, curves")),
     "checkpoints": (20, 196, 160, GREY, "checkpoints", ("atomic, checksum,", "exact resume")),
     "export": (20, 356, 170, ORANGE, "export", ("inference/exporter.py:", "loaded again, compared")),
-    "detector": (300, 356, 220, ORANGE, "Detector", ("inference/detector.py, and", "boxes/postprocess.py, nms.py")),
-    "evaluator": (640, 356, 220, ORANGE, "evaluator", ("evaluation/coco_evaluator.py,", "scoring.py: both protocols")),
+    "detector": (
+        290,
+        356,
+        240,
+        ORANGE,
+        "Detector",
+        ("inference/detector.py, open_model.py;", "boxes/postprocess.py, nms.py"),
+    ),
+    "evaluator": (
+        640,
+        356,
+        220,
+        ORANGE,
+        "evaluator",
+        ("evaluation/evaluate.py, scoring.py,", "coco_evaluator.py: both protocols"),
+    ),
     "report": (970, 356, 190, GREY, "report", ("report.html, json, csv,", "predictions.json")),
     "predictor": (300, 494, 220, ORANGE, "Predictor", ("inference/predictor.py,", "scripts/predict.py")),
     "pictures": (640, 494, 220, GREY, "pictures, videos", ("with boxes drawn,", "detections.json")),
@@ -35,7 +49,7 @@ BOXES = {
 # points of a line, label, place of the label, its anchor
 ARROWS = (
     ("190,81 250,81", (), None, ""),
-    ("430,81 510,81", ("Sample:", "y1 x1 y2 x2 px"), (470, 58), "middle"),
+    ("430,81 510,81", ("Sample:", "yxyx pixels"), (470, 58), "middle"),
     ("690,81 770,81", ("bytes,", "int32 boxes"), (730, 58), "middle"),
     ("860,118 860,196", ("rows by id",), (852, 161), "end"),
     ("740,233 650,233", ("uint8 images,", "matches"), (695, 210), "middle"),
@@ -43,9 +57,9 @@ ARROWS = (
     ("250,233 180,233", ("state",), (215, 225), "middle"),
     ("80,270 80,356", ("weights",), (88, 316), "start"),
     ("150,270 150,310 340,310 340,356", ("weights",), (245, 304), "middle"),
-    ("190,393 300,393", (".mindir, .onnx",), (245, 385), "middle"),
+    ("190,393 290,393", (".mindir, .onnx",), (240, 385), "middle"),
     ("860,270 860,310 450,310 450,356", ("evaluation images, without augmentation",), (655, 304), "middle"),
-    ("520,393 640,393", ("boxes px,", "labels, scores"), (580, 370), "middle"),
+    ("530,393 640,393", ("boxes px,", "labels, scores"), (585, 370), "middle"),
     ("860,393 970,393", ("12 metrics,", "per class"), (915, 370), "middle"),
     ("950,95 1090,95 1090,334 750,334 750,356", ("annotation file:", "ground truth"), (1082, 160), "end"),
     ("950,67 1135,67 1135,356", ("images",), (1127, 61), "end"),
@@ -90,7 +104,8 @@ def drawing() -> str:
         "grey: files"
     )
     below = (
-        "Every file is written by src/utils/output.py (atomic); src/utils/locks.py locks folders and records in use."
+        "Matching and NMS are in src/boxes. src/utils/output.py writes files atomically; src/utils/locks.py locks "
+        "folders and records in use."
     )
     parts = [head, text(20, 24, legend, "start", 'font-size="13" fill="#666"')]
     parts += [box(*values) for values in BOXES.values()] + [arrow(*values) for values in ARROWS]
