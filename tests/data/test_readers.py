@@ -189,7 +189,7 @@ def test_ids_of_another_type_are_matched_and_told(tmp_path):
     assert not refused and type(data.samples[1].image_id) is int
     number, places = repaired["annotations whose image_id has another type than the id it means (matched by value)"]
     assert number == 2 and places[0] == "annotation 1: '5' is a text, the id 5 a number"
-    number, places = repaired["image sizes are no whole numbers above 0 (the file's size counts)"]
+    number, places = repaired["image sizes are not integers above 0 (the file's size counts)"]
     assert (number, places) == (1, ["image 6: width '60' is a text"]) and data.samples[1].height == 50
 
 

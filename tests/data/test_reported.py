@@ -45,7 +45,7 @@ def test_annotations_without_iscrowd_and_area(folder, told):  # noqa: F811
 def test_annotation_ids_given_twice(folder, told):  # noqa: F811
     instances(folder, "train2017", lambda content: content["annotations"][3].update(id=1))
     assert len(rows_of(prepare_records(config(folder), True))) == 5
-    assert any("1 annotation ids are given twice (all were numbered anew): 1" in line for line in told())
+    assert any("1 annotation ids are given twice (all were renumbered): 1" in line for line in told())
 
 
 def test_an_unknown_category_names_annotation_category_and_file(folder):  # noqa: F811
