@@ -27,7 +27,7 @@ from src.models.weights import load_network
 from src.training.checkpoint import restore_run, save_checkpoint_atomically
 from src.training.state import RunState, training_relevant_config
 from src.utils.errors import UserError
-from tests.test_cli import run
+from tests.helpers.programs import run
 
 NAMES = ["background", "cat", "dog", "cow"]
 SWAPPED = ["background", "dog", "cat", "cow"]

@@ -20,7 +20,7 @@ from src.training.run_files import find_resume, list_checkpoints, prepare_folder
 from src.training.state import RunState, from_bytes, restore_random_state, training_relevant_config
 from src.utils.distributed import Communicator
 from src.utils.errors import RunError, UserError
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 
 class Small(nn.Cell):
