@@ -42,7 +42,7 @@ def evaluate(argv, held: contextlib.ExitStack) -> int:
     from src.evaluation.report import write_report
     from src.inference.open_model import open_model
 
-    detector = open_model(checkpoint, cfg)  # a wrong one is told before anything is written
+    detector = open_model(checkpoint, cfg)  # a wrong one ends the program before anything is written
     ensure_writable(cfg.output_path, "output_path")
     if comm.rank == 0:
         held.enter_context(hold_folder(cfg.output_path, "evaluation"))

@@ -62,7 +62,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
     if rank == 0:
         log_notes(cfg, LOGGER.warning, for_training=not cfg.only_create_dataset)
 
-    # 3. model and weights: what does not fit is told before an hour of conversion
+    # 3. model and weights: what does not fit ends the run before an hour of conversion
     from src.data.records import missing_evaluation_set, prepare_records
 
     missing = missing_evaluation_set(cfg)
@@ -84,7 +84,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
     data = TrainLoader(records, cfg, rank, size)
     if data.steps == 0:
         raise UserError(
-            f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps an epoch; "
+            f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps per epoch; "
             f"use a smaller --batch_size"
         )
     if rank == 0:
@@ -174,7 +174,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
 
     trained = sum(int(np.prod(parameter.shape)) for parameter in model.trainable_params())
     LOGGER.info(
-        "training %s: %d images, %d steps an epoch, %d epochs, batch %d x %d, %.1f million weights",
+        "training %s: %d images, %d steps per epoch, %d epochs, batch %d x %d, %.1f million weights",
         cfg.model_name,
         records.count,
         data.steps,

@@ -22,13 +22,13 @@ def memory(key: str = "VmHWM") -> int:
 
 
 def forget_peak() -> None:
-    """Let VmHWM begin anew."""
+    """Reset VmHWM."""
     with open("/proc/self/clear_refs", "w", encoding="utf-8") as handle:
         handle.write("5")
 
 
 def ground_truth(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Boxes [count, 5] of sizes as in COCO (half of them below 70 of 640 pixels), in whole pixels, normalised."""
+    """Boxes [count, 5] of sizes as in COCO (half of them below 70 of 640 pixels), in integer pixels, normalised."""
     side = np.exp(rng.normal(np.log(70), 0.9, count)).clip(6, 600)
     ratio = np.exp(rng.normal(0, 0.5, count))
     size = np.stack([side * np.sqrt(ratio), side / np.sqrt(ratio)], 1).round().clip(2, 640)

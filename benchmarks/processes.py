@@ -79,7 +79,7 @@ def measure_start(table, options) -> None:
         for _ in range(2):
             plain.append(_seconds_to("first step", "benchmarks/start_baseline.py", [config], dict(os.environ)))
             for taken in (firsts, seconds):
-                taken.append(_seconds_to("epoch 1/1", "train.py", words, environment))  # one step an epoch
+                taken.append(_seconds_to("epoch 1/1", "train.py", words, environment))  # one step per epoch
                 shutil.rmtree(os.path.join(folder, "out"))
             for name in os.listdir(folder):
                 if name != "shapes":  # the records, what was compiled
@@ -103,7 +103,7 @@ def _growth(function: str, work: str, count: int, boxes: int) -> list:
 
 
 def growth_conversion(work: str, count: str, boxes: str) -> None:
-    """Makes the records anew, and notes the rows' ids; prints the peak of memory."""
+    """Converts again, and keeps the rows' ids; prints the peak of memory."""
     cfg = _growth_config(work, int(count), int(boxes))
     from src.data.pipeline import TrainLoader
     from src.data.records import prepare_records
@@ -138,16 +138,16 @@ def _growth_config(work: str, count: int, boxes: int):
 
 
 def measure_growth(table, options) -> None:
-    """Start-up, time an epoch and memory against the number of images (64 x 64) and of boxes."""
+    """Start-up, time per epoch and memory against the number of images (64 x 64) and of boxes."""
     base = None
     for count, boxes in ((1000, 8), (10_000, 8), (100_000, 8), (10_000, 64)):
         (converting,) = _growth("growth_conversion", options.work, count, boxes)
         started, epoch, peak = _growth("growth_epoch", options.work, count, boxes)
         base = base or (started, epoch, peak)
         table.add(
-            f"epoch of {count} images, {boxes} boxes each", "s", epoch, None, f"{1e6 * epoch / count:.0f} us an image"
+            f"epoch of {count} images, {boxes} boxes each", "s", epoch, None, f"{1e6 * epoch / count:.0f} us per image"
         )
-        table.add("    start-up without conversion", "s", started, None, f"{1e6 * started / count:.1f} us an image")
+        table.add("    start-up without conversion", "s", started, None, f"{1e6 * started / count:.1f} us per image")
         table.add("    peak memory", "MB", peak / 1e6, None, f"{(peak - base[2]) / 1e6:+.0f} MB")
         table.add("    peak memory of the conversion", "MB", converting / 1e6)
         np.testing.assert_array_less(epoch / count, 3 * base[1] / 1000)

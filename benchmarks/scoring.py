@@ -1,4 +1,4 @@
-"""`scripts/benchmark.py scoring`: the figures of a set of val2017's size beside pycocotools.
+"""`scripts/benchmark.py scoring`: scoring a set of val2017's size, compared with pycocotools.
 
 Each side runs in a process of its own (`benchmarks/scoring.py ours|plain FOLDER`), for its peak of memory.
 """

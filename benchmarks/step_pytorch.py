@@ -1,10 +1,15 @@
 """The same network in PyTorch, for `scripts/benchmark.py step`: prints one JSON line. Runs in a Python that has torch.
 
+    python3 benchmarks/step_pytorch.py BATCH SIZE STEPS [cpu|cuda] [float32|tf32|float16|bfloat16]
+
+Seconds per step and per forward pass of one image, and GB of memory (of the process on a CPU, else of the device).
+
 Same layers, sizes, loss and update; timing needs no equal weights, so they are not carried over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import sys
@@ -91,30 +96,57 @@ def loss_of(loc, logits, gt_loc, gt_label, matches):
     return (focal + F.smooth_l1_loss(loc[rows], gt_loc[rows], reduction="sum")) / matches
 
 
-def main(batch: int, size: int, steps: int) -> None:
+def precision_of(name: str, device: str):
+    """A context in which the network runs: float32 (without TF32), tf32, float16 or bfloat16."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+    if name in ("float32", "tf32"):
+        return contextlib.nullcontext()
+    return torch.autocast(device, getattr(torch, name))
+
+
+def main(batch: int, size: int, steps: int, device: str = "cpu", precision: str = "float32") -> None:
     torch.manual_seed(1)
-    model = SSD()
+    torch.backends.cudnn.benchmark = True
+    model = SSD().to(device)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
-    images = torch.randn(batch, 3, size, size)
-    label = (torch.rand(batch, 51150 * size * size // 640**2) < 0.003).long()
-    gt_loc = torch.randn(*label.shape, 4)
-    step_times, forward_times = [], []
-    for _ in range(steps):
-        start = time.perf_counter()
+    scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
+    images = torch.randn(batch, 3, size, size, device=device)
+    label = (torch.rand(batch, 51150 * size * size // 640**2) < 0.003).long().to(device)
+    gt_loc = torch.randn(*label.shape, 4, device=device)
+    matches = float(label.sum())
+
+    def step() -> None:
         optimizer.zero_grad()
-        loss_of(*model(images), gt_loc, label, float(label.sum())).backward()
+        with precision_of(precision, device):
+            loc, logits = model(images)
+        scaler.scale(loss_of(loc.float(), logits.float(), gt_loc, label, matches)).backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step_times.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    model.eval()
-    with torch.no_grad():
-        for _ in range(4 * steps):
-            start = time.perf_counter()
+        scaler.step(optimizer)
+        scaler.update()
+
+    def forward() -> None:
+        with precision_of(precision, device), torch.no_grad():
             model(images[:1])
-            forward_times.append(time.perf_counter() - start)
-    print(json.dumps({"step": min(step_times[1:]), "forward": min(forward_times[1:]), "peak": peak}))
+
+    def timed(call, repeats: int) -> float:
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            call()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        return min(times[1:])
+
+    seconds = timed(step, steps)
+    if device == "cpu":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    else:
+        peak = torch.cuda.max_memory_reserved() / 2**30
+    model.eval()
+    print(json.dumps({"step": seconds, "forward": timed(forward, 4 * steps), "peak": peak}))
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:4]), *sys.argv[4:])

@@ -3,7 +3,7 @@
 
     python3 scripts/benchmark.py [matching postprocessing pipeline conversion scoring growth step start] [--json FILE]
 
-Without names: all but growth. Nothing else should run beside it. `step` compares with PyTorch where --torch names a
+Without names: all but growth. Run nothing else at the same time. `step` compares with PyTorch where --torch names a
 Python that has it. --work is a folder for data that is drawn (600 MB for all).
 """
 
@@ -114,7 +114,7 @@ def measure_postprocessing(table: Table, options) -> None:
 
 
 def consumed(batches, warm_up: int, most: int, bytes_of=None) -> tuple:
-    """(images a second at the consumer after some batches of warm-up, bytes an image that reach it)."""
+    """(images per second at the consumer after some warm-up batches, bytes per image that reach it)."""
     count = size = 0
     start = time.perf_counter()
     for number, batch in enumerate(batches):
@@ -182,7 +182,7 @@ def measure_conversion(table: Table, options) -> None:
 
 
 def decoding_rate(contents: list) -> float:
-    """Image files a second that `check_image` can look at on all cores: no conversion that decodes can be faster."""
+    """Image files per second that `check_image` reads on all cores: an upper limit for a conversion that decodes."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         start = time.perf_counter()
         list(pool.map(check_image, contents))

@@ -171,7 +171,7 @@ def command(options, rest) -> list:
     mpirun = ["mpirun", "-allow-run-as-root", "-n", number]
     mpirun += ["--hostfile", options.hostfile] if options.hostfile else []
     mpirun += ["--output-filename", options.log_output, "--merge-stderr-to-stdout"]
-    # the python beside this one: mpirun looks for `python3` on every machine's PATH
+    # the python next to this one: mpirun looks for `python3` on every machine's PATH
     return [*mpirun, "python3", *script, *keys]
 
 

@@ -170,8 +170,8 @@ class Rehearsal(Checks):
         ]
 
     def _mpirun(self) -> List[str]:
-        beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
-        found = beside if os.path.exists(beside) else shutil.which("mpirun")
+        candidate = os.path.join(os.path.dirname(sys.executable), "mpirun")
+        found = candidate if os.path.exists(candidate) else shutil.which("mpirun")
         if not found:
             raise LookupError("there is no mpirun")
         return [found, "-allow-run-as-root", "-n", "2"]

@@ -11,7 +11,7 @@ class MultiBoxLoss(nn.Cell):
     """(pred_loc [B, N, 4], pred_label [B, N, C], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> scalar.
 
     `(sum of focal over all C columns + sum of smooth L1 where label > 0) / max(sum of num_match, 1)`:
-    divided by the matches of this device's whole batch, by 1 when there is none.
+    divided by the matches of this device's batch, by 1 when there is none.
     """
 
     def __init__(self, num_classes: int = 81, gamma: float = 2.0, alpha: float = 0.25):

@@ -14,10 +14,8 @@ import pytest
 
 from src.config import load_config
 from src.utils.device import init_device, prepare_environment
+from tests.helpers.paths import REFERENCE
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(HERE)
-REFERENCE = os.path.join(HERE, "reference")
 os.environ.setdefault("GLOG_v", "4")
 # compiled steps are kept for the session, apart from the user's own
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ssd_tests_cache_")

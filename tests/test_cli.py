@@ -11,21 +11,9 @@ import numpy as np
 import pytest
 
 from src.utils.errors import run_main
-from tests.conftest import ROOT
-from tests.evaluation.test_coco_evaluator import apart
-
-QUICKSTART = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
-
-
-def run(script, *options, cwd=None):
-    environment = dict(os.environ, GLOG_v="4")
-    return subprocess.run(
-        [sys.executable, os.path.join(ROOT, script), *map(str, options)],
-        cwd=cwd or ROOT,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+from tests.helpers.metrics import pycocotools_stats
+from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
+from tests.helpers.programs import run
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +27,7 @@ def shapes(tmp_path_factory):
 def config(folder, *more):
     return [
         "--config_path",
-        QUICKSTART,
+        QUICKSTART_CONFIG,
         f"--data_path={folder}",
         "--coco_root=shapes",
         "--batch_size=2",
@@ -75,7 +63,7 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     printed = float(next(line for line in done.stdout.splitlines() if line.startswith("mAP:")).split()[1])
     predictions = shapes / "out" / "predictions.json"
-    stats = apart(str(shapes / "shapes" / "annotations" / "instances_val2017.json"), str(predictions))
+    stats = pycocotools_stats(str(shapes / "shapes" / "annotations" / "instances_val2017.json"), str(predictions))
     assert printed == pytest.approx(max(stats[0], 0), abs=1e-6)
     assert len(json.loads(predictions.read_text())) > 0
     figures = json.loads((shapes / "out" / "evaluation.json").read_text())

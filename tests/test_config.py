@@ -7,27 +7,10 @@ import time
 import pytest
 import yaml
 
-from src.config import SCHEMA_FILE, learning_rate_advice, load_config, log_notes
+from src.config import SCHEMA_FILE, learning_rate_advice, load_config
 from src.config.published import PUBLISHED_KEYS
 from src.utils.errors import UserError
-from tests.conftest import ROOT
-
-QUICKSTART = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
-
-
-def notes(*argv, training=True):
-    """The lines that a program logs about its configuration."""
-    lines = []
-    log_notes(load_config(argv), lambda form, text: lines.append(form % text), training)
-    return lines
-
-
-def refusal(*argv):
-    """The one line that a configuration is refused with."""
-    with pytest.raises(UserError) as error:
-        load_config(argv)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
-    return str(error.value)
+from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 
 
 def test_defaults_are_the_published_ones():
@@ -65,7 +48,7 @@ def test_seed_command():
 
 def test_command_line_wins_and_types_are_kept():
     cfg = load_config(
-        ["--config_path", QUICKSTART, "--lr=1e-3", "--run_eval", "true", "--img_shape", "[256, 128]", "--seed=7"]
+        ["--config_path", QUICKSTART_CONFIG, "--lr=1e-3", "--run_eval", "true", "--img_shape", "[256, 128]", "--seed=7"]
     )
     assert cfg.lr == 1e-3 and cfg.run_eval is True and cfg.seed == 7
     # 32x16 + 16x8 + 8x4 + 4x2 + 2x1 cells of 6
@@ -135,7 +118,7 @@ def test_bad_command_lines_are_one_clear_line(argv, words):
 )
 def test_bad_files_are_one_clear_line(tmp_path, text, words):
     path = tmp_path / "own.yaml"
-    path.write_text(text.format(quickstart=QUICKSTART, schema=SCHEMA_FILE))
+    path.write_text(text.format(quickstart=QUICKSTART_CONFIG, schema=SCHEMA_FILE))
     with pytest.raises(UserError) as error:
         load_config(["--config_path", str(path)])
     assert all(word in str(error.value) for word in words)

@@ -13,8 +13,8 @@ from src.config import SCHEMA_FILE, load_config, voc_json_places
 from src.config.checks import GENERATOR_BOXES
 from src.config.published import NETWORKS, PUBLISHED_KEYS
 from src.utils.errors import UserError
-from tests.conftest import ROOT
-from tests.test_config import QUICKSTART, notes, refusal
+from tests.helpers.configuration import notes, refusal
+from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 
 LARGE = "1" * 400
 # 4 ** 40 entries, had they not the same memory
@@ -239,7 +239,7 @@ SEED = "--run_distribute=True --lr=0.05 --dataset=coco --device_num=8 --loss_sca
 @pytest.mark.parametrize("target", ["GPU", "CPU"])
 def test_the_seed_command_is_quiet(target):
     assert notes(*SEED.format(target).split(), "--config_path=config/ssd_resnet50_fpn_config_gpu.yaml") == []
-    assert notes("--config_path", QUICKSTART) == [] and notes(f"--device_target={target}") == []
+    assert notes("--config_path", QUICKSTART_CONFIG) == [] and notes(f"--device_target={target}") == []
 
 
 @pytest.mark.parametrize(

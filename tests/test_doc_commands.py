@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
-from tests.test_docs import blocks, commands
+from tests.helpers.pages import blocks, commands
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
 PAGES = [

@@ -9,30 +9,12 @@ import pytest
 import yaml
 
 from src.config import load_config
-from tests.conftest import ROOT
+from tests.helpers.pages import blocks, commands, text
+from tests.helpers.paths import ROOT
 
 PAGES = ["README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"] + sorted(
     f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs")) if name.endswith(".md")
 )
-
-
-def text(page):
-    with open(os.path.join(ROOT, page), encoding="utf-8") as handle:
-        return handle.read()
-
-
-def blocks(page):
-    """The fenced blocks of a page, with their comments."""
-    return re.findall(r"^```\w*\n(.*?)^```", text(page), re.M | re.S)
-
-
-def commands(page):
-    """Command lines of fenced blocks, continued lines joined, comments and placeholders left out."""
-    for block in blocks(page):
-        for line in block.replace("\\\n", " ").splitlines():
-            line = line.split(" #")[0].strip()
-            if re.match(r"(\w+=\S+ )*(bash|python3|mpirun|msrun) ", line):
-                yield line
 
 
 def without_comments(block):

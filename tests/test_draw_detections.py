@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.disks import small_disk
-from tests.test_cli import run
+from tests.helpers.programs import run
 
 GREEN, RED = (60, 200, 60), (40, 40, 230)
 

@@ -13,8 +13,8 @@ import cv2
 import pytest
 
 from src.data.readers.coco import load_coco_json
-from tests.conftest import ROOT
 from tests.disks import small_disk
+from tests.helpers.paths import ROOT
 
 
 def draw(folder, *more):

@@ -8,12 +8,9 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT
+from scripts import launch
+from tests.helpers.paths import ROOT
 
-sys.path.insert(0, os.path.join(ROOT, "scripts"))
-import launch  # noqa: E402
-
-sys.path.pop(0)
 GPU = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_gpu.yaml")
 ASCEND = GPU.replace("_gpu", "_ascend")
 CPU = GPU.replace("_gpu", "_cpu")

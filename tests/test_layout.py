@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 ORDER = ["utils", "config", "boxes", "data", "models", "loss", "training", "inference", "evaluation"]
 

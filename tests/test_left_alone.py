@@ -9,12 +9,11 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.distributed.processes import SMALL_HEAD, has_mpirun, mpirun
 from tests.distributed.processes import Run as RanksRun
+from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 
 pytestmark = pytest.mark.slow
-QUICKSTART = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,12 @@ def no_reader():
 
 
 def training(data, output, *more):
-    words = [sys.executable, os.path.join(ROOT, "train.py"), f"--config_path={QUICKSTART}", f"--data_path={data}"]
+    words = [
+        sys.executable,
+        os.path.join(ROOT, "train.py"),
+        f"--config_path={QUICKSTART_CONFIG}",
+        f"--data_path={data}",
+    ]
     words += ["--coco_root=shapes", f"--mindrecord_dir={data / 'records'}", "--batch_size=2", *SMALL_HEAD]
     words += ["--feature_extractor_base_param=", "--bn_recalibration_steps=0", f"--output_path={output}"]
     return [*words, "--warmup_epochs=0", "--epoch_size=1", *more]

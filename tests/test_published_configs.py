@@ -5,7 +5,7 @@ import yaml
 
 from src.config import SCHEMA_FILE, load_config
 from src.utils.errors import UserError
-from tests.test_config import notes, refusal
+from tests.helpers.configuration import notes, refusal
 
 OURS = ("ssd_resnet50_fpn_config.yaml", "ssd_resnet50_fpn_config_gpu.yaml")
 WITHOUT_EFFECT = (

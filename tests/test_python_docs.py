@@ -12,7 +12,7 @@ import mindspore
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 STABLE = [
     "src.config.load_config",

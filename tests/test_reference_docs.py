@@ -22,7 +22,7 @@ from src.data.transforms import encode_targets
 from src.loss import MultiBoxLoss
 from src.training.momentum import Momentum
 from src.training.schedule import learning_rates
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 SEARCHED = ("src", "scripts", "tests", "config", "docs", "benchmarks")
 ENDINGS = (".py", ".sh", ".md", ".yaml")

@@ -18,7 +18,7 @@ from benchmarks.rehearsal import run as rehearsal_run
 from scripts import rehearsal
 from src.data.readers.coco import load_coco_json
 from src.utils.errors import UserError
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 SCALE = 0.003
 

@@ -17,8 +17,8 @@ from src.data.inspect.statistics import level_sizes
 from src.data.sample import Sample
 from src.data.transforms import TrainTransform
 from src.utils.drawing import WHITE, class_colour, draw_box, draw_corners, draw_tag, sheet
-from tests.conftest import ROOT
 from tests.disks import small_disk
+from tests.helpers.paths import ROOT
 from tests.oracles import encode
 
 

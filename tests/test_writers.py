@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 # (file, call) -> why it does not go through src/utils/output.py
 ALLOWED = {

@@ -69,7 +69,7 @@ class Checks:
         return "" if wanted in output else f"the output lacks '{wanted}'"
 
     def epoch(self, output: str) -> str:
-        """Every row of a whole number of batches came."""
+        """Every row of the full batches came."""
         batches = self._trained() // 16
         wanted = f"read {16 * batches} images in {batches} batches"
         return "" if wanted in output else f"the output lacks '{wanted}'"

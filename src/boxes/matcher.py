@@ -33,7 +33,7 @@ class Matcher:
         it. Of two ground truths forced onto one box the first keeps it.
 
         Args:
-            image: int64 [M], rising: which image each is from, of a whole batch; None where all are from one.
+            image: int64 [M], rising: which image each is from, of a batch; None where all are from one.
 
         Returns:
             int64 [K] each: the default boxes that are matched, rising in each image, and the ground truth of each.
@@ -59,7 +59,7 @@ class Matcher:
 
     def _iou(self, gt: np.ndarray, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """`src.boxes.ops.iou` of pairs, operation by operation the same."""
-        # `take` of whole rows is far faster than an index, and than columns one by one
+        # `take` of complete rows is far faster than an index, and than columns one by one
         y1, x1, y2, x2, ours = self._table.take(boxes, axis=0).T
         v1, u1, v2, u2, theirs = _with_areas(gt).take(rows, axis=0).T
         height = np.minimum(y2, v2) - np.maximum(y1, v1)
@@ -103,7 +103,7 @@ class Matcher:
 
 
 def _with_areas(yxyx: np.ndarray) -> np.ndarray:
-    """[K, 4] -> [K, 5], the area beside the corners."""
+    """[K, 4] -> [K, 5], the area after the corners."""
     return np.column_stack([yxyx, area(yxyx)])
 
 

@@ -66,7 +66,7 @@ def _score_batches(scores: np.ndarray, first: int):
     """Yield index arrays that, put together, are all of `scores` sorted; only what is asked for is sorted.
 
     The first array holds at least `first` indices, each further one four times as many. Equal scores are
-    never parted over two arrays, so that a stable sort inside each is a stable sort of the whole.
+    never parted over two arrays, so that a stable sort inside each is a stable sort of all.
     """
     rest, size = np.flatnonzero(~np.isnan(scores)), first
     while len(rest):

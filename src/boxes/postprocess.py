@@ -19,7 +19,7 @@ def postprocess(
         scores: [N, C] in [0, 1].
         image_shape: (height, width) of the original image in pixels.
         min_score: a pair of box and class counts when its score is above this.
-        nms_threshold, max_boxes: see `src.boxes.nms.nms`; at most `max_boxes` are kept a class.
+        nms_threshold, max_boxes: see `src.boxes.nms.nms`; at most `max_boxes` are kept per class.
 
     Returns:
         boxes_px [D, 4] float64 (y1, x1, y2, x2), scores [D], labels [D] int64: class by class, and within

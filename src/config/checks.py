@@ -165,7 +165,7 @@ def check_epochs(cfg, options: set, bad: Bad) -> None:
 
 
 def check_classes(cfg, bad: Bad) -> None:
-    """Names that can be told apart, as many as `num_classes`.
+    """Distinct names, as many as `num_classes`.
 
     Raises:
         UserError: naming the first fault.

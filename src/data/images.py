@@ -50,7 +50,7 @@ _FILLING = bytes((37 * k + 11) % 251 for k in range(4096))
 def check_image(data: bytes) -> tuple:
     """(height, width) of an image that `decode_rgb` can decode.
 
-    A JPEG is read whole but painted in grey at an eighth of its size, which takes two thirds of the time.
+    A JPEG is decoded completely, but in grey at an eighth of its size, which takes two thirds of the time.
 
     Raises:
         ValueError: as `decode_rgb`, for the same images.
@@ -126,9 +126,9 @@ def _checked(height: int, width: int) -> Tuple[int, int]:
 
 
 def _completed_jpeg(data: bytes) -> bytes:
-    """The JPEG with an end marker, where its picture is whole without one.
+    """The JPEG with an end marker, where its picture is complete without one.
 
-    A decoder paints what is missing; so the same file is decoded with some more bytes before the end. In a whole
+    A decoder paints what is missing; so the same file is decoded with some more bytes before the end. In a complete
     picture nothing reads them, in a cut one they change what is painted.
     """
     data = data.rstrip(b"\xff")

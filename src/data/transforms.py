@@ -153,7 +153,7 @@ class TrainTransform:
     """The training pipeline of one sample. The stream comes from (seed, epoch, image id), never from the worker.
 
     Call: RGB image [H, W, 3], boxes [M, 5] in pixels, image id -> image uint8 RGB [h, w, 3], and `encode_matches` of
-    its boxes. A batch is augmented image by image, and matched as a whole.
+    its boxes. Images are augmented one by one, and a batch is matched at once.
     """
 
     def __init__(

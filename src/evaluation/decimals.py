@@ -57,7 +57,7 @@ def _digits(values: np.ndarray, power: np.ndarray) -> tuple:
     scale = _SCALES[power]
     product, rest = _exact_product(values, scale)
     rounded = np.rint(rest)
-    number = product.astype(np.int64) + rounded.astype(np.int64)  # of 17 digits; a product above 2^53 is whole
+    number = product.astype(np.int64) + rounded.astype(np.int64)  # of 17 digits; a product above 2^53 is an integer
     missing = rest - rounded
     reach = np.spacing(values) / 2 * scale
     last_two = number % 100
@@ -92,7 +92,7 @@ def _exact_product(first: np.ndarray, second: np.ndarray) -> tuple:
 
 
 def _characters(number: np.ndarray) -> np.ndarray:
-    """uint8 [N, 17]: the characters of whole numbers of 17 digits."""
+    """uint8 [N, 17]: the characters of integers of 17 digits."""
     high = number // 10**8
     low = (number - high * 10**8).astype(np.uint32)
     high = high.astype(np.uint32)

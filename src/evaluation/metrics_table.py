@@ -16,7 +16,7 @@ COCO_METRICS = (
     ("AR medium", "0.50:0.95", "medium", 100),
     ("AR large", "0.50:0.95", "large", 100),
 )
-"""Name, IoU, area, and detections an image of the 12 COCO figures, in their order."""
+"""Name, IoU, area and detections per image of the 12 COCO metrics, in their order."""
 
 
 def format_table(result: dict) -> str:

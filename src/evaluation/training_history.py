@@ -83,7 +83,7 @@ def likely_causes(history: TrainingHistory) -> List[str]:
         lead = "" if lines else "likely cause: no backbone weights were loaded; "
         lines.append(
             f"{lead}weights of an ImageNet ResNet50 save most of the steps: --feature_extractor_base_param=FILE "
-            f"(scripts/convert_backbone.py makes it), or --pre_trained=FILE for those of a whole network"
+            f"(scripts/convert_backbone.py makes it), or --pre_trained=FILE for those of the complete network"
         )
     if steps is not None and history.epochs and history.warmup_epochs and history.epochs <= history.warmup_epochs:
         lines.append(
@@ -95,7 +95,7 @@ def likely_causes(history: TrainingHistory) -> List[str]:
         lines.append(
             f"after {steps} steps {BACKBONE_MOMENTUM**steps:.0%} of the backbone's BN running statistics are still "
             f"their initial values, so evaluation sees another network than training did; "
-            f"--bn_recalibration_steps=50 estimates them anew at the end of a training"
+            f"--bn_recalibration_steps=50 re-estimates them at the end of a training"
         )
     return lines
 

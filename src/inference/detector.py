@@ -42,14 +42,14 @@ class Detector:
         for start in range(0, len(images), size):
             batch, of_batch = images[start : start + size], np.asarray(shapes[start : start + size])
             count = len(batch)
-            if count < size:  # one shape for the graph: filled up, and the filling ignored
+            if count < size:  # one shape for the graph: padded, and the padding is ignored
                 batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
                 of_batch = np.concatenate([of_batch, np.ones((size - count, 2), of_batch.dtype)])
             found += self._found(self.run(self._input(batch), of_batch), of_batch[:count])
         return found
 
     def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
-        """The network's own outputs for a whole batch of its own input: boxes [B, N, 4] and scores [B, N, C], or
+        """The network's outputs for a full batch of its input type: boxes [B, N, 4] and scores [B, N, C], or
         those of `NMS_OUTPUTS`."""
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ class Detector:
         return np.stack([normalize_image(image) for image in images])
 
     def _found(self, outputs: list, shapes: np.ndarray) -> List[Detections]:
-        """Of the first images of the batch, as many as there are shapes."""
+        """Detections of the first len(shapes) images; the rest of the batch is padding."""
         description = self.description
         if description.nms:
             kept = outputs[3] < len(shapes)

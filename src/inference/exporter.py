@@ -53,7 +53,7 @@ def export_network(
     Args:
         inference: a `src.models.ssd.SSDInference` in evaluation mode. Its convolutions become MindSpore's operators.
         description: the input that is wanted, with its batch size, and for ONNX whether NMS goes in.
-        path: from `target_path`. The description travels in an ONNX file, and as a json beside the others.
+        path: from `target_path`. The description travels in an ONNX file, and next to the other formats as a JSON file.
         images, shapes: uint8 RGB [n, H, W, 3] and (height, width) [n, 2] of the originals, to compare with.
 
     Returns:
@@ -72,20 +72,20 @@ def export_network(
     own = NetworkDetector(inference, raw)
     example = own._input(np.zeros((description.batch_size, *description.img_shape, 3), np.uint8))
     with _part_folder(path) as folder:
-        beside = os.path.join(folder, "model" + ENDINGS[file_format])
+        exported = os.path.join(folder, "model" + ENDINGS[file_format])
         try:
             with _ascii_path(folder) as plain:
                 ms.export(inference, Tensor(example), file_name=f"{plain}/model", file_format=file_format)
-            os.chmod(beside, 0o644)
+            os.chmod(exported, 0o644)
             if file_format == "ONNX":
-                report = _finish_onnx(beside, description, own, images, shapes)
+                report = _finish_onnx(exported, description, own, images, shapes)
             else:
                 report = "not loaded back: nothing here can run this format"
                 if file_format == "MINDIR":
-                    report = _compare_raw(own, NetworkDetector(load_mindir(beside), raw), images, shapes)
-                write_description(raw, beside, description_file(beside))
-                os.replace(description_file(beside), description_file(path))
-            os.replace(beside, path)
+                    report = _compare_raw(own, NetworkDetector(load_mindir(exported), raw), images, shapes)
+                write_description(raw, exported, description_file(exported))
+                os.replace(description_file(exported), description_file(path))
+            os.replace(exported, path)
         except (OSError, OutputError) as error:
             raise output_error(path, error.__cause__ or error) from error
         except (ValueError, RuntimeError, UserError) as error:
@@ -107,7 +107,7 @@ def _ascii_path(folder: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _part_folder(path: str) -> Iterator[str]:
-    """A new folder beside `path`, removed when the block ends; it is locked, and those of killed exports go first."""
+    """A new folder next to `path`, removed when the block ends; it is locked, and those of killed exports go first."""
     parent = os.path.dirname(path)
     for left_over in glob.glob(os.path.join(glob.escape(parent), f"{PART}export-*")):
         with contextlib.suppress(OSError):

@@ -84,7 +84,7 @@ def _checked(values: dict, path: str) -> ModelMetadata:
 
 
 def description_file(path: str) -> str:
-    """The json beside a MINDIR or AIR file."""
+    """Path of the JSON file next to a MINDIR or AIR file."""
     return path + ".json"
 
 
@@ -106,7 +106,7 @@ def write_description(description: ModelMetadata, model_path: str, path: str) ->
 
 
 def read_description(model_path: str) -> ModelMetadata:
-    """The description beside a MINDIR.
+    """The metadata next to a MINDIR.
 
     Raises:
         UserError: it is missing, damaged, or belongs to another file.

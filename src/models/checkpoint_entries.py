@@ -2,7 +2,7 @@
 
 MindSpore's `load_checkpoint` refuses a file that is larger than the free memory, and 2.10 counts the page cache as
 used: after an epoch over COCO every checkpoint would be refused. It also aborts the process on some damaged shapes.
-`save_checkpoint` builds a message of the complete file in memory, beside a copy of every tensor.
+`save_checkpoint` builds a message of the complete file in memory, in addition to a copy of every tensor.
 
 A checkpoint is a protobuf message, and the format is public (checkpoint.proto): field 1, repeated, is an entry of
 tag (1) and tensor (2); a tensor has dims (1, repeated), type (2) and content (3). A large tensor is several entries

@@ -197,7 +197,7 @@ def _check_files(cfg, resume_files: Sequence[str]) -> None:
                 state = read_entry(path, RUN_STATE)
             if state is None:
                 raise UserError(
-                    f"resume: {path} does not hold a whole run: it does not say where it stands; to start from its "
+                    f"resume: {path} is not a complete training checkpoint: it has no run state; to start from its "
                     f"weights alone use --pre_trained"
                 )
             return

@@ -47,7 +47,7 @@ def load_network(
     strict: bool = False,
     classes: Sequence[str] = (),
 ) -> None:
-    """Load a whole-network checkpoint (with or without the prefix `network.`) into a model.
+    """Load a checkpoint of the complete network (with or without the prefix `network.`) into a model.
 
     Args:
         exclude: parts of the names of parameters that are not loaded (`filter_weight`), see `is_left_out`.

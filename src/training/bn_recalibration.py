@@ -1,7 +1,7 @@
-"""BN averages taken anew from a few batches, for runs too short for the published momentum.
+"""BN running statistics re-estimated from a few batches, for runs too short for the published momentum.
 
-The backbone's averages move by 0.3 % a step: after 400 steps a third of them is still the initial
-value and evaluation sees another network than training did (Wu and Johnson 2021, arXiv:2105.07576).
+The backbone's running statistics move by 0.3 % per step: after 400 steps a third of them is still the initial
+value, and evaluation sees a different network from training (Wu and Johnson 2021, arXiv:2105.07576).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def save_checkpoint_atomically(cell: nn.Cell, path: str, state: RunState) -> Non
     """Write every parameter of a cell and the run's state.
 
     Raises:
-        RunError: it cannot be written (a full disk); what lay at `path` is still there, nothing is left beside it.
+        RunError: it cannot be written (a full disk); a file at `path` is unchanged, and no temporary file is left.
     """
     parameters = ((parameter.name, parameter.asnumpy()) for parameter in cell.get_parameters())
     write_checkpoint(path, itertools.chain([(RUN_STATE, state.to_bytes())], parameters))
@@ -54,7 +54,7 @@ class Checkpoints:
 def restore_run(
     step: nn.Cell, candidates: List[str], now: RunState, comm: Communicator = Communicator()
 ) -> Tuple[RunState, str]:
-    """Load parameters, moments and step count of the newest file that is whole on every rank.
+    """Load parameters, moments and step count of the newest file that is intact on every rank.
 
     Args:
         candidates: rank 0's files, best first; another rank reads its own of the same name in `ckpt_{rank}`, and rank
@@ -65,7 +65,7 @@ def restore_run(
         The state to go on from and rank 0's file; `now` and "" where there are no candidates.
 
     Raises:
-        UserError: none is whole, or this run cannot go on from it.
+        UserError: none is intact, or this run cannot resume from it.
     """
     reasons = []
     for path in comm.broadcast(candidates):
@@ -122,11 +122,10 @@ def _read(path: str, step: nn.Cell) -> tuple:
     # The rates are the run's own: they follow from the config, and their number may have changed
     missing = [name for name in wanted if name not in entries and name != "learning_rate"]
     if RUN_STATE not in entries or missing:
-        what = (
-            f"{len(missing)} entries are missing, first {missing[0]}" if missing else "it does not say where it stands"
-        )
+        what = f"{len(missing)} entries are missing, first {missing[0]}" if missing else "it has no run state"
         raise UserError(
-            f"resume: {path} does not hold a whole run: {what}; to start from its weights alone use --pre_trained"
+            f"resume: {path} is not a complete training checkpoint: {what}; "
+            f"to start from its weights alone use --pre_trained"
         )
     try:
         data = entries[RUN_STATE].asnumpy()
@@ -161,12 +160,12 @@ def _check_fits(saved: RunState, now: RunState, path: str) -> None:
     for key, old, new in (("ranks", saved.size, now.size), ("images", saved.images, now.images)):
         if old != new:
             changed[key] = (old, new)
-    told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
+    differences = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
     order = [key for key in ("batch_size", "ranks", "images", "seed") if key in changed]
     if saved.epoch_step and order:
         raise UserError(
             f"resume: {path} lies in the middle of epoch {saved.epochs + 1}, and its order of samples would be another "
-            f"({told}); resume from the end of an epoch, or with the same values"
+            f"({differences}); resume from the end of an epoch, or with the same values"
         )
     if changed:
-        LOGGER.warning("resume: changed since %s: %s; the run goes on, but not as it would have without", path, told)
+        LOGGER.warning("resume: changed since %s: %s; the run continues with the new values", path, differences)

@@ -50,7 +50,7 @@ class Momentum(nn.Cell):
         parameters: the trainable parameters, of four dimensions or one. The attribute `parameters` is a tuple of them
             in the order in which the gradients come: kernels, biases, BN's gamma and beta.
         weight_decay: for all but gamma and beta of BN; biases of convolutions decay.
-        rates: float32 array, one learning rate a step.
+        rates: float32 array, one learning rate per step.
         momentum: share of the old v that stays.
         loss_scale: what the gradients were multiplied by.
         clip_global_norm: clip.
@@ -81,7 +81,7 @@ class Momentum(nn.Cell):
         self.concat = ops.Concat()
         self.gather, self.reshape, self.assign_add = ops.Gather(), ops.Reshape(), ops.AssignAdd()
 
-    # one argument each: a tuple would be compiled anew for every step
+    # one argument each: with a tuple every step would be compiled again
     def construct(self, *gradients):
         return self.apply_gradients(gradients)
 

@@ -17,7 +17,7 @@ from src.utils.output import PART, atomic_write, output_error
 
 BEST = "best_map.ckpt"
 HISTORY = "history.jsonl"
-# what tells of a run besides its checkpoints; the logs go on
+# other files of a run that are moved with its checkpoints; log files are appended to
 RECORDS = (HISTORY, "config.yaml", "run.json", "curves.png", "summary")
 _NAME = re.compile(r"ssd-(\d+)_(\d+)\.ckpt$")
 
@@ -50,13 +50,13 @@ def find_resume(resume: str, output_path: str) -> List[str]:
 
 
 def prepare_folder(output_path: str, rank: int, source: str = "") -> str:
-    """The checkpoint folder of a rank, `output_path/ckpt_{rank}`, without what is not this run's own.
+    """The checkpoint folder of a rank, `output_path/ckpt_{rank}`, without the files of other runs.
 
     Args:
-        source: rank 0's file that the run goes on from; "" for a fresh start.
+        source: rank 0's file that the run resumes from; "" for a fresh start.
 
-    An earlier run goes to `ckpt_{rank}.{time}`, rank 0's with its history and configuration. Of the run that is gone on
-    with only later files go there (damaged ones, or those of another continuation). Halves of killed runs are removed.
+    An earlier run goes to `ckpt_{rank}.{time}`, rank 0's with its history and configuration. When a run is
+    resumed, only checkpoints newer than the resumed one are moved there. Unfinished files of killed runs are removed.
 
     Raises:
         OutputError: the folder cannot be made, or its files cannot be moved.
@@ -85,34 +85,34 @@ def _prepare(folder: str, rank: int, source: str) -> None:
     if source and os.path.dirname(os.path.abspath(source)) == os.path.join(output_path, "ckpt_0"):
         later = [path for path in list_checkpoints(folder) if epoch_and_step(path) > epoch_and_step(source)]
         if later:
-            aside = _new_folder(folder)
+            backup = _new_folder(folder)
             for path in later:
-                os.rename(path, os.path.join(aside, os.path.basename(path)))
-            # the run that goes on may replace its best one, and its history forgets what is trained again
+                os.rename(path, os.path.join(backup, os.path.basename(path)))
+            # the resumed run may replace the best one, and its history drops the epochs that are trained again
             for path in (os.path.join(folder, BEST), *(p for p in records if os.path.basename(p) == HISTORY)):
                 if os.path.exists(path):
-                    shutil.copy2(path, aside)
-            LOGGER.warning("%d checkpoints later than the resumed one moved to %s", len(later), aside)
+                    shutil.copy2(path, backup)
+            LOGGER.warning("%d checkpoints later than the resumed one moved to %s", len(later), backup)
     elif os.listdir(folder) or records:
-        aside = _new_folder(folder)
-        os.rename(folder, aside)  # onto the empty one
+        backup = _new_folder(folder)
+        os.rename(folder, backup)  # onto the empty one
         os.makedirs(folder)
         for path in records:
-            os.rename(path, os.path.join(aside, os.path.basename(path)))
-        LOGGER.info("an earlier run was moved to %s", aside)
+            os.rename(path, os.path.join(backup, os.path.basename(path)))
+        LOGGER.info("an earlier run was moved to %s", backup)
 
 
 def _new_folder(folder: str) -> str:
-    """An empty folder beside `folder`, named by the time; by a number too, where that one is taken."""
+    """A new empty folder next to `folder`: its name with the time, and a number where that exists."""
     name = f"{folder}.{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
-        aside = name if number == 1 else f"{name}-{number}"
+        backup = name if number == 1 else f"{name}-{number}"
         try:
-            os.makedirs(aside)
-            return aside
+            os.makedirs(backup)
+            return backup
         except FileExistsError:
             continue
-    raise RunError(f"{folder} cannot be moved aside: {name} to {name}-999 exist")
+    raise RunError(f"{folder} cannot be moved: {name} to {name}-999 exist")
 
 
 def cut_history(output_path: str, epochs: int) -> None:

@@ -129,7 +129,7 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Comm
 
     Args:
         model: from `build_model`.
-        learning_rates: float32 array, one rate a step.
+        learning_rates: float32 array, one rate per step.
         comm: the processes of the run.
 
     Returns:

@@ -32,7 +32,7 @@ class Trainer:
 
     Args:
         step: from `build_train_step`.
-        rates: learning rate of every step of the whole run.
+        rates: learning rate of every step of the run.
         evaluate: gives the mAP of the present weights, or None for no evaluation in training.
         comm: the processes of the run; rank 0 writes the history.
         stop: the run's signal handlers.
@@ -149,7 +149,7 @@ class Trainer:
         raise SystemExit(status)
 
     def _finish_epoch(self, state: RunState, clock: StepTimer) -> RunState:
-        """The end of an epoch: history, evaluation, checkpoints. A signal in here is heeded when it is over."""
+        """The end of an epoch: history, evaluation, checkpoints. Signals are handled after this method."""
         done, cfg = state.epochs + 1, self.cfg
         record = {
             "epoch": done,
@@ -166,7 +166,7 @@ class Trainer:
             batches = recalibrate(
                 self.step.forward.network, (batch[0] for batch in self.data.epoch(done)), cfg.bn_recalibration_steps
             )
-            LOGGER.info("BN averages taken anew from %d batches", batches)
+            LOGGER.info("BN statistics re-estimated from %d batches", batches)
         finished = replace(state, epochs=done, epoch_step=0, losses=[])
         if self.evaluate is not None and _is_evaluated(done, cfg):
             release_free_memory()

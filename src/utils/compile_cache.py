@@ -2,7 +2,7 @@
 
 MindSpore can reuse a compiled graph, but does not look whether it is still the right one: other weights of the loss,
 another number of layers or batch size are ignored without a word. So it is switched on for one graph only, in a folder
-that is named after everything the graph comes from, and a folder counts once its files' checksums stand beside them.
+that is named after everything the graph comes from, and a folder counts once it holds its files' checksums.
 """
 
 from __future__ import annotations

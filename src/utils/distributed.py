@@ -1,4 +1,4 @@
-"""The processes of a run and what they tell each other: one process, mpirun (mpi4py), msrun (MindSpore's own).
+"""Communication between the processes of a run: one process, mpirun (mpi4py), msrun (MindSpore's own).
 
 Which of them it is follows from the environment that the launcher sets; nothing is imported for it.
 """
@@ -28,7 +28,7 @@ class Communicator:
     make_grad_reducer: Optional[Callable] = None
 
     def barrier(self) -> None:
-        """Return when every rank has come here, however long it takes."""
+        """Return when every rank has called this, however long it takes."""
 
     def all_gather(self, value) -> List:
         """The values of all ranks in their order, on every rank."""
@@ -47,14 +47,14 @@ class Communicator:
         return arrays
 
     def all_reduce_max(self, number: int) -> int:
-        """The largest of the ranks' whole numbers; quick, for use in every step."""
+        """The largest of the ranks' integers; fast enough for every step."""
         return number
 
     def all_reduce_mean_(self, values: np.ndarray) -> None:
         """Replace a float32 array by its mean over the ranks."""
 
     def abort(self, status: int) -> None:
-        """End every rank with this status; returns only where that takes no more than leaving."""
+        """End every rank with this status; a no-op where the launcher ends the other ranks when this process exits."""
 
 
 class MpiCommunicator(Communicator):

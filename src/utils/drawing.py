@@ -48,7 +48,7 @@ def draw_tag(image: np.ndarray, text: str, box_px: Sequence[float], colour: tupl
 
 
 def _plates(image: np.ndarray, text: str, box_px: Sequence[float], scale: float) -> list:
-    """Places for a text beside a box, the best first: (top, left, bottom, right) inside the image."""
+    """Places for a text next to a box, the best first: (top, left, bottom, right) inside the image."""
     edge = max(2, round(3 * scale))
     (width, height), _ = cv2.getTextSize(text, FONT, 0.45 * scale, max(1, round(scale)))
     width, height = width + 2 * edge, height + 3 * edge
@@ -81,7 +81,7 @@ def draw_detections(
     image: np.ndarray, boxes_px: np.ndarray, labels: Sequence[int], scores: Sequence[float], names: Sequence[str]
 ) -> np.ndarray:
     """A copy of the picture with its `DRAWN` surest detections: the surest on top, each class in its colour, names
-    beside the boxes.
+    next to the boxes.
 
     Args:
         image: BGR uint8 [H, W, 3]; one smaller than `SMALLEST` pixels comes back enlarged, so that names can be read.
@@ -96,7 +96,7 @@ def draw_detections(
         box = boxes_px[row] * factor
         # a box of a few pixels would vanish under its own outline
         thickness = max(1, min(round(2 * scale), int(min(box[2] - box[0], box[3] - box[1]) // 8)))
-        # along the image's edge the whole outline shows
+        # along the image's edge the complete outline shows
         inside = np.array(image.shape[:2] * 2) - 1 - thickness
         draw_box(image, np.clip(box, thickness, inside), class_colour(int(labels[row])), thickness)
     tags, small = [], [box for box in boxes_px[order] * factor if _shared(box, box) < 4000 * scale**2]

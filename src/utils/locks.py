@@ -137,7 +137,7 @@ def hold_folder(folder: str, what: str, key: str = "output_path") -> Lock:
 
 
 def hold_file(path: str, what: str, key: str) -> Lock:
-    """As `hold_folder`, for one file to be written: `.{its name}.{what}.lock` beside it says who writes it."""
+    """As `hold_folder`, for one file to be written: `.{its name}.{what}.lock` next to it says who writes it."""
     folder, name = os.path.split(os.path.realpath(path))
     return _hold(os.path.join(folder, f".{name}.{what}.lock"), os.path.join(folder, name), what, key, "file")
 

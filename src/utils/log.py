@@ -68,7 +68,7 @@ def one_line(text) -> str:
 
 
 def warn_once(line: str) -> None:
-    """Warn, unless this process has told the same line before."""
+    """Log a warning once per process and message."""
     if line not in _ALREADY_WARNED:
         _ALREADY_WARNED.add(line)
         LOGGER.warning("%s", line)
@@ -110,7 +110,7 @@ class _Formatter(logging.Formatter):
 
 
 class _Console(logging.StreamHandler):
-    """Lines above the bar of a terminal, not through it. Once the console has gone away, it is left alone."""
+    """Console handler that does not break the progress bar. A console that has gone away is not written to again."""
 
     _works = True
 

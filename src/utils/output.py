@@ -138,7 +138,7 @@ def atomic_write(path: str, mode: str = "w", durable: bool = True) -> Iterator[I
 
     Raises:
         OutputError: it cannot be written. Then, and after any other error in the block, an older file at `path` is as
-            it was and nothing is left beside it.
+            it was, and no temporary file is left.
 
     A link is followed. A device or pipe (/dev/stdout) is written to as it is.
     """

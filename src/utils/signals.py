@@ -14,8 +14,8 @@ STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SI
 
 
 class SignalGuard:
-    """Signal handlers of a run. Outside `deferred()` a signal ends the process through SystemExit (so that everything
-    is cleaned up), inside it only sets `status`; a second signal always ends it.
+    """Signal handlers of a run. Within `deferred()` a first signal only sets `status` and is handled after the current
+    step; otherwise, and for a second signal, the process ends through SystemExit, so that everything is cleaned up.
 
     A closed terminal is not taken for a second signal: shell and kernel send SIGHUP both.
     """
@@ -41,7 +41,7 @@ class SignalGuard:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Signals wait for the end of a step (or of a file)."""
+        """Signals are deferred to the end of a step (or of a file)."""
         over = threading.Event()
         keeper = threading.Thread(target=_reinstall_handlers, args=(over,), daemon=True)
         self._deferred = True
@@ -55,7 +55,7 @@ class SignalGuard:
 
 
 def _reinstall_handlers(over: threading.Event) -> None:
-    """Set the handlers of now again and again: every graph that MindSpore 2.10 runs turns Ctrl-C into SIGTERM.
+    """Re-install the current handlers every 10 ms: every graph that MindSpore 2.10 runs turns Ctrl-C into SIGTERM.
 
     Python's own `signal.signal` works in the main thread only, and that is inside the graph.
     """

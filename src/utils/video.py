@@ -1,4 +1,4 @@
-"""Videos: written through a file beside the target, counted, then renamed (see `src.utils.output`)."""
+"""Videos: written through a file next to the target, counted, then renamed (see `src.utils.output`)."""
 
 from __future__ import annotations
 

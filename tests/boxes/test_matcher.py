@@ -21,6 +21,42 @@ def match_all(gt, defaults, threshold):
     return owner
 
 
+# Worked example, in eighths of the image, rows [y1, x1, y2, x2]; every area is 16, that of G0 20:
+#
+#   D0 [0, 0, 4, 4]    D1 [0, 1, 4, 5]    D2 [4, 4, 8, 8]    G0 [0, 0, 4, 5]    G1 [3, 3, 7, 7]
+#
+#   IoU                  D0                     D1                     D2
+#   G0        16 / 20 = 0.8          16 / 20 = 0.8         0 / 36 = 0
+#   G1         1 / 31 = 0.032         2 / 30 = 0.067       9 / 23 = 0.391
+#
+# G0 forces D0, the first of its two best; D1 takes G0 as well where 0.8 is above the threshold. G1 is above the
+# threshold nowhere and forces its best, D2.
+DEFAULTS = np.array([[0, 0, 4, 4], [0, 1, 4, 5], [4, 4, 8, 8]], np.float32) / 8
+DEFAULTS_CYXHW = np.array([[2, 2, 4, 4], [2, 3, 4, 4], [6, 6, 4, 4]], np.float32) / 8
+GROUND_TRUTHS = np.array([[0, 0, 4, 5], [3, 3, 7, 7]], np.float32) / 8
+
+
+def test_iou_by_hand():
+    expected = [[16 / 20, 16 / 20, 0], [1 / 31, 2 / 30, 9 / 23]]
+    np.testing.assert_allclose([iou(DEFAULTS, gt) for gt in GROUND_TRUTHS], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "threshold, matches", [(0.5, {0: 0, 1: 0, 2: 1}), (0.85, {0: 0, 2: 1}), (0.05, {0: 0, 1: 0, 2: 1})]
+)
+def test_matching_by_hand(threshold, matches):
+    """{default box: ground truth}; at 0.05 D1 stays with G0, because 0.067 is not above 0.8."""
+    boxes, rows = Matcher(DEFAULTS_CYXHW, DEFAULTS, threshold)(GROUND_TRUTHS)
+    assert dict(zip(boxes.tolist(), rows.tolist())) == matches
+
+
+def test_a_forced_match_wins_over_a_higher_iou():
+    # G2 [0, 2, 4, 5], area 12: 8 / 20 = 0.4 with D0, 12 / 16 = 0.75 with D1. It forces D1, which has 0.8 with G0.
+    gt = np.array([[0, 0, 4, 5], [0, 2, 4, 5]], np.float32) / 8
+    boxes, rows = Matcher(DEFAULTS_CYXHW, DEFAULTS, 0.5)(gt)
+    assert dict(zip(boxes.tolist(), rows.tolist())) == {0: 0, 1: 1}
+
+
 def random_boxes(rng, count, shape, kind):
     """[M, 4]: of any size; in whole pixels; of few pixels; long and thin; beyond the image; the same again."""
     low = {"tiny": 0.002, "thin": 0.004}.get(kind, 0.01)

@@ -34,6 +34,22 @@ def test_equal_scores_keep_the_lower_index_and_nothing_gives_nothing():
     assert nms(np.zeros((0, 4)), np.zeros(0), 0.6, 10).tolist() == []
 
 
+def test_three_boxes_by_hand():
+    # Three boxes of 10 x 10 pixels, each moved to the right; corners belong to the box, so that a width is x2 - x1 + 1:
+    #
+    #   box  y1, x1, y2, x2  score   IoU with A             IoU with B
+    #   A     0,  0,  9,  9   0.9
+    #   B     0,  2,  9, 11   0.8    80 / 120 = 0.667
+    #   C     0,  4,  9, 13   0.7    60 / 140 = 0.429       80 / 120 = 0.667
+    #
+    # Above 0.6, A suppresses B. B, which is suppressed, suppresses nothing, so that C stays.
+    boxes, scores = np.array([[0, 4, 9, 13], [0, 0, 9, 9], [0, 2, 9, 11]], float), np.array([0.7, 0.9, 0.8])
+    assert nms(boxes, scores, 0.6, 10).tolist() == [1, 0]  # A, C: by falling score
+    assert nms(boxes, scores, 0.4, 10).tolist() == [1]  # A suppresses C too
+    assert nms(boxes, scores, 0.7, 10).tolist() == [1, 2, 0]
+    assert nms(boxes, scores, 0.7, 2).tolist() == [1, 2]
+
+
 def test_pixels_are_counted_with_plus_one():
     # areas 2 x 2 = 4, intersection 1 x 2 = 2: IoU 2 / 6 with the +1, 0 without
     boxes = np.array([[0, 0, 1, 1], [0, 1, 1, 2]], float)

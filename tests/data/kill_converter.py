@@ -13,11 +13,11 @@ import time
 
 # isort: off
 import src  # noqa: F401  (finds CUDA's library for MindSpore 1.10, before it is imported)
-from mindspore.mindrecord import FileReader, FileWriter  # noqa: F401  (imported before the forks)
+from mindspore.mindrecord import FileReader  # imported before the forks
 
 # isort: on
 from src.data.records import prepare_records
-from tests.data.test_records import config
+from tests.helpers.records import config
 
 
 def digest(folder):

@@ -1,6 +1,5 @@
 """Conversion: every rule for images and boxes, records of other programs, kills, no room."""
 
-import json
 import os
 import re
 import subprocess
@@ -12,32 +11,15 @@ import pytest
 
 from src.data.pipeline import evaluation_batches
 from src.data.records import prepare_records
-from src.data.records.files import all_files, boxes_of_row, count_rows
+from src.data.records.files import all_files, count_rows
 from src.data.records.writer import _load, conversion_lock
 from src.data.sample import Sample, boxes_array
 from src.utils.errors import UserError
-from tests.conftest import ROOT
-from tests.data.test_records import IDS, config, folder  # noqa: F401
+from tests.helpers.paths import ROOT
+from tests.helpers.records import IDS, config, instances, rows_of
 
 
-def rows_of(records):
-    import mindspore.dataset as ds
-
-    data = ds.MindDataset(records.files[0], ["img_id", "image", "annotation"], shuffle=False)
-    return {
-        int(img_id[0]): (image.tobytes(), boxes_of_row(annotation).tolist())
-        for img_id, image, annotation in data.create_tuple_iterator(num_epochs=1, output_numpy=True)
-    }
-
-
-def instances(folder, split, change):  # noqa: F811
-    path = folder / "coco" / "annotations" / f"instances_{split}.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def test_the_files_own_size_cuts_boxes(folder):  # noqa: F811
+def test_the_files_own_size_cuts_boxes(folder):
     # 60 x 40 pictures; annotated as 30 x 40: the box must not be cut at 30
     def change(content):
         for image in content["images"]:
@@ -52,20 +34,20 @@ def test_the_files_own_size_cuts_boxes(folder):  # noqa: F811
     assert rows[IDS[3]][1] == [[6, 5, 24, 28, 1]]
 
 
-def test_evaluation_keeps_images_without_boxes(folder):  # noqa: F811
+def test_evaluation_keeps_images_without_boxes(folder):
     instances(folder, "val2017", lambda content: content.update(annotations=content["annotations"][:1]))
     records = prepare_records(config(folder), False)
     assert sorted(rows_of(records)) == list(IDS) and rows_of(records)[IDS[4]][1] == []
 
 
-def make_published(folder, is_training=True):  # noqa: F811
+def make_published(folder, is_training=True):
     """Records as another program leaves them: the 16 files and nothing else."""
     records = prepare_records(config(folder), is_training)
     os.remove(records.files[0][:-1] + ".json")
     return records
 
 
-def test_published_records_are_read_as_they_are(folder):  # noqa: F811
+def test_published_records_are_read_as_they_are(folder):
     records = make_published(folder)
     before = {path: (os.stat(path).st_mtime_ns, os.path.getsize(path)) for path in all_files(records.files[0][:-1])}
     # they need neither annotations nor images
@@ -76,7 +58,7 @@ def test_published_records_are_read_as_they_are(folder):  # noqa: F811
     assert before == {path: (os.stat(path).st_mtime_ns, os.path.getsize(path)) for path in before}
 
 
-def test_published_evaluation_records(folder):  # noqa: F811
+def test_published_evaluation_records(folder):
     make_published(folder, is_training=False)
     records = prepare_records(config(folder), False)
     assert records.annotation_file == str(folder / "coco" / "annotations" / "instances_val2017.json")
@@ -85,7 +67,7 @@ def test_published_evaluation_records(folder):  # noqa: F811
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no index", "other index", "header"])
-def test_damaged_records_of_others_are_made_anew(folder, damage):  # noqa: F811
+def test_damaged_records_of_others_are_made_anew(folder, damage):
     path = make_published(folder).files[2]
     assert count_rows(path[:-1]) == 5
     if damage == "cut":
@@ -103,7 +85,7 @@ def test_damaged_records_of_others_are_made_anew(folder, damage):  # noqa: F811
     assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS)
 
 
-def test_an_interrupted_move_is_not_taken_for_published_records(folder):  # noqa: F811
+def test_an_interrupted_move_is_not_taken_for_published_records(folder):
     prefix = prepare_records(config(folder), True).files[0][:-1]
     with open(prefix + ".json", "w") as handle:
         handle.write('{"unfinished": true}')
@@ -111,7 +93,7 @@ def test_an_interrupted_move_is_not_taken_for_published_records(folder):  # noqa
     assert prepare_records(config(folder), True).count == 5 and os.stat(prefix + "0").st_mtime_ns != before
 
 
-def test_a_moved_folder_works_and_renamed_files_are_told(folder, caplog):  # noqa: F811
+def test_a_moved_folder_works_and_renamed_files_are_told(folder, caplog):
     prepare_records(config(folder), True)
     os.rename(folder / "records", folder / "elsewhere")
     cfg = config(folder, "--mindrecord_dir=elsewhere")
@@ -151,7 +133,7 @@ class only_logged:
         self.logger.removeHandler(self.caplog.handler)
 
 
-def test_classes_that_records_of_others_do_not_fit(folder):  # noqa: F811
+def test_classes_that_records_of_others_do_not_fit(folder):
     instances(folder, "train2017", lambda content: content["categories"].append({"id": 2, "name": "dog"}))
     instances(folder, "train2017", lambda content: content["annotations"][0].update(category_id=2))
     two = ("--num_classes=3", "--classes=['background', 'person', 'dog']")
@@ -160,7 +142,7 @@ def test_classes_that_records_of_others_do_not_fit(folder):  # noqa: F811
         prepare_records(config(folder), True)
 
 
-def test_a_broken_image_leaves_the_old_records(folder):  # noqa: F811
+def test_a_broken_image_leaves_the_old_records(folder):
     prepare_records(config(folder), True)
     (folder / "coco" / "train2017" / "40.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="40.jpg: the file is empty"):
@@ -169,7 +151,7 @@ def test_a_broken_image_leaves_the_old_records(folder):  # noqa: F811
     assert not [name for name in os.listdir(folder / "records") if name.startswith(".")]
 
 
-def test_other_formats_and_orientations(folder):  # noqa: F811
+def test_other_formats_and_orientations(folder):
     train = folder / "coco" / "train2017"
     image = cv2.imread(str(train / "3.jpg"))
     (train / "3.jpg").write_bytes(cv2.imencode(".png", image)[1].tobytes())  # PNG under the name .jpg works
@@ -183,9 +165,9 @@ def test_other_formats_and_orientations(folder):  # noqa: F811
     assert [os.path.basename(line.split(":")[0]) for line in listed] == ["40.jpg", "500.jpg"]
 
 
-def test_one_converter_at_a_time(folder, tmp_path):  # noqa: F811
+def test_one_converter_at_a_time(folder, tmp_path):
     code = (
-        "import sys; from src.data.records import prepare_records; from tests.data.test_records import config\n"
+        "import sys; from src.data.records import prepare_records; from tests.helpers.records import config\n"
         "from src.utils.log import setup_logging; setup_logging()\n"
         "print(prepare_records(config(sys.argv[1]), True).count)"
     )
@@ -203,7 +185,7 @@ def test_one_converter_at_a_time(folder, tmp_path):  # noqa: F811
     assert told.count("converting 5 images") == 1 and told.count("up to date") == 1, told
 
 
-def test_a_conversion_killed_at_any_moment(folder, tmp_path):  # noqa: F811
+def test_a_conversion_killed_at_any_moment(folder, tmp_path):
     environment = dict(os.environ, PYTHONPATH=ROOT, GLOG_v="4")
     run = subprocess.run(
         [sys.executable, "-m", "tests.data.kill_converter", str(folder), os.environ.get("KILLS", "8")],
@@ -232,7 +214,7 @@ def test_the_folder_is_held_by_one_process(tmp_path):
     assert not (tmp_path / "records").exists()  # nothing was written, nothing is left
 
 
-def test_no_room_is_said_before_anything_is_written(folder, monkeypatch):  # noqa: F811
+def test_no_room_is_said_before_anything_is_written(folder, monkeypatch):
     import shutil
     from collections import namedtuple
 
@@ -243,7 +225,7 @@ def test_no_room_is_said_before_anything_is_written(folder, monkeypatch):  # noq
     assert not (folder / "records").exists()
 
 
-def test_pixels_are_those_of_the_file(folder):  # noqa: F811
+def test_pixels_are_those_of_the_file(folder):
     source = cv2.imread(str(folder / "coco" / "train2017" / "3.jpg"))
     stored = rows_of(prepare_records(config(folder), True))[3][0]
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR), source)

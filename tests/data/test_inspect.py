@@ -14,8 +14,8 @@ from src.config import load_config
 from src.data.inspect.check import check_split, check_splits
 from src.data.inspect.statistics import best_iou, shape_figures
 from src.data.records.prepare import _check_locale
-from tests.conftest import ROOT
-from tests.data.test_readers import coco, config, thing, voc
+from tests.helpers.annotations import coco, config, thing, voc
+from tests.helpers.paths import ROOT
 from tests.oracles import iou
 
 

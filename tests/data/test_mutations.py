@@ -14,7 +14,7 @@ from src.data.readers.coco import coco_json
 from src.data.records.writer import record_ids
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.utils.errors import UserError
-from tests.data.test_readers import config, thing
+from tests.helpers.annotations import config, thing
 
 WEIRD = [
     None, True, False, -1, 0, 1, 2, 1.5, -0.0, 1e300, float("inf"), float("nan"), 2**31, 2**63, 10**400, "", " ", "1",

@@ -6,44 +6,12 @@ import os
 
 import pytest
 
-from src.config import load_config
 from src.data.issues import Issues
 from src.data.readers import READERS, read_dataset
 from src.data.readers.coco import coco_json, load_coco_json
 from src.data.records.prepare import check_images_exist
 from src.utils.errors import UserError
-
-CLASSES = "['background', 'cat', 'dog']"
-
-
-def config(folder, *more):
-    return load_config(
-        [
-            f"--data_path={folder}",
-            "--num_classes=3",
-            f"--classes={CLASSES}",
-            "--coco_root=coco",
-            "--image_dir=images",
-            "--anno_path=list.txt",
-            "--voc_root=voc",
-            *more,
-        ]
-    )
-
-
-def coco(folder, annotations, images=((5, 100, 200), (6, 50, 60)), categories=((7, "dog"), (0, "cat"), (9, "sofa"))):
-    os.makedirs(folder / "coco" / "annotations", exist_ok=True)
-    content = {
-        "images": [{"id": i, "file_name": f"{i}.jpg", "height": h, "width": w} for i, h, w in images],
-        "annotations": [dict({"id": k + 1, "iscrowd": 0, "area": 1}, **a) for k, a in enumerate(annotations)],
-        "categories": [{"id": c, "name": n} for c, n in categories],
-    }
-    for split in ("train2017", "val2017"):
-        (folder / "coco" / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-
-
-def table(data):
-    return [(s.image_id, os.path.basename(s.path), s.boxes.tolist()) for s in data.samples]
+from tests.helpers.annotations import coco, config, noted, table, thing, voc
 
 
 def test_coco_rules(tmp_path):
@@ -91,20 +59,6 @@ def test_coco_missing_things_are_named(tmp_path):
         read_dataset(config(tmp_path), True)
 
 
-def voc(folder, name, body, image):
-    for part in ("Images", "Annotations"):
-        os.makedirs(folder / "voc" / "train" / part, exist_ok=True)
-    (folder / "voc" / "train" / "Annotations" / name).write_text(f"<annotation>{body}</annotation>")
-    if image:
-        (folder / "voc" / "train" / "Images" / image).write_bytes(b"x")
-
-
-def thing(name, *corners):
-    keys = ("xmin", "ymin", "xmax", "ymax")
-    box = "".join(f"<{key}>{value}</{key}>" for key, value in zip(keys, corners))
-    return f"<object><name>{name}</name><bndbox>{box}</bndbox><part><bndbox><xmin>1</xmin></bndbox></part></object>"
-
-
 def test_voc_rules(tmp_path):
     size = "<size><width>200</width><height>100</height></size>"
     voc(tmp_path, "7.xml", "<filename>IMG_7</filename>" + size + thing("cat", 11, 21, 31, "45.70000076293945"), "7.JPG")
@@ -149,14 +103,6 @@ def test_list_faults_name_the_line(tmp_path, line):
         read_dataset(config(tmp_path, "--dataset=other"), True)
 
 
-def noted(data):
-    """Kind -> (number, places) of what was repaired, and of what was refused."""
-    kinds = ({}, {})
-    for fault in data.issues.all():
-        kinds[fault.refused][fault.kind] = (fault.number, fault.places)
-    return kinds
-
-
 def coco_with(folder, change):
     coco(
         folder,
@@ -189,7 +135,7 @@ def test_ids_of_another_type_are_matched_and_told(tmp_path):
     assert not refused and type(data.samples[1].image_id) is int
     number, places = repaired["annotations whose image_id has another type than the id it means (matched by value)"]
     assert number == 2 and places[0] == "annotation 1: '5' is a text, the id 5 a number"
-    number, places = repaired["image sizes are no whole numbers above 0 (the file's size counts)"]
+    number, places = repaired["image sizes are not integers above 0 (the file's size counts)"]
     assert (number, places) == (1, ["image 6: width '60' is a text"]) and data.samples[1].height == 50
 
 

@@ -1,6 +1,5 @@
 """Records that are whole, current, and say why they are made anew."""
 
-import json
 import os
 import socket
 
@@ -8,48 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from src.config import load_config
 from src.data.pipeline import TrainLoader, evaluation_batches
 from src.data.records import prepare_records
 from src.data.transforms import resize
 from src.utils.errors import UserError
-
-IDS = (3, 40, 500, 6000, 70000)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for part in ("annotations", "train2017", "val2017"):
-        os.makedirs(tmp_path / "coco" / part)
-    rng = np.random.default_rng(0)
-    for split in ("train2017", "val2017"):
-        images, annotations = [], []
-        for k, own in enumerate(IDS):
-            image = cv2.GaussianBlur(rng.integers(0, 255, (40 + k, 60, 3)).astype(np.uint8), (0, 0), 2)
-            cv2.imwrite(str(tmp_path / "coco" / split / f"{own}.jpg"), image)
-            images.append({"id": own, "file_name": f"{own}.jpg", "height": 40 + k, "width": 60})
-            annotations.append(
-                {"id": k + 1, "image_id": own, "category_id": 1, "bbox": [5, 6, 20 + k, 18], "area": 9, "iscrowd": 0}
-            )
-        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
-        (tmp_path / "coco" / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    return tmp_path
-
-
-def config(folder, *more):
-    return load_config(
-        [
-            f"--data_path={folder}",
-            "--coco_root=coco",
-            "--mindrecord_dir=records",
-            "--num_classes=2",
-            "--classes=['background', 'person']",
-            "--img_shape=[128, 128]",
-            "--batch_size=2",
-            "--device_target=CPU",
-            *more,
-        ]
-    )
+from tests.helpers.records import IDS, config
 
 
 def times(folder):

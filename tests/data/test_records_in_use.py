@@ -14,8 +14,8 @@ from src.data.records import missing_evaluation_set, prepare_records
 from src.data.records.files import all_files, boxes_of_row
 from src.evaluation.evaluate import build_evaluator
 from src.utils.errors import UserError
-from tests.conftest import ROOT
-from tests.evaluation.test_small_sets import config, make_set
+from tests.helpers.paths import ROOT
+from tests.helpers.small_sets import config, make_set
 
 DOG_FIRST = ("--classes=['background', 'dog', 'cat', 'cow']",)
 

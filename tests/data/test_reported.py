@@ -1,7 +1,6 @@
 """Faults that people reported about annotation files, images, paths and records, each with its own small input."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -12,18 +11,8 @@ import pytest
 
 from src.data.records import prepare_records
 from src.utils.errors import UserError
-from tests.conftest import ROOT
-from tests.data.test_converter import instances, rows_of
-from tests.data.test_records import IDS, config, folder  # noqa: F401
-
-
-@pytest.fixture
-def told(caplog):
-    """The log's lines so far."""
-    logger = logging.getLogger("ssd")
-    logger.addHandler(caplog.handler)
-    yield lambda: list(dict.fromkeys(record.getMessage() for record in caplog.records))
-    logger.removeHandler(caplog.handler)
+from tests.helpers.paths import ROOT
+from tests.helpers.records import IDS, config, instances, rows_of
 
 
 def drop_keys(*keys):
@@ -35,26 +24,26 @@ def drop_keys(*keys):
     return change
 
 
-def test_annotations_without_iscrowd_and_area(folder, told):  # noqa: F811
+def test_annotations_without_iscrowd_and_area(folder, told):
     instances(folder, "train2017", drop_keys("iscrowd", "area"))
     assert len(rows_of(prepare_records(config(folder), True))) == 5
     lines = [line for line in told() if "iscrowd" in line]
     assert len(lines) == 1 and "5 annotations without 'iscrowd' (taken as 0): 1, 2, 3, 4, 5" in lines[0]
 
 
-def test_annotation_ids_given_twice(folder, told):  # noqa: F811
+def test_annotation_ids_given_twice(folder, told):
     instances(folder, "train2017", lambda content: content["annotations"][3].update(id=1))
     assert len(rows_of(prepare_records(config(folder), True))) == 5
-    assert any("1 annotation ids are given twice (all were numbered anew): 1" in line for line in told())
+    assert any("1 annotation ids are given twice (all were renumbered): 1" in line for line in told())
 
 
-def test_an_unknown_category_names_annotation_category_and_file(folder):  # noqa: F811
+def test_an_unknown_category_names_annotation_category_and_file(folder):
     instances(folder, "train2017", lambda content: content["annotations"][2].update(category_id=99))
     with pytest.raises(UserError, match="instances_train2017.json.*annotation 3: 99"):
         prepare_records(config(folder), True)
 
 
-def test_boxes_without_area(folder, told):  # noqa: F811
+def test_boxes_without_area(folder, told):
     def change(content):
         content["annotations"][0]["bbox"] = [10, 10, 0, 50]
         content["annotations"][1]["bbox"] = [10.6, 10.4, 0.3, 20]
@@ -66,19 +55,19 @@ def test_boxes_without_area(folder, told):  # noqa: F811
     assert any("no area after rounding (dropped): 40.jpg" in line for line in told())
 
 
-def test_crowd_boxes_are_training_targets(folder):  # noqa: F811
+def test_crowd_boxes_are_training_targets(folder):
     instances(folder, "train2017", lambda content: content["annotations"][0].update(iscrowd=1))
     assert rows_of(prepare_records(config(folder), True))[IDS[0]][1] == [[6, 5, 24, 25, 1]]
 
 
-def test_ids_are_not_taken_from_file_names(folder):  # noqa: F811
+def test_ids_are_not_taken_from_file_names(folder):
     name = "0000f77c-6257be58.jpg"
     os.rename(folder / "coco" / "train2017" / "3.jpg", folder / "coco" / "train2017" / name)
     instances(folder, "train2017", lambda content: content["images"][0].update(file_name=name))
     assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS)
 
 
-def test_exif_orientation_is_counted_and_not_applied(folder, told):  # noqa: F811
+def test_exif_orientation_is_counted_and_not_applied(folder, told):
     path = folder / "coco" / "train2017" / "3.jpg"
     tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     exif = b"Exif\0\0" + tiff
@@ -88,7 +77,7 @@ def test_exif_orientation_is_counted_and_not_applied(folder, told):  # noqa: F81
     assert any("1 images have an EXIF orientation, which is not applied" in line and "3.jpg" in line for line in told())
 
 
-def test_missing_images_are_counted_before_anything_is_written(folder):  # noqa: F811
+def test_missing_images_are_counted_before_anything_is_written(folder):
     os.remove(folder / "coco" / "train2017" / "6000.jpg")
     with pytest.raises(UserError, match="1 of 5 images are missing: .*6000.jpg"):
         prepare_records(config(folder), True)
@@ -98,7 +87,7 @@ def test_missing_images_are_counted_before_anything_is_written(folder):  # noqa:
 @pytest.mark.parametrize(
     "content", [b"", b"<html>", b"GIF89a" + b"\0" * 30, b"RIFF\0\0\0\0WEBPVP8 " + b"\0" * 40, "half"]
 )
-def test_images_that_no_decoder_takes(folder, tmp_path, monkeypatch, content):  # noqa: F811
+def test_images_that_no_decoder_takes(folder, tmp_path, monkeypatch, content):
     cwd = tmp_path / "cwd"
     cwd.mkdir()
     monkeypatch.chdir(cwd)
@@ -111,7 +100,7 @@ def test_images_that_no_decoder_takes(folder, tmp_path, monkeypatch, content):  
     assert os.listdir(cwd) == [] and not (folder / "records").exists()
 
 
-def test_an_image_above_the_limit_is_one_line_and_may_be_left_out(folder, monkeypatch):  # noqa: F811
+def test_an_image_above_the_limit_is_one_line_and_may_be_left_out(folder, monkeypatch):
     monkeypatch.setattr("src.data.images.MAX_PIXELS", 44 * 60 - 1)  # the last of the five images is 44 pixels high
     words = "broken image .*70000.jpg: 60 x 44 pixels are more than 2,639, the most that is read"
     with pytest.raises(UserError, match=words):
@@ -119,14 +108,14 @@ def test_an_image_above_the_limit_is_one_line_and_may_be_left_out(folder, monkey
     assert sorted(rows_of(prepare_records(config(folder, "--max_bad_images=1"), True))) == list(IDS[:-1])
 
 
-def test_images_without_boxes_are_counted_at_conversion(folder, told):  # noqa: F811
+def test_images_without_boxes_are_counted_at_conversion(folder, told):
     instances(folder, "train2017", lambda content: content.update(annotations=content["annotations"][:2]))
     assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS[:2])
     lines = [line for line in told() if "3 of 5 images have no box of the listed classes" in line]
     assert len(lines) == 1 and "left out of training" in lines[0] and "500.jpg" in lines[0]
 
 
-def test_doubtful_boxes_are_told_at_conversion(folder, told):  # noqa: F811
+def test_doubtful_boxes_are_told_at_conversion(folder, told):
     def change(content):
         for annotation in content["annotations"]:
             annotation["bbox"] = [25, 20, 50, 38]
@@ -138,7 +127,7 @@ def test_doubtful_boxes_are_told_at_conversion(folder, told):  # noqa: F811
     assert any("1 boxes are given twice" in line for line in told())
 
 
-def test_an_image_outside_its_folder_is_told_at_conversion(folder, told):  # noqa: F811
+def test_an_image_outside_its_folder_is_told_at_conversion(folder, told):
     os.rename(folder / "coco" / "train2017" / "3.jpg", folder / "secret.jpg")
     instances(folder, "train2017", lambda content: content["images"][0].update(file_name="../../secret.jpg"))
     assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS)
@@ -152,7 +141,7 @@ def test_memory_is_flat(tmp_path):
 import sys, json, os
 sys.path.insert(0, sys.argv[2])
 from src.data.records import prepare_records
-from tests.data.test_records import config
+from tests.helpers.records import config
 prepare_records(config(sys.argv[1]), True)
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """

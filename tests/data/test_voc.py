@@ -13,7 +13,7 @@ from src.data.readers.coco import coco_json
 from src.data.sample import clip_to_image
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.utils.errors import UserError
-from tests.data.test_readers import config, noted, table, thing, voc
+from tests.helpers.annotations import config, noted, table, thing, voc
 
 
 def voc_read(folder, body, is_training=True):

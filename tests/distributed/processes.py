@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 BIN = os.path.dirname(sys.executable)
 MARK = "SSD_TEST_RUN"

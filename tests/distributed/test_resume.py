@@ -14,8 +14,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
 from tests.distributed.processes import SMALL_HEAD, Run, has_mpirun
+from tests.helpers.paths import ROOT
 
 CASES = [(ranks, where, on) for ranks in (1, 2) for where in ("epoch end", "mid-epoch") for on in (False, True)]
 BY_DEFAULT = [(1, "mid-epoch", True), (2, "mid-epoch", False)]

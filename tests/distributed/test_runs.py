@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
 from tests.distributed.processes import SMALL_HEAD, Run, has_mpirun, mpirun
+from tests.helpers.paths import ROOT
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,4 +1,4 @@
-"""A rank of a small run for the tests: `worker.py WHAT FOLDER`, started by mpirun."""
+"""A rank of a small run for the tests: `worker.py WHAT FOLDER`, started by mpirun or msrun."""
 
 import os
 import sys
@@ -73,8 +73,8 @@ def fail(how):
 
 
 def exchange(folder):
-    """Every kind of exchange between the ranks."""
-    comm = init_device(config(int(os.environ["OMPI_COMM_WORLD_SIZE"])))
+    """Every kind of exchange between the ranks. FOLDER/done_N names the rank's communicator."""
+    comm = init_device(config(int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ["MS_WORKER_NUM"])))
     own = {"rank": comm.rank, "text": "x" * (10 * comm.rank)}
     everything = [{"rank": r, "text": "x" * (10 * r)} for r in range(comm.size)]
     assert comm.all_gather(own) == everything
@@ -82,10 +82,19 @@ def exchange(folder):
     assert comm.broadcast(own) == everything[0]
     (array,) = comm.broadcast_arrays([np.full((2, 3), comm.rank + 1, np.float32)])
     np.testing.assert_array_equal(array, np.ones((2, 3), np.float32))
-    mean = np.full(5, comm.rank, np.float32)
-    comm.all_reduce_mean_(mean)
-    np.testing.assert_allclose(mean, (comm.size - 1) / 2)
-    open(os.path.join(folder, f"done_{comm.rank}"), "w").close()
+    assert comm.all_reduce_max(10 + comm.rank) == 10 + comm.size - 1
+    if comm.averages_on_host:  # else MindSpore averages inside the graph
+        mean = np.full(5, comm.rank, np.float32)
+        comm.all_reduce_mean_(mean)
+        np.testing.assert_allclose(mean, (comm.size - 1) / 2)
+    # rank 0 comes late: the others must not leave the barrier before it
+    if comm.rank == 0:
+        time.sleep(2)
+        open(os.path.join(folder, "late"), "w").close()
+    comm.barrier()
+    assert os.path.exists(os.path.join(folder, "late"))
+    with open(os.path.join(folder, f"done_{comm.rank}"), "w") as handle:
+        handle.write(type(comm).__name__)
 
 
 def main(argv):

@@ -13,22 +13,7 @@ from src.evaluation.analysis import (
     match_detections,
     without_ignored,
 )
-
-CLASSES = ["background", "cat", "dog"]
-LEFT, RIGHT, AWAY = [0, 0, 10, 10], [0, 20, 10, 30], [50, 50, 60, 60]
-
-
-def image(own, truth, found):
-    """truth: [(box, label)]; found: [(box, label, score)] by falling score."""
-    corners = lambda rows: np.array([row[0] for row in rows], np.float64).reshape(-1, 4)  # noqa: E731
-    return ImageResult(
-        own,
-        corners(truth),
-        np.array([row[1] for row in truth], np.int64),
-        corners(found),
-        np.array([row[1] for row in found], np.int64),
-        np.array([row[2] for row in found], np.float64),
-    )
+from tests.helpers.results import AWAY, CLASSES, LEFT, RIGHT, image
 
 
 def test_pairs_by_hand():
@@ -111,7 +96,10 @@ def slow_pairs(one, min_score, same_class):
 def crowded(seed, images=9):
     """Boxes on a coarse grid, some of them without area, scores with ties, images without either."""
     rng = np.random.default_rng(seed)
-    boxes = lambda n: np.hstack([np.zeros((n, 2)), rng.integers(0, 14, (n, 2))]) + rng.integers(0, 5, (n, 1))  # noqa: E731
+
+    def boxes(n):
+        return np.hstack([np.zeros((n, 2)), rng.integers(0, 14, (n, 2))]) + rng.integers(0, 5, (n, 1))
+
     result = []
     for own in range(images):
         given, found = rng.integers(0, 6), rng.integers(0, 25)

@@ -1,19 +1,16 @@
 """mAP against pycocotools run apart on the written files, and the edges that crash it."""
 
-import contextlib
-import io
 import json
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from src.boxes.postprocess import postprocess
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.metrics_table import format_table
 from src.utils.errors import UserError
 from tests import oracles
+from tests.helpers.metrics import pycocotools_stats
 
 CLASSES = ["background", "cat", "dog", "cow"]
 
@@ -58,20 +55,6 @@ def perfect(evaluator, content, ids=(1, 2, 3), score=0.9, shift=0.0):
         )
 
 
-def apart(annotation_file, predictions, image_ids=None, categories=None):
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(annotation_file)
-        run = COCOeval(truth, truth.loadRes(predictions), "bbox")
-        if image_ids is not None:
-            run.params.imgIds = image_ids
-        if categories is not None:
-            run.params.catIds = categories
-        run.evaluate()
-        run.accumulate()
-        run.summarize()
-    return run.stats
-
-
 def test_equals_pycocotools_run_apart(tmp_path):
     file, content = write(tmp_path / "a.json", crowd_in=11)
     evaluator = CocoEvaluator(file, CLASSES)
@@ -83,9 +66,9 @@ def test_equals_pycocotools_run_apart(tmp_path):
         evaluator.update(image["id"], boxes, rng.uniform(0, 0.9, (80, 4)).astype(np.float32), (100, 200))
     evaluator.save(str(tmp_path / "predictions.json"))
     result = evaluator.summarize()
-    np.testing.assert_allclose(result["stats"], apart(file, str(tmp_path / "predictions.json")), atol=1e-12)
+    np.testing.assert_allclose(result["stats"], pycocotools_stats(file, str(tmp_path / "predictions.json")), atol=1e-12)
     np.testing.assert_allclose(
-        result["stats_published"], apart(file, str(tmp_path / "predictions.json"), [10, 12]), atol=1e-12
+        result["stats_published"], pycocotools_stats(file, str(tmp_path / "predictions.json"), [10, 12]), atol=1e-12
     )
     assert (result["images"], result["images_published"]) == (3, 2)
 
@@ -221,8 +204,10 @@ def test_random_sets_equal_pycocotools_in_both_protocols(tmp_path, seed):
     crowded = {a["image_id"] for a in content["annotations"] if a["iscrowd"]}  # a crowd of ghosts too
     subset = {a["image_id"] for a in content["annotations"] if a["category_id"] in listed} - crowded
     predictions = str(tmp_path / "predictions.json")
-    np.testing.assert_array_equal(result["stats"], apart(file, predictions, categories=listed))
-    np.testing.assert_array_equal(result["stats_published"], apart(file, predictions, sorted(subset), listed))
+    np.testing.assert_array_equal(result["stats"], pycocotools_stats(file, predictions, categories=listed))
+    np.testing.assert_array_equal(
+        result["stats_published"], pycocotools_stats(file, predictions, sorted(subset), listed)
+    )
     assert 0.05 < result["mAP"] < 0.95 and result["images_published"] == len(subset) < len(content["images"])
     present = [row["AP"] for row in result["per_class"] if row["AP"] is not None]
     assert np.mean(present) == pytest.approx(result["mAP"])

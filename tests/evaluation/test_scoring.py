@@ -38,7 +38,10 @@ def random_set(seed, most=12, grid=True, crowds=0.15, weak=0, categories=4, size
             own.append((0, np.r_[rng.uniform(0, 200, 2), rng.uniform(4, 150, 2)]))
         found += [(image, *one) for one in own]
     scores = rng.uniform(0, 1, len(found))
-    column = lambda rows, place: np.array([row[place] for row in rows])  # noqa: E731
+
+    def column(rows, place):
+        return np.array([row[place] for row in rows])
+
     boxes = column(rows, 2).reshape(-1, 4)
     truth = Truth(
         column(rows, 0).astype(int),

@@ -1,14 +1,11 @@
 """The figures do not depend on the batch size, and sets without detections or ground truth are told in words."""
 
 import json
-import os
 import pickle
 
-import cv2
 import numpy as np
 import pytest
 
-from src.config import load_config
 from src.data.records import prepare_records
 from src.evaluation.evaluate import build_evaluator, collect_detections
 from src.evaluation.metrics_table import format_table
@@ -17,54 +14,7 @@ from src.inference.metadata import metadata_from_config
 from src.models.build import build_model
 from src.utils.device import init_device, prepare_environment
 from src.utils.distributed import Communicator
-from tests.data.test_readers import thing
-
-
-def make_set(folder, count, categories=((0, "cat"), (7, "dog"), (1000, "cow")), boxes=True):
-    """`count` pictures with two boxes each, ids from 0 with gaps, in all three formats."""
-    rng = np.random.default_rng(5)
-    for part in ("coco/annotations", "coco/val2017", "voc/eval/Images", "voc/eval/Annotations"):
-        os.makedirs(folder / part)
-    content = {"images": [], "annotations": [], "categories": [{"id": c, "name": n} for c, n in reversed(categories)]}
-    lines = []
-    for number in range(count):
-        height, width = 90 + 10 * number, 120
-        image = cv2.GaussianBlur(rng.integers(0, 255, (height, width, 3)).astype(np.uint8), (0, 0), 3)
-        name, own, xml = f"{3 * number}.png", 3 * number, ""
-        cv2.imwrite(str(folder / "coco" / "val2017" / name), image)
-        cv2.imwrite(str(folder / "voc" / "eval" / "Images" / name), image)
-        content["images"].append({"id": own, "file_name": name, "height": height, "width": width})
-        lines.append(name)
-        for k in range(2 * boxes):
-            label = (number + k) % 3
-            x, y, w, h = 10 + 30 * k, 15, 40 + 5 * number, 50
-            content["annotations"].append(
-                {"id": 2 * number + k, "image_id": own, "category_id": categories[label][0], "bbox": [x, y, w, h]}
-            )
-            xml += thing(categories[label][1], x + 1, y + 1, x + w + 1, y + h + 1)
-            lines[-1] += f" {x},{y},{x + w},{y + h},{label + 1}"
-        (folder / "voc" / "eval" / "Annotations" / f"{own}.xml").write_text(f"<annotation>{xml}</annotation>")
-    (folder / "coco" / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
-    (folder / "list.txt").write_text("\n".join(lines))
-    return content
-
-
-def config(folder, *more):
-    return load_config(
-        [
-            f"--data_path={folder}",
-            "--coco_root=coco",
-            "--voc_root=voc",
-            "--voc_json=voc.json",
-            "--anno_path=list.txt",
-            "--image_dir=coco/val2017",
-            "--num_classes=4",
-            "--classes=['background', 'cat', 'dog', 'cow']",
-            "--img_shape=[128, 128]",
-            "--device_target=CPU",
-            *more,
-        ]
-    )
+from tests.helpers.small_sets import config, make_set
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from src.evaluation.analysis import diagnosis
 from src.evaluation.training_history import TrainingHistory, likely_causes, read_history
 from src.models.checkpoint_file import RUN_STATE, write_checkpoint
 from src.training.state import RunState
-from tests.evaluation.test_analysis import CLASSES, LEFT, RIGHT, image
+from tests.helpers.results import CLASSES, LEFT, RIGHT, image
 
 CONFIG = {"batch_size": 8, "warmup_epochs": 2, "bn_recalibration_steps": 0}
 

@@ -21,8 +21,8 @@ from src.models.cpu_conv import CpuConv
 from src.utils.errors import RunError, UserError
 from src.utils.locks import try_lock
 from src.utils.output import OutputError
-from tests.conftest import ROOT
-from tests.test_cli import run
+from tests.helpers.paths import ROOT
+from tests.helpers.programs import run
 
 IMAGES = 50
 

@@ -6,40 +6,10 @@ import os
 import cv2
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper, save
 
-from src.data.transforms import MEAN, STD
-from src.inference.metadata import ModelMetadata, to_onnx_props
 from src.inference.predictor import Predictor
-from tests.test_cli import run
-
-CLASSES = ["background", "cat", "dog"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Finds a cat (0.9) in the upper left quarter of every image and a dog (0.4) in the lower right one."""
-    boxes = np.array([[[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]], np.float32)
-    scores = np.array([[[0.99, 0.9, 0.05], [0.99, 0.05, 0.4]]], np.float32)
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["b"], ["boxes"]), helper.make_node("Identity", ["s"], ["scores"])],
-        "fixed",
-        [value("images", TensorProto.UINT8, [1, 64, 64, 3])],
-        [value("boxes", TensorProto.FLOAT, [1, 2, 4]), value("scores", TensorProto.FLOAT, [1, 2, 3])],
-        [numpy_helper.from_array(boxes, "b"), numpy_helper.from_array(scores, "s")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
-    description = ModelMetadata(CLASSES, [64, 64], 1, 0.1, 0.6, 100, MEAN.tolist(), STD.tolist())
-    helper.set_model_props(model, to_onnx_props(description))
-    path = str(tmp_path_factory.mktemp("model") / "fixed.onnx")
-    save(model, path)
-    return path
-
-
-def picture(path, height=80, width=120):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    cv2.imwrite(str(path), np.full((height, width, 3), 200, np.uint8))
+from tests.helpers.predictions import CLASSES, picture
+from tests.helpers.programs import run
 
 
 def test_predictor(model):

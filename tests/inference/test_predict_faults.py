@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
 from tests.disks import limit_files, small_disk
-from tests.inference.test_predict import model, picture  # noqa: F401 - a fixture
-from tests.test_cli import run
+from tests.helpers.paths import ROOT
+from tests.helpers.predictions import picture
+from tests.helpers.programs import run
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def assert_complete(folder, names):
 
 
 @pytest.mark.parametrize("kilobytes, fit", [(1000, 2), (100, 0)])
-def test_pictures_on_a_full_disk(model, photos, tmp_path, kilobytes, fit):  # noqa: F811
+def test_pictures_on_a_full_disk(model, photos, tmp_path, kilobytes, fit):
     places = [photos / f"p{number}.jpg" for number in range(6)]
     with small_disk(tmp_path / "disk", kilobytes) as disk:
         done = run("scripts/predict.py", "--model", model, *places, "--output", f"{disk}/out")
@@ -60,7 +60,7 @@ def test_pictures_on_a_full_disk(model, photos, tmp_path, kilobytes, fit):  # no
         assert (f"p{number}.jpg: No space left" in done.stdout) == (f"p{number}.jpg" not in written)
 
 
-def test_a_video_on_a_full_disk(model, photos, tmp_path):  # noqa: F811
+def test_a_video_on_a_full_disk(model, photos, tmp_path):
     with small_disk(tmp_path / "disk", 200) as disk:
         done = run("scripts/predict.py", "--model", model, photos / "clip.avi", "--output", f"{disk}/out")
         assert done.returncode == 1 and "clip.mp4: No space left on device" in done.stderr, done.stderr
@@ -68,7 +68,7 @@ def test_a_video_on_a_full_disk(model, photos, tmp_path):  # noqa: F811
     assert "0 of 1 drawings and detections.json" in done.stdout
 
 
-def test_drawings_make_room_for_the_detections(model, tmp_path):  # noqa: F811
+def test_drawings_make_room_for_the_detections(model, tmp_path):
     for number in range(60):
         picture(tmp_path / "in" / f"{number:02d}.jpg", 60, 60)
     with small_disk(tmp_path / "disk", 200) as disk:
@@ -79,7 +79,7 @@ def test_drawings_make_room_for_the_detections(model, tmp_path):  # noqa: F811
     assert f"{60 - count} of 60 drawings did not arrive" in done.stderr
 
 
-def test_no_room_at_all(model, photos, tmp_path):  # noqa: F811
+def test_no_room_at_all(model, photos, tmp_path):
     with small_disk(tmp_path / "disk", 100) as disk:
         os.makedirs(f"{disk}/out")
         with open(f"{disk}/out/detections.json", "w", encoding="utf-8") as handle:
@@ -98,7 +98,7 @@ def test_no_room_at_all(model, photos, tmp_path):  # noqa: F811
     assert "0 of 1 drawings and an older detections.json" in done.stdout
 
 
-def test_files_that_may_not_grow(model, photos, tmp_path):  # noqa: F811
+def test_files_that_may_not_grow(model, photos, tmp_path):
     """Without a disk of one's own: a limit of 100 KB a file."""
     command = [sys.executable, os.path.join(ROOT, "scripts", "predict.py"), "--model", model, str(photos)]
     command += ["--output", str(tmp_path)]
@@ -107,7 +107,7 @@ def test_files_that_may_not_grow(model, photos, tmp_path):  # noqa: F811
     assert os.listdir(tmp_path) == ["detections.json"] and rows(tmp_path) == (46, 92)
 
 
-def test_folders_in_place_of_files(model, photos, tmp_path):  # noqa: F811
+def test_folders_in_place_of_files(model, photos, tmp_path):
     for name in ("p1.jpg", "clip.mp4"):
         os.makedirs(tmp_path / "out" / name)
     done = run("scripts/predict.py", "--model", model, photos, "--output", tmp_path / "out")
@@ -120,7 +120,7 @@ def test_folders_in_place_of_files(model, photos, tmp_path):  # noqa: F811
     assert "1 of 1 drawings and no detections.json" in done.stdout
 
 
-def test_the_users_files_in_the_output_folder_stay(model, photos, tmp_path):  # noqa: F811
+def test_the_users_files_in_the_output_folder_stay(model, photos, tmp_path):
     (tmp_path / "p0.jpg").write_bytes(b"the user's")
     done = run("scripts/predict.py", "--model", model, photos / "p0.jpg", "--output", tmp_path)
     assert done.returncode == 0 and "p0.jpg as p0_2.jpg" in done.stdout
@@ -129,7 +129,7 @@ def test_the_users_files_in_the_output_folder_stay(model, photos, tmp_path):  # 
 
 
 @pytest.mark.parametrize("output", ["file", "file/below"])
-def test_an_output_folder_that_cannot_be(model, photos, tmp_path, output):  # noqa: F811
+def test_an_output_folder_that_cannot_be(model, photos, tmp_path, output):
     (tmp_path / "file").write_text("x")
     done = run("scripts/predict.py", "--model", model, photos / "p0.jpg", "--output", tmp_path / output)
     assert done.returncode == 2 and done.stderr.startswith("error: output: cannot write to")
@@ -137,7 +137,7 @@ def test_an_output_folder_that_cannot_be(model, photos, tmp_path, output):  # no
 
 
 @pytest.fixture
-def running(model, photos, tmp_path):  # noqa: F811
+def running(model, photos, tmp_path):
     """A predict.py in the middle of a video, into tmp_path/out."""
     writer = cv2.VideoWriter(str(tmp_path / "long.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (1600, 1200))
     for _ in range(300):
@@ -156,7 +156,7 @@ def running(model, photos, tmp_path):  # noqa: F811
     process.wait()
 
 
-def test_the_second_prediction_into_a_folder_is_refused(model, photos, tmp_path, running):  # noqa: F811
+def test_the_second_prediction_into_a_folder_is_refused(model, photos, tmp_path, running):
     done = run("scripts/predict.py", "--model", model, photos / "p0.jpg", "--output", tmp_path / "out")
     assert done.returncode == 2 and f"in use by another prediction (process {running.pid} on" in done.stderr
     assert "name another folder with --output" in done.stderr and done.stderr.count("\n") == 1

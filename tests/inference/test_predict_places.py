@@ -11,8 +11,8 @@ from PIL import Image
 from src.inference.search import find_files
 from src.utils.errors import UserError
 from src.utils.output import write_picture
-from tests.inference.test_predict import model, picture  # noqa: F401 - a fixture
-from tests.test_cli import run
+from tests.helpers.predictions import picture
+from tests.helpers.programs import run
 
 
 def listing(places, output="", folder=None):
@@ -109,7 +109,7 @@ def test_drawings_and_the_output_folder_are_left_out(tmp_path, caplog):
         find_files([str(tmp_path / "drawn.png")])
 
 
-def drawn_twice(model, folder, *words):  # noqa: F811
+def drawn_twice(model, folder, *words):
     """The file list of the output folder and the pictures of detections.json after each of two runs."""
     for _ in range(2):
         done = run("scripts/predict.py", "--model", model, *words, cwd=folder)
@@ -123,7 +123,7 @@ def drawn_twice(model, folder, *words):  # noqa: F811
 
 
 @pytest.mark.parametrize("places", [["."], ["a.jpg", "b.png", "clip.avi", "detections"], ["*"]])
-def test_the_second_run_detects_on_the_same_files(model, tmp_path, places):  # noqa: F811
+def test_the_second_run_detects_on_the_same_files(model, tmp_path, places):
     picture(tmp_path / "a.jpg")
     picture(tmp_path / "b.png")
     writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
@@ -136,7 +136,7 @@ def test_the_second_run_detects_on_the_same_files(model, tmp_path, places):  # n
     assert first == second and len(first[1]) == (4 if "detections" in places else 3)
 
 
-def test_one_folder_for_photos_and_drawings(model, tmp_path):  # noqa: F811
+def test_one_folder_for_photos_and_drawings(model, tmp_path):
     for name in ("a.jpg", "b.png"):
         picture(tmp_path / name)
     before = [(tmp_path / name).read_bytes() for name in ("a.jpg", "b.png")]
@@ -145,7 +145,7 @@ def test_one_folder_for_photos_and_drawings(model, tmp_path):  # noqa: F811
     assert [(tmp_path / name).read_bytes() for name in ("a.jpg", "b.png")] == before
 
 
-def test_odd_names(model, tmp_path):  # noqa: F811
+def test_odd_names(model, tmp_path):
     names = ["a b.jpg", "ü 你好.jpg", "new\nline.jpg", "x" * 251 + ".jpg", os.fsdecode(b"lat\xe4in.jpg")]
     for name in names:
         picture(tmp_path / "in" / "a.jpg")

@@ -13,8 +13,8 @@ from src.models.fpn import FeatureExtractor
 from src.models.resnet import ResNet50
 from src.models.weights import load_backbone
 from src.utils.errors import UserError
-from tests.conftest import ROOT
 from tests.disks import small_disk
+from tests.helpers.paths import ROOT
 
 
 def torchvision_state(seed=3) -> dict:

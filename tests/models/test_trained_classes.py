@@ -27,7 +27,7 @@ from src.models.weights import load_network
 from src.training.checkpoint import restore_run, save_checkpoint_atomically
 from src.training.state import RunState, training_relevant_config
 from src.utils.errors import UserError
-from tests.test_cli import run
+from tests.helpers.programs import run
 
 NAMES = ["background", "cat", "dog", "cow"]
 SWAPPED = ["background", "dog", "cat", "cow"]
@@ -231,5 +231,5 @@ def test_a_damaged_start_is_told_before_anything_is_converted(tmp_path, content)
 
 def test_resuming_from_weights_alone_is_told_before_anything_is_converted(tmp_path):
     ms.save_checkpoint(Head(), str(tmp_path / "published.ckpt"))
-    with pytest.raises(UserError, match="does not hold a whole run.*--pre_trained"):
+    with pytest.raises(UserError, match="is not a complete training checkpoint.*--pre_trained"):
         check_before_start(EasyDict(dict(START)), [str(tmp_path / "published.ckpt")])

@@ -20,7 +20,7 @@ from src.training.run_files import find_resume, list_checkpoints, prepare_folder
 from src.training.state import RunState, from_bytes, restore_random_state, training_relevant_config
 from src.utils.distributed import Communicator
 from src.utils.errors import RunError, UserError
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 
 class Small(nn.Cell):
@@ -200,7 +200,7 @@ def test_another_rank_reads_its_own(tmp_path):
 
 def test_weights_alone_are_no_run(tmp_path):
     ms.save_checkpoint(Small(), str(tmp_path / "ssd-1_1.ckpt"))
-    with pytest.raises(UserError, match="does not hold a whole run.*--pre_trained"):
+    with pytest.raises(UserError, match="is not a complete training checkpoint.*--pre_trained"):
         restore_run(Small(), [str(tmp_path / "ssd-1_1.ckpt")], RunState())
     with pytest.raises(UserError, match="no such checkpoint: .*nothing.ckpt"):
         find_resume(str(tmp_path / "nothing.ckpt"), str(tmp_path))

@@ -10,7 +10,7 @@ import numpy as np
 from src.config import load_config
 from src.training.run_info import describe_start, git_commit, record_start
 from src.utils.distributed import Communicator
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 
 def test_each_start_is_added(tmp_path):

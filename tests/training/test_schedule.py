@@ -1,3 +1,7 @@
+"""The learning rate of single steps by hand, of complete schedules against the formula and the published figures."""
+
+import math
+
 import numpy as np
 import pytest
 
@@ -18,3 +22,27 @@ def test_equals_the_formula_step_by_step():
     args = (0.001, 0.0005, 0.1, 2, 7, 13)
     want = [learning_rate(step, *args) for step in range(20, 91)]
     np.testing.assert_allclose(learning_rates(20, *args), want, rtol=1e-6)
+
+
+# Six epochs of ten steps, two of them warm-up, from 0.01 up to 0.05 and down to 0.002:
+#
+#   step                                                rate
+#      0   start                                        0.01
+#      5   warm-up, 5 of 20 steps:                      0.01 + 0.04 * 5 / 20 = 0.02
+#     20   top                                          0.05
+#     30   cosine, 10 of 40 steps, a quarter of pi:     0.002 + 0.048 * (1 + 0.7071068) / 2 = 0.0429706
+#     40   cosine, 20 of 40 steps, half of pi:          0.002 + 0.048 * (1 + 0) / 2 = 0.026
+#     59   last, 39 of 40 steps:                        0.002 + 0.048 * (1 - 0.9969173) / 2 = 0.0020740
+BY_HAND = {0: 0.01, 5: 0.02, 20: 0.05, 30: 0.0429706, 40: 0.026, 59: 0.0020740}
+
+
+def test_single_steps_by_hand():
+    rates = learning_rates(0, 0.01, 0.002, 0.05, 2, 6, 10)
+    assert len(rates) == 60
+    for step, rate in BY_HAND.items():
+        assert rates[step] == pytest.approx(rate, rel=2e-5), step
+    assert rates[30] == pytest.approx(0.002 + 0.048 * (1 + math.sqrt(0.5)) / 2, rel=1e-6)
+
+
+def test_a_resumed_run_continues_the_schedule():
+    assert learning_rates(30, 0.01, 0.002, 0.05, 2, 6, 10)[0] == pytest.approx(BY_HAND[30], rel=2e-5)

@@ -7,7 +7,7 @@ import pytest
 
 from src.utils import compile_cache
 from src.utils.compile_cache import cache_folder, cache_key
-from tests.test_cli import run
+from tests.helpers.programs import run
 
 
 @pytest.fixture

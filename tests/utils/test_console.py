@@ -10,7 +10,7 @@ import pytest
 from src.utils.errors import output_lost, run_main
 from src.utils.log import LOGGER, setup_logging, write_or_go_on
 from src.utils.output import write_text
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 BODY = """
 import os, sys

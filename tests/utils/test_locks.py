@@ -9,7 +9,7 @@ import pytest
 
 from src.utils.errors import UserError
 from src.utils.locks import hold_file, hold_folder, try_lock, wait_lock
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 
 def other_process(code: str) -> subprocess.Popen:

@@ -12,7 +12,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from src.utils.signals import STATUS, SignalGuard
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def _nearest(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def class_rows(boxes: np.ndarray, images: np.ndarray, uncovered: np.ndarray, classes: Sequence[str]) -> List[dict]:
-    """One row a class: boxes, images with one, and the share of its boxes that no default box covers.
+    """One row per class: boxes, images with one, and the share of its boxes that no default box covers.
 
     Args:
         boxes: [M, 5], images: number of the image of each box [M], uncovered: bool [M].

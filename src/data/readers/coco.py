@@ -21,7 +21,7 @@ _CROWD = {"0": 0, "0.0": 0, "false": 0, "": 0, "1": 1, "1.0": 1, "true": 1}
 def load_coco_json(path: str) -> dict:
     """A COCO annotation file as a dict that pycocotools and our readers can rely on.
 
-    What is mended (see `repair_coco`) is told once, one line a kind.
+    Repaired problems (see `repair_coco`) are logged once, one line per kind.
 
     Raises:
         UserError: what cannot be repaired, with the file, the ids and the reason in one line.
@@ -36,7 +36,7 @@ def load_coco_json(path: str) -> dict:
 
 @no_collection()
 def repair_coco(path: str, issues: Issues) -> dict:
-    """The content of a COCO annotation file, mended; rows that cannot be are left out and noted as refused.
+    """The content of a COCO annotation file, repaired; rows that cannot be repaired are left out and noted as errors.
 
     Repaired: ids of another type (1.0, or "1" where the file's id is 1), `iscrowd` and `area` that are missing,
     annotation ids that are missing, given twice or not above 0 (numbered again from 1), images and categories given
@@ -64,12 +64,12 @@ def repair_coco(path: str, issues: Issues) -> dict:
 
 
 def _with_ids(rows: list, what: str, name_key: str, issues: Issues) -> tuple:
-    """(the rows that have an id of their own (a whole number or a text) and a name, {id of any row: None})."""
+    """(the rows that have a unique id (an integer or a string) and a name, {id of any row: None})."""
     seen, kept, ids = {}, [], {}
     for row in rows:
         own, name = row.get("id"), row.get(name_key)
         if isinstance(own, float) and own.is_integer() and abs(own) < 2**53:
-            issues.warn(f"{what} ids are written with a fraction (taken as whole numbers)", own)
+            issues.warn(f"{what} ids are written with a fraction (taken as integers)", own)
             own = int(own)
             row = dict(row, id=own)
         if isinstance(own, bool) or not isinstance(own, (int, str)):
@@ -185,19 +185,19 @@ def _crowd(value, own, issues: Issues) -> int:
 
 
 def _number(annotations: list, issues: Issues) -> None:
-    """pycocotools keeps one annotation an id and takes id 0 for "no match": such ids are numbered anew."""
-    seen, anew = set(), False
+    """pycocotools keeps one annotation per id and takes id 0 for "no match": such ids are renumbered."""
+    seen, renumber = set(), False
     for row in annotations:
         own = row.get("id")
         if isinstance(own, bool) or not isinstance(own, int) or own <= 0:
-            issues.warn("annotation ids are missing or no number above 0 (all were numbered anew)", str(own))
-            anew = True
+            issues.warn("annotation ids are missing or no number above 0 (all were renumbered)", str(own))
+            renumber = True
         elif own in seen:
-            issues.warn("annotation ids are given twice (all were numbered anew)", own)
-            anew = True
+            issues.warn("annotation ids are given twice (all were renumbered)", own)
+            renumber = True
         else:
             seen.add(own)
-    if anew:
+    if renumber:
         for number, row in enumerate(annotations, 1):
             row["id"] = number
 
@@ -298,7 +298,7 @@ def _side(image: dict, key: str, issues: Issues) -> int:
         return int(value)
     if value is not None:
         issues.warn(
-            "image sizes are no whole numbers above 0 (the file's size counts)",
+            "image sizes are not integers above 0 (the file's size counts)",
             f"image {image['id']}: {key} {value!r}"[:80] + (" is a text" if isinstance(value, str) else ""),
         )
     return 0

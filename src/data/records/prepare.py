@@ -88,8 +88,8 @@ def prepare_records(cfg, is_training: bool, comm: Communicator = Communicator())
             found = _find(cfg, is_training) or _convert(cfg, is_training)
         comm.barrier()
     # a machine's own folder may have chosen another place than rank 0's
-    told = [row for row in comm.all_gather((socket.gethostname(), found[0] if found else "")) if row[1]]
-    prefix = next((path for host, path in told if host == socket.gethostname()), told[0][1])
+    named = [row for row in comm.all_gather((socket.gethostname(), found[0] if found else "")) if row[1]]
+    prefix = next((path for host, path in named if host == socket.gethostname()), named[0][1])
     lock = found[1] if found else _reader_lock(prefix)
     manifest = read_manifest(prefix)
     return _ours(cfg, prefix, manifest, lock) if manifest else _foreign(cfg, prefix, is_training, lock)
