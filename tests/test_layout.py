@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 
@@ -45,6 +46,17 @@ def test_imports_go_one_way():
                 wrong.append(f"{module} imports the entry script {name}")
             elif (name or "").startswith("src.") and ORDER.index(there) > ORDER.index(here):
                 wrong.append(f"{module} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_test_module_is_imported():
+    """What several test modules use stands in tests/helpers, a fixture in a conftest.py."""
+    wrong = []
+    for folder, _, names in os.walk(os.path.join(ROOT, "tests")):
+        for path in (os.path.join(folder, name) for name in names if name.endswith(".py")):
+            for name in imported(path):
+                if re.match(r"tests\.(\w+\.)*(test_\w+|conftest)$", name or ""):
+                    wrong.append(f"{os.path.relpath(path, ROOT)} imports {name}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -18,7 +18,7 @@ from src.data.sample import Sample
 from src.data.transforms import TrainTransform
 from src.utils.drawing import WHITE, class_colour, draw_box, draw_corners, draw_tag, sheet
 from tests.disks import small_disk
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 from tests.oracles import encode
 
 
@@ -102,7 +102,7 @@ def test_as_a_process(tmp_path):
     command = [
         sys.executable,
         os.path.join(ROOT, "scripts", "show_samples.py"),
-        f"--config_path={ROOT}/config/ssd_resnet50_fpn_config_quickstart.yaml",
+        f"--config_path={QUICKSTART_CONFIG}",
         f"--data_path={tmp_path}",
         "--coco_root=shapes",
         f"--output={tmp_path / 'out'}",
@@ -134,7 +134,7 @@ def test_what_does_not_arrive_is_named(tmp_path):
     for name in names:
         os.makedirs(tmp_path / "out" / name)
     words = [sys.executable, os.path.join(ROOT, "scripts", "show_samples.py"), f"--data_path={tmp_path}"]
-    words += [f"--config_path={ROOT}/config/ssd_resnet50_fpn_config_quickstart.yaml", "--coco_root=shapes"]
+    words += [f"--config_path={QUICKSTART_CONFIG}", "--coco_root=shapes"]
     run = subprocess.run([*words, f"--output={tmp_path / 'out'}", "--count=3"], capture_output=True, text=True)
     assert run.returncode == 1 and "error: 4 of 6 files did not arrive" in run.stderr and "Trace" not in run.stderr
     assert all(f"{name}: Is a directory" in run.stdout for name in names)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.distributed.processes import SMALL_HEAD, Run, has_mpirun
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 
 CASES = [(ranks, where, on) for ranks in (1, 2) for where in ("epoch end", "mid-epoch") for on in (False, True)]
 BY_DEFAULT = [(1, "mid-epoch", True), (2, "mid-epoch", False)]
@@ -35,7 +35,7 @@ def work(tmp_path_factory):
 
 def start(work, ranks, evaluation, output, *more):
     words = ["bash", os.path.join(ROOT, "scripts", "run_distribute_train.sh"), f"--device_num={ranks}"]
-    words += ["--device_target=CPU", f"--config_path={ROOT}/config/ssd_resnet50_fpn_config_quickstart.yaml"]
+    words += ["--device_target=CPU", f"--config_path={QUICKSTART_CONFIG}"]
     words += [f"--data_path={work}", "--coco_root=coco2017", "--epoch_size=2", "--batch_size=2"]
     words += [f"--run_eval={evaluation}", "--eval_start_epoch=1", "--bn_recalibration_steps=0", "--min_score=0.001"]
     words += [f"--output_path={output}", *SMALL_HEAD, *more]

@@ -21,7 +21,7 @@ from src.models.cpu_conv import CpuConv
 from src.utils.errors import RunError, UserError
 from src.utils.locks import try_lock
 from src.utils.output import OutputError
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 from tests.helpers.programs import run
 
 IMAGES = 50
@@ -29,7 +29,7 @@ IMAGES = 50
 
 @pytest.fixture(scope="module")
 def cfg(cfg256):
-    path = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
+    path = QUICKSTART_CONFIG
     return load_config([f"--config_path={path}", "--batch_size=4", "--min_score=0.6"])
 
 
@@ -164,7 +164,7 @@ def test_predictor_and_thresholds(exported, pictures, expected):
 
 
 def test_another_configuration_is_refused(exported, cfg):
-    path = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
+    path = QUICKSTART_CONFIG
     for option, words in (
         ("--classes=[background, kite, sports ball, stop sign]", "'stop sign' there and 'kite' here"),
         ("--img_shape=[256, 256]", "img_shape [128, 128], here it is [256, 256]"),

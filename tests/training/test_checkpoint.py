@@ -9,7 +9,6 @@ import time
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn
 
 from src.config import load_config
 from src.models import checkpoint_file
@@ -20,20 +19,8 @@ from src.training.run_files import find_resume, list_checkpoints, prepare_folder
 from src.training.state import RunState, from_bytes, restore_random_state, training_relevant_config
 from src.utils.distributed import Communicator
 from src.utils.errors import RunError, UserError
+from tests.helpers.cells import Small
 from tests.helpers.paths import ROOT
-
-
-class Small(nn.Cell):
-    """A few parameters, one of them a scalar."""
-
-    def __init__(self, value=0.0):
-        super().__init__()
-        rng = np.random.default_rng(0)
-        self.weight = Parameter(Tensor(rng.normal(size=(40, 30)).astype(np.float32) + value), name="a.weight")
-        self.moment = Parameter(Tensor(np.full((7,), value, np.float32)), name="moments.a")
-        self.steps = Parameter(Tensor(np.array([3 + int(value)], np.int32)), name="global_step")
-        self.momentum = Parameter(Tensor(0.9, ms.float32), name="momentum")
-        self.rates = Parameter(Tensor(np.full(5, value, np.float32)), name="learning_rate")
 
 
 def values(cell):
@@ -208,7 +195,10 @@ def test_weights_alone_are_no_run(tmp_path):
 
 KILLED = """
 import src, sys, numpy as np
-from tests.training.test_checkpoint import Small, RunState, Checkpoints, prepare_folder
+from src.training.checkpoint import Checkpoints
+from src.training.run_files import prepare_folder
+from src.training.state import RunState
+from tests.helpers.cells import Small
 folder = Checkpoints(prepare_folder(sys.argv[1], 0, sys.argv[1] + "/ckpt_0/best_map.ckpt"), 5)
 cell = Small()
 print("saving", flush=True)

@@ -7,6 +7,7 @@ import pytest
 
 from src.utils import compile_cache
 from src.utils.compile_cache import cache_folder, cache_key
+from tests.helpers.paths import QUICKSTART_CONFIG
 from tests.helpers.programs import run
 
 
@@ -107,14 +108,16 @@ def test_without_room_or_home_there_is_none(writes, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_a_run_from_the_cache_is_the_same_run(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    config = os.path.join(
-        os.path.dirname(os.path.dirname(__file__)), "config", "ssd_resnet50_fpn_config_quickstart.yaml"
-    )
     done = run("scripts/draw_shapes.py", "--output", tmp_path / "shapes", "--train", 4, "--val", 2, "--image_size", 128)
     assert done.returncode == 0, done.stderr
 
     def losses(name, *more):
-        options = [f"--config_path={config}", f"--data_path={tmp_path}", "--coco_root=shapes", "--batch_size=2"]
+        options = [
+            f"--config_path={QUICKSTART_CONFIG}",
+            f"--data_path={tmp_path}",
+            "--coco_root=shapes",
+            "--batch_size=2",
+        ]
         options += [f"--output_path={tmp_path / name}", "--epoch_size=1", "--bn_recalibration_steps=0", *more]
         done = run("train.py", *options)
         assert done.returncode == 0, done.stderr
