@@ -67,7 +67,7 @@ def evaluate(argv, held: contextlib.ExitStack) -> int:
     lines = [format_table(result), f"mAP: {result['mAP']:.6f}"]
     lines.append(f"mAP, published protocol: {result['mAP_published']:.6f}")
     if why:
-        lines.append("\n  ".join(["why it is next to nothing:", *why]))
+        lines.append("\n  ".join(["why the mAP is close to zero:", *why]))
     if saved:
         lines.append(f"detections: {os.path.abspath(predictions)}")
     if "report.html" in paths:

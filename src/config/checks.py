@@ -115,7 +115,7 @@ def check_values(cfg, bad: Bad) -> None:
             raise bad(f"{key} must have 2 entries, got {len(cfg[key])}: {shown(cfg[key])}")
     fusion = cfg.all_reduce_fusion_config
     if any(second <= first for first, second in zip(fusion, fusion[1:])):
-        raise bad(f"all_reduce_fusion_config must rise from entry to entry, got {shown(fusion)}")
+        raise bad(f"all_reduce_fusion_config must increase from entry to entry, got {shown(fusion)}")
     for key in ("checkpoint_filter_list", "freeze_layer"):
         if isinstance(cfg[key], list) and not all(name.strip() for name in cfg[key]):
             raise bad(f"{key} has an empty entry: {shown(cfg[key])}")
@@ -139,7 +139,7 @@ def _check_instances_set(pattern: str, bad: Bad) -> None:
         usable = False
     if not usable:
         raise bad(
-            f"instances_set: the data type (train2017) goes where {{}} stands, other braces cannot be used, got "
+            f"instances_set: {{}} stands for the data type (train2017), other braces are not allowed, got "
             f"{shown(pattern)}"
         )
 
@@ -180,7 +180,7 @@ def check_classes(cfg, bad: Bad) -> None:
     seen = set()
     for name in cfg.classes:
         if not name.strip() or not name.isprintable():
-            raise bad(f"classes: {shown(name)} is no name; it is empty or holds characters that cannot be printed")
+            raise bad(f"classes: {shown(name)} is not a valid name: it is empty or has unprintable characters")
         if name in seen:
             raise bad(f"classes: '{name}' is given twice")
         seen.add(name)

@@ -135,7 +135,7 @@ def _options(words: List[str], schema: dict) -> tuple:
         if word.startswith("--"):
             raise unknown_key(word[2:].split("=")[0], names, "command line")
     if rest:
-        raise UserError(f"command line: {shown(rest[0])} belongs to no option; write --key value or --key=value")
+        raise UserError(f"command line: {shown(rest[0])} is not an option; write --key value or --key=value")
     given = dict(vars(known))
     return given.pop("config_path", None), given
 

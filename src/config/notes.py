@@ -59,18 +59,18 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
     if not cfg.run_distribute and cfg.device_num > 1:
         notes.append(f"device_num {cfg.device_num} has no effect without --run_distribute=True: one process computes")
     if cfg.run_distribute and cfg.device_id:
-        notes.append(f"device_id {cfg.device_id} has no effect with run_distribute: each rank takes its local number")
+        notes.append(f"device_id {cfg.device_id} has no effect with run_distribute: each rank uses its local rank")
     if not cfg.run_distribute and chosen("all_reduce_fusion_config"):
         training.append("all_reduce_fusion_config has no effect without --run_distribute=True")
     if cfg.mode_sink == "non_sink":
-        training.append("mode_sink has no effect: sink and non_sink train alike here")
+        training.append("mode_sink has no effect: sink and non_sink train identically here")
     if cfg.device_target == "CPU" and asked_loss_scale != 1 and given.chosen("loss_scale", asked_loss_scale):
         training.append(f"loss_scale {asked_loss_scale:g} has no effect on a CPU: 1 is used")
     cores = os.cpu_count() or 1
     if asked_workers > cores:
-        notes.append(f"num_parallel_workers {asked_workers} is more than this machine has cores: {cores} are used")
+        notes.append(f"num_parallel_workers {asked_workers} exceeds the cores of this machine: {cores} are used")
     if cfg.compile_cache and "compile_cache" in given.options and (cfg.device_target != "CPU" or cfg.run_distribute):
-        training.append("compile_cache has no effect but on a CPU with one process")
+        training.append("compile_cache only has an effect on a CPU with one process")
     _note_start(cfg, given, training, chosen, on_command_line)
     if not cfg.run_eval and on_command_line("eval_start_epoch", "eval_interval", "save_best_ckpt"):
         keys = on_command_line("eval_start_epoch", "eval_interval", "save_best_ckpt")

@@ -52,6 +52,6 @@ def learning_rate_advice(cfg, devices: int = 1) -> str:
     if cfg.lr != 0.05 or batch == published:
         return ""
     return (
-        f"lr {cfg.lr} is the rate for {published} images a step; for {cfg.batch_size} x {devices} = {batch} "
-        f"the linear rule gives --lr={cfg.lr * batch / published:.3g}"
+        f"lr {cfg.lr} is meant for {published} images per step; for {cfg.batch_size} x {devices} = {batch} "
+        f"the linear scaling rule gives --lr={cfg.lr * batch / published:.3g}"
     )

@@ -48,7 +48,7 @@ def shown(value, depth: int = 2) -> str:
         more = "" if len(value) <= 10 else f", ... {len(value)} entries"
         return "[" + ", ".join(shown(item, depth - 1) for item in few) + more + "]"
     if isinstance(value, dict):
-        return f"a table of {len(value)} keys"
+        return f"a mapping of {len(value)} keys"
     if isinstance(value, (str, bytes)):
         return repr(value) if len(value) <= 100 else f"{value[:80]!r}... of {len(value)} characters"
     if isinstance(value, (int, float)):

@@ -83,7 +83,7 @@ def read_documents(path: str) -> tuple:
                 document = {}
             if not isinstance(document, dict):
                 raise UserError(
-                    f"{path}: every YAML document must be a table of `key: value` lines, number {number} is not"
+                    f"{path}: every YAML document must be a mapping of `key: value` lines, number {number} is not"
                 )
             documents.append(document)
     except yaml.YAMLError as error:
@@ -133,7 +133,7 @@ def _compose(text: str, path: str) -> tuple:
         except yaml.YAMLError as error:
             text = _replace_tab(text, error, getattr(loader, "flow_level", 0), path)
         except RecursionError:
-            raise UserError(f"{path}: not valid YAML: lists or tables are nested too deeply") from None
+            raise UserError(f"{path}: not valid YAML: lists or mappings are nested too deeply") from None
 
 
 def _replace_tab(text: str, error: yaml.YAMLError, flow_level: int, path: str) -> str:

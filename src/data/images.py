@@ -36,7 +36,7 @@ _OTHERS = (
     (b"\0\x05\x16\x07", "a file of macOS about another file (._*)"),
     (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
-    (b"<", "a text (a web page?)"),
+    (b"<", "a text file (a web page?)"),
     (b"version https://git-lfs", "a Git LFS pointer: run git lfs pull"),
 )
 DARK = 32
@@ -119,9 +119,7 @@ def _checked(height: int, width: int) -> Tuple[int, int]:
     if min(height, width) < 1:
         raise ValueError(f"its header says {width} x {height} pixels")
     if height * width > MAX_PIXELS:
-        raise ValueError(
-            f"{width} x {height} pixels are more than {MAX_PIXELS:,}, the most that is read; cut it in tiles"
-        )
+        raise ValueError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}; cut it into tiles")
     return height, width
 
 

@@ -94,18 +94,18 @@ def clip_to_image(sample: Sample, size: tuple, orientation: int, issues: Issues)
     if orientation != 1:
         issues.warn("images have an EXIF orientation, which is not applied", sample.path)
     if sample.width and annotated != tuple(size):
-        issues.warn("images have another size than annotated (the file's counts)", sample.path)
+        issues.warn("images differ in size from their annotation (the image file's size is used)", sample.path)
         if orientation > 4 and annotated == tuple(size[::-1]):
             issues.warn(
-                "images were annotated as turned by their EXIF orientation, but are stored unturned: their boxes are "
-                "wrong (save the pictures turned, without the tag)",
+                "images were annotated as rotated by their EXIF orientation, but are stored unrotated: their boxes are "
+                "wrong (save the images rotated, without the tag)",
                 sample.path,
             )
     cut, empty = sample.clip(*size)
     if cut:
-        issues.warn("images with boxes beyond the image (clipped)", sample.path)
+        issues.warn("images with boxes that extend beyond the image (clipped)", sample.path)
     if empty:
-        issues.warn("images with boxes wholly beyond the image (dropped)", sample.path)
+        issues.warn("images with boxes completely outside the image (dropped)", sample.path)
         if len(sample.boxes) == 0:
             issues.warn("images have no box left (not used in training)", sample.path)
     return sample.boxes

@@ -40,7 +40,7 @@ def prepare_environment() -> None:
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     LOGGER.info(
         "ONEDNN_MAX_CPU_ISA=AVX2 set: without it MindSpore's convolutions are very slow on AVX-512 "
-        "processors; a value of your own wins"
+        "processors; set the variable yourself to override this"
     )
 
 

@@ -104,7 +104,7 @@ def _take(path: str, shared: bool, wait: bool) -> Optional[Lock]:
         os.close(descriptor)
         return None
     except OSError:
-        LOGGER.info("%s: this file system has no locks; use its folder from one process at a time", path)
+        LOGGER.info("%s: this file system does not support locks; use its folder from one process at a time", path)
     return Lock(descriptor)
 
 

@@ -75,7 +75,7 @@ def warn_once(line: str) -> None:
 
 
 def write_or_go_on(path: str, write: Callable, *arguments) -> bool:
-    """Call `write(*arguments)`, which writes `path`. Where it cannot be written, the program goes on without it.
+    """Call `write(*arguments)`, which writes `path`. Where it cannot be written, the program continues without it.
 
     Returns:
         Whether it was written. If not, that is logged (once per path), and the program ends with status 1 unless a
@@ -85,7 +85,7 @@ def write_or_go_on(path: str, write: Callable, *arguments) -> bool:
         write(*arguments)
     except OutputError as error:
         if output_lost(path, str(error)):
-            LOGGER.warning("%s; the program goes on without it", error)
+            LOGGER.warning("%s; the program continues without it", error)
         return False
     output_arrived(path)
     return True
@@ -122,7 +122,7 @@ class _Console(logging.StreamHandler):
             self.flush()
         except OSError as error:
             self._works, self.stream.log_only = False, True
-            line = f"standard output cannot be written any more ({error.strerror}); the program goes on"
+            line = f"standard output cannot be written any more ({error.strerror}); the program continues"
             say(line)
             LOGGER.warning("%s", line)
 
@@ -148,7 +148,7 @@ class _LogFile(logging.Handler):
             append_line(self.path, self.format(record))
         except OutputError as error:
             if output_lost(self.path, f"lines are missing from {self.path}: {error}"):
-                say(f"warning: {error}; the program goes on")
+                say(f"warning: {error}; the program continues")
 
 
 def progress(total: int, what: str, unit: str = "images", is_main: bool = True, terminal_only: bool = False) -> tqdm:

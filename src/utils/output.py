@@ -307,7 +307,9 @@ class Arrivals:
             return None
         total = self.count + len(self.failed)
         first = self.failed[0]
-        return OutputError(f"{len(self.failed)} of {total} {self.what} did not arrive, first: {first}", first.full)
+        return OutputError(
+            f"{len(self.failed)} of {total} {self.what} could not be written, first: {first}", first.full
+        )
 
     def finish(self) -> None:
         """End of the program's outputs.

@@ -63,7 +63,7 @@ class VideoFile:
             arrived = _frames_in(self._part)
             if arrived != self.frames:
                 free = free_bytes(self.path) or 0
-                raise failure(self.path, f"{arrived} of {self.frames} frames arrived", full=free < 1 << 20)
+                raise failure(self.path, f"{arrived} of {self.frames} frames were written", full=free < 1 << 20)
             os.replace(self._part, self.path)
         except OSError as error:
             raise output_error(self.path, error) from error

@@ -147,7 +147,7 @@ def _look_at_images(cfg, data: DataSet, decode: bool) -> List[Sample]:
     _note_missing(data)
     present = [sample for sample in data.samples if os.path.isfile(sample.path)]
     usable, annotated, broken = [], [], []
-    with ThreadPoolExecutor(max(cfg.num_parallel_workers, 1)) as pool, progress(len(present), "looking at") as bar:
+    with ThreadPoolExecutor(max(cfg.num_parallel_workers, 1)) as pool, progress(len(present), "checking") as bar:
         looks = pool.map(lambda sample: _look(sample, decode), present)
         for sample, (size, orientation, reason, odd) in zip(present, looks):
             bar.update()

@@ -124,8 +124,8 @@ def label_report(figures: dict, cfg) -> str:
     )
     strides = "".join(f"<tr><td>{s}</td><td>{n}</td></tr>" for s, n in augmented["by_stride"].items())
     quantiles = [
-        ("boxes an image", figures["boxes_an_image"]),
-        ("matched default boxes a box", augmented["default_boxes_a_box"]),
+        ("boxes per image", figures["boxes_an_image"]),
+        ("matched default boxes per box", augmented["default_boxes_a_box"]),
     ]
     spread = "".join(
         f"<tr><td>{name}</td>" + "".join(f"<td>{value:g}</td>" for value in values.values()) + "</tr>"

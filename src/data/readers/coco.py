@@ -69,7 +69,7 @@ def _with_ids(rows: list, what: str, name_key: str, issues: Issues) -> tuple:
     for row in rows:
         own, name = row.get("id"), row.get(name_key)
         if isinstance(own, float) and own.is_integer() and abs(own) < 2**53:
-            issues.warn(f"{what} ids are written with a fraction (taken as whole numbers)", own)
+            issues.warn(f"{what} ids are written with a fraction (read as integers)", own)
             own = int(own)
             row = dict(row, id=own)
         if isinstance(own, bool) or not isinstance(own, (int, str)):
@@ -82,14 +82,14 @@ def _with_ids(rows: list, what: str, name_key: str, issues: Issues) -> tuple:
             seen[own] = row
             kept.append(row)
         elif row == seen[own]:
-            issues.warn(f"{what} rows are given twice word by word (one is used), ids", own)
+            issues.warn(f"{what} rows are exact duplicates (one is used), ids", own)
         else:
             names = " and ".join(dict.fromkeys((seen[own][name_key][:80], name[:80])))
             issues.error(f"{what} ids are given to two different rows", f"{own!r} ({names})")
     texts = [row["id"] for row in kept if isinstance(row["id"], str)]
     if texts and len(texts) < len(kept):
         for own in texts:
-            issues.warn(f"{what} ids are texts, others of the file are numbers", repr(own))
+            issues.warn(f"{what} ids are strings, while other ids of the file are numbers", repr(own))
     return kept, ids
 
 
@@ -109,7 +109,7 @@ def _listed(value, ids: dict):
 
 
 def _type(value) -> str:
-    return "a text" if isinstance(value, str) else "a fraction" if isinstance(value, float) else "a number"
+    return "a string" if isinstance(value, str) else "a fraction" if isinstance(value, float) else "a number"
 
 
 def _unlisted(value, ids: dict) -> str:
@@ -117,9 +117,9 @@ def _unlisted(value, ids: dict) -> str:
     shown = f"{value!r}"[:60] if isinstance(value, str) else str(value)[:60]
     types = {type(own) for own in ids}
     if isinstance(value, str) and types == {int}:
-        return f"{shown} (a text, the file's ids are numbers)"
+        return f"{shown} (a string, the file's ids are numbers)"
     if isinstance(value, (int, float)) and not isinstance(value, bool) and types == {str}:
-        return f"{shown} (a number, the file's ids are texts)"
+        return f"{shown} (a number, the file's ids are strings)"
     return shown
 
 
@@ -143,7 +143,7 @@ def _annotations(rows: list, known: dict, issues: Issues) -> list:
                 usable = False
             elif type(meant) is not type(value):
                 issues.warn(
-                    f"annotations whose {key} has another type than the id it means (matched by value)",
+                    f"annotations whose {key} differs in type from the id that it refers to (matched by value)",
                     f"annotation {own}: {value!r} is {_type(value)}, the id {meant!r} {_type(meant)}",
                 )
             row[key] = meant
@@ -157,7 +157,7 @@ def _annotations(rows: list, known: dict, issues: Issues) -> list:
             )
             continue
         if box[2] <= 0 or box[3] <= 0:
-            issues.warn("boxes of no area (dropped), annotations", own)
+            issues.warn("boxes of zero area (dropped), annotations", own)
             continue
         row["iscrowd"] = _crowd(row.get("iscrowd"), own, issues)
         if not _is_number(row.get("area")) or row["area"] < 0:
@@ -190,10 +190,10 @@ def _number(annotations: list, issues: Issues) -> None:
     for row in annotations:
         own = row.get("id")
         if isinstance(own, bool) or not isinstance(own, int) or own <= 0:
-            issues.warn("annotation ids are missing or no number above 0 (all were numbered anew)", str(own))
+            issues.warn("annotation ids are missing or not positive integers (all were renumbered)", str(own))
             anew = True
         elif own in seen:
-            issues.warn("annotation ids are given twice (all were numbered anew)", own)
+            issues.warn("annotation ids are given twice (all were renumbered)", own)
             anew = True
         else:
             seen.add(own)
@@ -216,7 +216,7 @@ def _is_box(box) -> bool:
 def _flaw(box) -> str:
     """Why a bbox cannot be used, in brackets."""
     if isinstance(box, str) or (isinstance(box, list) and any(isinstance(value, str) for value in box)):
-        return " (a text in place of numbers)"
+        return " (a string in place of numbers)"
     if isinstance(box, list) and len(box) != 4:
         return f" ({len(box)} numbers)"
     return ""
@@ -232,10 +232,10 @@ def category_labels(content: dict, classes: list, path: str, issues: Issues) -> 
         raise UserError(f"{path}: none of its categories ({few}) is in 'classes' ({', '.join(classes[1:6])}, ...)")
     absent = [name for name in places if name not in names]
     for name in absent:
-        issues.warn("classes are not in the file", name)
+        issues.warn("classes do not occur among the file's categories", name)
     if len(absent) > len(places) // 2 and len(places) > 4:
         issues.warn(
-            "class list holds mostly classes that the file lacks (set --classes and --num_classes to your own)",
+            "class list holds mostly classes that the file lacks (set --classes and --num_classes for your data)",
             f"{len(absent)} of {len(places)}",
         )
     boxes = Counter(row["category_id"] for row in content["annotations"])
@@ -280,11 +280,11 @@ def read_coco(cfg, is_training: bool) -> DataSet:
         height, width = (_side(image, key, issues) for key in ("height", "width"))
         image_path, name = locate(folder, image["file_name"], issues)
         if image_path in owners:
-            issues.warn("image ids name the file of another id", f"{own} ({name}, as id {owners[image_path]})")
+            issues.warn("image ids refer to the same file as another id", f"{own} ({name}, as id {owners[image_path]})")
         owners[image_path] = own
         sample = Sample(own, image_path, boxes_array(rows.get(own, [])), width, height, name)
         if len(sample.boxes) and sample.clip(0, 0)[1]:
-            issues.warn("images with boxes of no area after rounding (dropped)", name)
+            issues.warn("images with boxes of zero area after rounding (dropped)", name)
         samples.append(sample)
     return DataSet(samples, [path], path, issues, path, form="xywh")
 
@@ -298,8 +298,8 @@ def _side(image: dict, key: str, issues: Issues) -> int:
         return int(value)
     if value is not None:
         issues.warn(
-            "image sizes are no whole numbers above 0 (the file's size counts)",
-            f"image {image['id']}: {key} {value!r}"[:80] + (" is a text" if isinstance(value, str) else ""),
+            "image sizes are not positive integers (the image file's size is used)",
+            f"image {image['id']}: {key} {value!r}"[:80] + (" is a string" if isinstance(value, str) else ""),
         )
     return 0
 

@@ -108,7 +108,7 @@ class Normalized:
         """Refused where all boxes are, since none of them can be used."""
         note = issues.error if self.number == self.boxes else issues.warn
         for place in self.places:
-            note("boxes have numbers between 0 and 1, shares of the image, where pixels are expected", place)
+            note("boxes have coordinates between 0 and 1 (fractions of the image), where pixels are expected", place)
 
 
 def note_images(samples: Sequence[Sample], issues: Issues) -> None:

@@ -42,7 +42,7 @@ def _parse(line: str, where: str, num_classes: int, issues: Issues, normalized: 
         rest = rest[: len(rest) - len(last)].rstrip(" \t")
     if re.search(r",[^/]*,", last) and not re.search(r"\.[A-Za-z]{3,4}$", last):
         issues.error(
-            "fields are no box xmin,ymin,xmax,ymax,class (pixels, then the place in 'classes')",
+            "fields are not a box xmin,ymin,xmax,ymax,class (pixels, then the index in 'classes')",
             f"{where}: '{last[:60]}'",
         )
         return "", [], 0
@@ -90,7 +90,7 @@ def read_list(cfg, is_training: bool) -> DataSet:
         reversed_boxes += wrong
         image_path, name = locate(root, name, issues)
         if image_path in seen:
-            issues.error("images stand in two lines", f"{where}: {name} (line {seen[image_path]} too)")
+            issues.error("images are listed twice", f"{where}: {name} (also in line {seen[image_path]})")
             continue
         seen[image_path] = number
         sample = Sample(len(seen) - 1, image_path, boxes_array(rows), file_name=name)
@@ -98,7 +98,7 @@ def read_list(cfg, is_training: bool) -> DataSet:
         if outside:
             issues.warn("lines with corners below 0 (clipped)", where)
         if empty:
-            issues.warn("lines with boxes of no area (dropped)", where)
+            issues.warn("lines with boxes of zero area (dropped)", where)
         samples.append(sample)
     normalized.note(issues)
     note_reversed(reversed_boxes, normalized.boxes, path, issues)

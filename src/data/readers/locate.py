@@ -45,7 +45,7 @@ def locate(root: str, name: str, issues: Issues) -> Tuple[str, str]:
     if not os.path.lexists(path):
         for other, slip in _other_readings(root, name):
             if os.path.isfile(os.path.join(root, on_disk(other))):
-                issues.warn(f"images were found by another reading of their path ({slip})", name)
+                issues.warn(f"images were found after a correction of their path ({slip})", name)
                 path = os.path.join(root, on_disk(other))
                 break
     path = os.path.normpath(path)
@@ -62,11 +62,11 @@ def _other_readings(root: str, name: str) -> Iterator[Tuple[str, str]]:
         yield slashed, "backslashes"
     own = os.path.basename(root) + "/"
     if slashed.startswith(own):
-        yield slashed[len(own) :], f"it begins with the folder's own name, {own}"
+        yield slashed[len(own) :], f"it begins with the folder's name, {own}"
     if "%" in name:
         yield urllib.parse.unquote(slashed), "percent-encoded"
     if slashed.startswith(("http://", "https://")):
-        yield urllib.parse.unquote(slashed.rsplit("/", 1)[-1]), "an address: its last part"
+        yield urllib.parse.unquote(slashed.rsplit("/", 1)[-1]), "a URL: its last part"
 
 
 def missing_images(data: DataSet) -> Tuple[List[str], str]:
@@ -88,7 +88,7 @@ def _hint(path: str) -> str:
     if os.path.islink(path):
         return f"it is a link to {one_line(os.readlink(path))}, which is not there"
     if "://" in path or ":/" in path:
-        return "an address on the network is given where a file name is expected"
+        return "a URL is given where a file name is expected"
     if not os.path.isdir(folder):
         there = folder
         while not os.path.isdir(there):
@@ -97,11 +97,11 @@ def _hint(path: str) -> str:
     present = [word for word in name.split() if word != name and os.path.isfile(os.path.join(folder, word))]
     if present:
         return (
-            f"the folder has {one_line(present[0])}; the rest of the line is no box xmin,ymin,xmax,ymax,class: boxes "
-            f"come after the path, with commas and without blanks"
+            f"the folder has {one_line(present[0])}; the rest of the line is not a box xmin,ymin,xmax,ymax,class: "
+            f"boxes come after the path, with commas and without spaces"
         )
     stem = os.path.splitext(name)[0].lower()
     alike = sorted(other for other in os.listdir(folder) if os.path.splitext(other)[0].lower() == stem)
     if alike:
-        return f"the folder has {one_line(alike[0])}: endings and capitals must be the same"
+        return f"the folder has {one_line(alike[0])}: extension and case must match"
     return ""

@@ -107,7 +107,8 @@ class _Reader:
             or (not objects and top.tag != "annotation")
         ):
             self.issues.error(
-                "files are no VOC annotations (<annotation> with <object>s directly in it, in small letters)", name
+                "files are not VOC annotations (expected: <annotation> with <object> directly in it, in lower case)",
+                name,
             )
             return None
         for thing in objects:
@@ -239,7 +240,7 @@ def read_voc(cfg, is_training: bool) -> DataSet:
         sample = Sample(0, os.path.abspath(image), boxes_array(rows), width, height, printable(os.path.basename(image)))
         sample.difficult = np.array(difficult, bool)
         if sample.clip(0, 0)[1]:
-            issues.warn("files with boxes of no area (dropped)", name)
+            issues.warn("files with boxes of zero area (dropped)", name)
         found.append(sample)
     reader.normalized.note(issues)
     note_reversed(reader.reversed, reader.boxes, annotation_dir, issues)
@@ -256,7 +257,7 @@ def _other_format(folder: str, stem: str) -> str:
     """In brackets: a file of that name in a format that is not read."""
     endings = (".webp", ".gif", ".heic", ".avif", ".jfif", ".jp2", "")
     found = [stem + ending for ending in endings if os.path.isfile(os.path.join(folder, stem + ending))]
-    return f" (there is {found[0]}; read are {', '.join(IMAGE_ENDINGS)})" if found else ""
+    return f" (there is {found[0]}; supported are {', '.join(IMAGE_ENDINGS)})" if found else ""
 
 
 def _ids(images: list) -> list:

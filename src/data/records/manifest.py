@@ -149,7 +149,7 @@ def outdated_because(prefix: str, manifest: dict, cfg) -> str:
     """Why the records at `prefix` cannot be used as they are, "" when they can. No annotation is parsed for it."""
     try:
         if [os.path.getsize(path) for path in all_files(prefix)] != manifest["sizes"]:
-            return "a record file has another size than when it was written"
+            return "the size of a record file has changed since it was written"
     except OSError:
         return "record files are missing"
     if manifest["bad_images"] > cfg.max_bad_images:
@@ -165,6 +165,6 @@ def outdated_because(prefix: str, manifest: dict, cfg) -> str:
     try:
         now = fingerprint(manifest["settings"], manifest["sources"], manifest["images"], cfg.data_path)
     except OSError as error:
-        return f"a file that they were made from cannot be read: {error.filename}"
+        return f"one of their source files cannot be read: {error.filename}"
     changed = [key for key, value in now.items() if manifest["fingerprint"].get(key) != value]
     return f"changed since then: {', '.join(changed)}" if changed else ""

@@ -238,7 +238,7 @@ def _may_replace(cfg, prefix: str, is_training: bool) -> Tuple[bool, str]:
         return True, outdated_because(prefix, manifest, cfg)
     base = manifest["data_path"]
     if not any(os.path.exists(os.path.join(base, path)) for path in manifest["sources"]):
-        return True, f"belong to a data set that is gone: {base}"
+        return True, f"belong to a data set that no longer exists: {base}"
     return False, "belong to another data set or class list"
 
 
@@ -263,7 +263,7 @@ def _is_foreign(prefix: str) -> bool:
     except RenamedRecords as error:
         raise UserError(
             f"mindrecord_dir: {prefix}* were renamed ({error}), and MindRecord files can only be read under the name "
-            f"they were written with: name them back, or remove them to have them written again"
+            f"they were written with: rename them back, or remove them to have them written again"
         ) from None
     except IncompleteRecords:
         return False
@@ -273,7 +273,7 @@ def _usable_foreign(cfg, prefix: str) -> bool:
     if cfg.dataset == "other":
         warn_once(
             f"{prefix}* are not used: the published scripts wrote the boxes of list files with x and y swapped; "
-            f"records are written from the list file instead, into a folder of their own"
+            f"records are written from the list file instead, into a separate folder"
         )
         return False
     return True

@@ -218,7 +218,7 @@ def _rows_as_written(prefix: str, count: int) -> np.ndarray:
     except IncompleteRecords as error:
         raise OSError(f"the files are incomplete: {error}") from None
     if kept != count:
-        raise OSError(f"{kept} of {count} rows arrived")
+        raise OSError(f"{kept} of {count} rows were written")
     return read_row_ids(prefix)
 
 
