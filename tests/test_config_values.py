@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from src.boxes.default_boxes import build_default_boxes, default_boxes
-from src.config import SCHEMA_FILE, load_config, voc_json_places
+from src.config import SCHEMA_FILE, load_config, voc_json_paths
 from src.config.checks import GENERATOR_BOXES
 from src.config.published import NETWORKS, PUBLISHED_KEYS
 from src.utils.errors import UserError
@@ -290,12 +290,12 @@ def test_a_schedule_whose_first_epochs_are_done():
 
 def test_voc_json_is_below_voc_root_first(tmp_path):
     options = ["--dataset=voc", "--voc_json=a/b.json", f"--data_path={tmp_path}"]
-    assert voc_json_places(load_config(options + ["--voc_root=set"])) == [
+    assert voc_json_paths(load_config(options + ["--voc_root=set"])) == [
         str(tmp_path / "set/a/b.json"),
         str(tmp_path / "a/b.json"),
     ]
-    assert voc_json_places(load_config(options + ["--voc_root=/v"])) == ["/v/a/b.json", str(tmp_path / "a/b.json")]
-    assert voc_json_places(load_config(options + ["--voc_json=/x/b.json"])) == ["/x/b.json"]
+    assert voc_json_paths(load_config(options + ["--voc_root=/v"])) == ["/v/a/b.json", str(tmp_path / "a/b.json")]
+    assert voc_json_paths(load_config(options + ["--voc_json=/x/b.json"])) == ["/x/b.json"]
 
 
 CODE = """

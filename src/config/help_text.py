@@ -1,4 +1,4 @@
-"""`--help`: every key with its meaning, kind and default."""
+"""`--help`: every key with its meaning, type and default."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _default(value) -> str:
 
 
 def help_text(program: str, path: str, values: dict, groups: dict, texts: dict, choices: dict) -> str:
-    """What `--help` prints.
+    """The text that `--help` prints.
 
     Args:
         program: file name of the program.

@@ -1,4 +1,4 @@
-"""Keys that have no effect together with other keys: one line each, logged once by the program."""
+"""Notes about keys that have no effect because of other keys: one line each, logged once by the program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OF_DATASET = {
 
 
 class Given:
-    """Where values come from.
+    """Origin of the values of a configuration.
 
     Args:
         options: keys of the command line.
@@ -28,20 +28,20 @@ class Given:
         self.options, self.in_file, self.defaults = options, in_file, defaults
 
     def chosen(self, key: str, value) -> bool:
-        """The user chose this value: on the command line, or another than the default in a file."""
+        """Whether the user chose this value: on the command line, or in a file and different from the default."""
         return key in self.options or value != self.defaults[key]
 
     def with_or_after(self, key: str) -> set:
-        """Keys given where `key` was given or later: the command line comes after the file."""
+        """Keys given together with or after `key`: the command line comes after the file."""
         return self.options if key in self.options else self.options | self.in_file
 
 
 def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_loss_scale: float) -> tuple:
-    """(lines for every program, lines for training alone).
+    """(lines for every program, lines for training only).
 
     Args:
         ignored: published keys that were given and have no effect.
-        asked_workers, asked_loss_scale: before the configuration was fitted to this machine.
+        asked_workers, asked_loss_scale: values before the configuration was adapted to this machine.
     """
     notes, training = [], []
 
@@ -86,7 +86,7 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
 
 
 def _note_start(cfg, given: Given, training: List[str], chosen, on_command_line) -> None:
-    """What concerns the weights and the epoch that a training starts from."""
+    """Add notes about the weights and the epoch that a training starts from."""
     done = cfg.pre_trained_epoch_size
     if done:
         training.append(

@@ -11,7 +11,7 @@ import json
 import os
 from typing import List, Optional
 
-from src.config import data_file, voc_json_places
+from src.config import data_file, voc_json_paths
 from src.data.sample import DataSet
 from src.utils.log import LOGGER, warn_once
 from src.utils.output import OutputError, write_json
@@ -30,7 +30,7 @@ def given_annotation_files(cfg) -> List[str]:
     """Files at `voc_json` that no conversion of this program wrote."""
     if cfg.dataset != "voc":
         return []
-    found = [path for path in voc_json_places(cfg) if os.path.isfile(path)]
+    found = [path for path in voc_json_paths(cfg) if os.path.isfile(path)]
     return [path for path in found if not _is_marked(_read(path))]
 
 
@@ -63,7 +63,7 @@ def annotation_file_for(cfg, data: Optional[DataSet], prefix: str) -> str:
     written = prefix + "_instances.json"
     if data is not None or os.path.exists(written):
         return written
-    return voc_json_places(cfg)[0] if cfg.dataset == "voc" else written
+    return voc_json_paths(cfg)[0] if cfg.dataset == "voc" else written
 
 
 def copy_to_voc_json(cfg, annotation_file: Optional[str]) -> None:
@@ -71,7 +71,7 @@ def copy_to_voc_json(cfg, annotation_file: Optional[str]) -> None:
 
     It is not read again; a user's file at that path is kept.
     """
-    target = voc_json_places(cfg)[0]
+    target = voc_json_paths(cfg)[0]
     content = _read(annotation_file) if cfg.dataset == "voc" and annotation_file else None
     if _is_marked(content) and (not os.path.exists(target) or _is_marked(_read(target))):
         with contextlib.suppress(OutputError):  # a read-only data set
