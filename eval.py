@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Measure a model: python3 eval.py --config_path ... --checkpoint_file_path output/ckpt_0/best_map.ckpt
+"""Evaluate a model: python3 eval.py --config_path ... --checkpoint_file_path output/ckpt_0/best_map.ckpt
 
-A MINDIR or ONNX file of export.py is measured alike: --checkpoint_file_path ssd.onnx
+A MINDIR or ONNX file of export.py is evaluated in the same way: --checkpoint_file_path ssd.onnx
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from src.utils.output import ensure_writable
 
 
 def main(argv) -> int:
-    with contextlib.ExitStack() as held:
-        return evaluate(argv, held)
+    with contextlib.ExitStack() as locks:
+        return evaluate(argv, locks)
 
 
-def evaluate(argv, held: contextlib.ExitStack) -> int:
+def evaluate(argv, locks: contextlib.ExitStack) -> int:
     cfg = load_config(argv)
     check_launch(cfg)
     checkpoint = checkpoint_file(cfg)
@@ -42,17 +42,17 @@ def evaluate(argv, held: contextlib.ExitStack) -> int:
     from src.evaluation.report import write_report
     from src.inference.open_model import open_model
 
-    detector = open_model(checkpoint, cfg)  # a wrong one ends the program before anything is written
+    detector = open_model(checkpoint, cfg)  # before anything is written, so that a wrong file has no effect
     ensure_writable(cfg.output_path, "output_path")
     if comm.rank == 0:
-        held.enter_context(hold_folder(cfg.output_path, "evaluation"))
+        locks.enter_context(hold_folder(cfg.output_path, "evaluation"))
     comm.barrier()
     records = prepare_records(cfg, is_training=False, comm=comm)
     evaluator = build_evaluator(records, cfg)
     LOGGER.info("evaluating %s on %d images", checkpoint, records.count)
     start = time.perf_counter()
     collect_detections(detector, records, cfg, evaluator, comm)
-    highest = max(comm.all_gather(float(detector.max_score)))  # each rank saw a part of the images
+    max_score = max(comm.all_gather(float(detector.max_score)))  # each rank has a part of the images
     detected = time.perf_counter()
     if comm.rank > 0:
         comm.barrier()
@@ -62,12 +62,12 @@ def evaluate(argv, held: contextlib.ExitStack) -> int:
     result = evaluator.summarize()
     scored = time.perf_counter()
     LOGGER.info("detection took %.1f s, saving and scoring %.1f s", detected - start, scored - detected)
-    paths, why = write_report(evaluator, result, image_reader(records), cfg.output_path, checkpoint, highest)
-    # last: where nobody reads any more, the files are there
+    paths, why = write_report(evaluator, result, image_reader(records), cfg.output_path, checkpoint, max_score)
+    # printed last: if nobody reads stdout any more, the files are complete
     lines = [format_table(result), f"mAP: {result['mAP']:.6f}"]
     lines.append(f"mAP, published protocol: {result['mAP_published']:.6f}")
     if why:
-        lines.append("\n  ".join(["why it is next to nothing:", *why]))
+        lines.append("\n  ".join(["why the mAP is close to zero:", *why]))
     if saved:
         lines.append(f"detections: {os.path.abspath(predictions)}")
     if "report.html" in paths:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Ship a checkpoint: python3 export.py --checkpoint_file_path x.ckpt --file_name ssd --file_format MINDIR|AIR|ONNX
+"""Export a checkpoint: python3 export.py --checkpoint_file_path x.ckpt --file_name ssd --file_format MINDIR|AIR|ONNX
 
---export_uint8=True: the file takes pixels, uint8 RGB [B, H, W, 3], and normalises them itself.
---export_nms=True (ONNX): the file does post-processing too and gives boxes in pixels.
---export_images=DIR: pictures that the file is compared on, in place of the evaluation set's or drawn ones.
+--export_uint8=True: the file accepts pixels, uint8 RGB [B, H, W, 3], and normalises them itself.
+--export_nms=True (ONNX): the file includes post-processing and returns boxes in pixels.
+--export_images=DIR: images for comparing the file with the network, instead of the evaluation set's or drawn ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMPARED = 4
 
 
 def picture_folder(cfg) -> str:
-    """`export_images`, else the evaluation set's folder where it is on this machine, else ""."""
+    """`export_images`, else the evaluation set's folder if it exists on this machine, else ""."""
     if cfg.export_images:
         return cfg.export_images
     folder = {
@@ -35,12 +35,12 @@ def picture_folder(cfg) -> str:
 
 
 def main(argv) -> int:
-    SignalGuard().install()  # so that what is half-written is removed
-    with contextlib.ExitStack() as held:
-        return export(argv, held)
+    SignalGuard().install()  # so that half-written files are removed
+    with contextlib.ExitStack() as locks:
+        return export(argv, locks)
 
 
-def export(argv, held: contextlib.ExitStack) -> int:
+def export(argv, locks: contextlib.ExitStack) -> int:
     cfg = load_config(argv)
     checkpoint = checkpoint_file(cfg)
     if not checkpoint.lower().endswith(".ckpt"):
@@ -50,7 +50,7 @@ def export(argv, held: contextlib.ExitStack) -> int:
             f"file_format: AIR is written on Ascend only, device_target is {cfg.device_target}; use MINDIR or ONNX here"
         )
     if cfg.export_nms and cfg.file_format != "ONNX":
-        raise UserError(f"export_nms: only an ONNX file can do NMS itself, file_format is {cfg.file_format}")
+        raise UserError(f"export_nms: only an ONNX file can include NMS, file_format is {cfg.file_format}")
 
     from src.inference.exporter import export_network, target_path
     from src.inference.metadata import metadata_from_config
@@ -69,7 +69,7 @@ def export(argv, held: contextlib.ExitStack) -> int:
 
     model = build_model(cfg)
     load_network(model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes)
-    held.enter_context(hold_file(path, "export", "file_name"))
+    locks.enter_context(hold_file(path, "export", "file_name"))
     description = metadata_from_config(cfg, cfg.export_uint8, cfg.export_nms)
     report = export_network(build_inference(model, cfg), description, cfg.file_format, path, images, shapes)
     print(f"exported: {path}")

@@ -175,7 +175,7 @@ def test_help_explains_every_key(capsys):
     printed = capsys.readouterr().out
     assert leaving.value.code == 0
     for key in set(load_config(["--device_target=CPU"])) - {"config_path"}:
-        kinds = r"(TEXT|INTEGER|NUMBER|LIST|True.False|{.*}( or LIST)?)"
+        kinds = r"(STRING|INTEGER|NUMBER|LIST|True.False|{.*}( or LIST)?)"
         assert re.search(rf"^  --{key} {kinds}  \(default .+\)\n      \S", printed, re.M), key
     assert all(f"--{key}" in printed for key in PUBLISHED_KEYS)
     heads = re.findall(r"^(\w+):$", printed, re.M)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from src.boxes.default_boxes import build_default_boxes, default_boxes
-from src.config import SCHEMA_FILE, load_config, voc_json_places
+from src.config import SCHEMA_FILE, load_config, voc_json_paths
 from src.config.checks import GENERATOR_BOXES
 from src.config.published import NETWORKS, PUBLISHED_KEYS
 from src.utils.errors import UserError
@@ -56,7 +56,7 @@ LAUGHS = "a: &a [x, x, x, x]\n" + "".join(
         ("--img_shape=[]", "img_shape must not be an empty list"),
         ("--extras_out_channels=[256,1,1,1,1]", "extras_out_channels: the levels of ssd_resnet50_fpn share one head"),
         ("--num_default=[6,6,6,6,4]", "num_default"),
-        ("--all_reduce_fusion_config=[5, 5]", "all_reduce_fusion_config must rise"),
+        ("--all_reduce_fusion_config=[5, 5]", "all_reduce_fusion_config must increase"),
         ("--checkpoint_filter_list=['']", "checkpoint_filter_list has an empty entry"),
         ("--freeze_layer=['']", "freeze_layer has an empty entry"),
         ("--output_path=", "output_path must not be empty"),
@@ -137,7 +137,7 @@ def test_forms_of_yaml(tmp_path, text, values, coding):
         ("lr: 0.1\n---\n---\ndataset: coco", "choices: dataset must be a list"),
         ("lr: 0.1\n---\n---\nbatch_size: [a]", "choices of batch_size"),
         ("lr: 0.1\n---\n---\ndataset: [voc]", "dataset must be one of voc, got 'coco'"),
-        ("lr: 0.1\n---\n- a", "every YAML document must be a table"),
+        ("lr: 0.1\n---\n- a", "every YAML document must be a mapping"),
         ("lr: 0.1\n---\nlr: [a]", "second YAML document holds help texts"),
         ("a: 1\n---\n---\n---\nb: 1", "4 YAML documents"),
         ("---\n---\nlr: 1", "first YAML document is empty"),
@@ -257,7 +257,7 @@ def test_the_seed_command_is_quiet(target):
         ("--all_reduce_fusion_config=[3]", "all_reduce_fusion_config has no effect"),
         ("--eval_interval=2", "without effect because run_eval is False: eval_interval"),
         ("--voc_root=x --anno_path=y", "without effect because dataset is coco: voc_root, anno_path"),
-        ("--num_parallel_workers=100000", "num_parallel_workers 100000 is more than"),
+        ("--num_parallel_workers=100000", "num_parallel_workers 100000 exceeds"),
         ("--instances_set=a.json", "training and evaluation read the same file"),
         ("--classes=[cat,dog] --num_classes=2", "'cat', is taken as the background"),
         ("--epoch_size=1", "warmup_epochs 2 is more than epoch_size 1"),
@@ -290,12 +290,12 @@ def test_a_schedule_whose_first_epochs_are_done():
 
 def test_voc_json_is_below_voc_root_first(tmp_path):
     options = ["--dataset=voc", "--voc_json=a/b.json", f"--data_path={tmp_path}"]
-    assert voc_json_places(load_config(options + ["--voc_root=set"])) == [
+    assert voc_json_paths(load_config(options + ["--voc_root=set"])) == [
         str(tmp_path / "set/a/b.json"),
         str(tmp_path / "a/b.json"),
     ]
-    assert voc_json_places(load_config(options + ["--voc_root=/v"])) == ["/v/a/b.json", str(tmp_path / "a/b.json")]
-    assert voc_json_places(load_config(options + ["--voc_json=/x/b.json"])) == ["/x/b.json"]
+    assert voc_json_paths(load_config(options + ["--voc_root=/v"])) == ["/v/a/b.json", str(tmp_path / "a/b.json")]
+    assert voc_json_paths(load_config(options + ["--voc_json=/x/b.json"])) == ["/x/b.json"]
 
 
 CODE = """

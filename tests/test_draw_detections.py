@@ -114,11 +114,11 @@ def test_originals_stay_and_names_that_meet_are_numbered(data):
 def test_what_does_not_arrive_is_named(data):
     os.makedirs(data / "out" / "2.png")
     done = draw(data, [row()])
-    assert done.returncode == 1 and "error: 1 of 4 pictures did not arrive" in done.stderr
+    assert done.returncode == 1 and "error: 1 of 4 pictures could not be written" in done.stderr
     assert "2.png: Is a directory" in done.stderr and "drew 2 pictures" in done.stdout
     with small_disk(data / "disk", 4) as disk:
         done = draw(data, [row()], output=disk)
         assert done.returncode == 1 and "No space left on device" in done.stderr
         written = os.listdir(disk)
         assert len(written) < 4 and all(cv2.imread(os.path.join(disk, name)) is not None for name in written)
-        assert f"error: {4 - len(written)} of 4 pictures did not arrive" in done.stderr
+        assert f"error: {4 - len(written)} of 4 pictures could not be written" in done.stderr

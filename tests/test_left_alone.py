@@ -82,7 +82,7 @@ def test_closed_terminal_lost_reader_and_a_second_run(data, tmp_path):
     assert set(os.listdir(undisturbed)) == names and os.listdir(undisturbed / "ckpt_0") == ["ssd-1_4.ckpt"]
     assert len(json.loads((undisturbed / "run.json").read_text())) == 1
     log = (undisturbed / "log_0.txt").read_text()
-    assert "goes on" in log and "epoch 1/1: loss" in log and log.count("first step") == 1
+    assert "the program continues" in log and "epoch 1/1: loss" in log and log.count("first step") == 1
 
     # a terminal that closes: kernel and shell send SIGHUP both
     output = tmp_path / "hangup"

@@ -136,10 +136,12 @@ def test_what_does_not_arrive_is_named(tmp_path):
     words = [sys.executable, os.path.join(ROOT, "scripts", "show_samples.py"), f"--data_path={tmp_path}"]
     words += [f"--config_path={QUICKSTART_CONFIG}", "--coco_root=shapes"]
     run = subprocess.run([*words, f"--output={tmp_path / 'out'}", "--count=3"], capture_output=True, text=True)
-    assert run.returncode == 1 and "error: 4 of 6 files did not arrive" in run.stderr and "Trace" not in run.stderr
+    assert (
+        run.returncode == 1 and "error: 4 of 6 files could not be written" in run.stderr and "Trace" not in run.stderr
+    )
     assert all(f"{name}: Is a directory" in run.stdout for name in names)
     assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, "sample_00.png", "sample_02.png"])
     with small_disk(tmp_path / "disk", 100) as disk:
         run = subprocess.run([*words, f"--output={disk}/out", "--count=3"], capture_output=True, text=True)
-        assert run.returncode == 1 and "files did not arrive, first: cannot write" in run.stderr
+        assert run.returncode == 1 and "files could not be written, first: cannot write" in run.stderr
         assert "Trace" not in run.stderr and not [name for name in os.listdir(f"{disk}/out") if "part" in name]

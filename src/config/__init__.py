@@ -1,8 +1,8 @@
-"""Configuration: `load_config`, and what follows from a configuration. Needs no MindSpore."""
+"""Configuration: `load_config`, and values derived from a configuration. Needs no MindSpore."""
 
 from src.config.checks import check_network
 from src.config.load import ROOT, SCHEMA_FILE, load_config, log_notes
-from src.config.paths import checkpoint_file, data_file, learning_rate_advice, voc_json_places
+from src.config.paths import checkpoint_file, data_file, learning_rate_advice, voc_json_paths
 
 __all__ = [
     "ROOT",
@@ -13,5 +13,5 @@ __all__ = [
     "learning_rate_advice",
     "load_config",
     "log_notes",
-    "voc_json_places",
+    "voc_json_paths",
 ]

@@ -1,4 +1,4 @@
-"""Checks of a converted configuration: ranges of single keys, then keys against each other."""
+"""Checks of a converted configuration: ranges of single keys, then consistency between keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from src.utils.errors import UserError
 GENERATOR_BOXES = 6
 _MAX_INT = 2**31 - 1
 
-# key -> (lowest, highest), both allowed
+# key -> (minimum, maximum), both allowed
 _CLOSED = {
     "device_id": (0, 65535),
     "device_num": (1, 65536),
@@ -50,7 +50,7 @@ _CLOSED = {
     "all_reduce_fusion_config": (1, _MAX_INT),
     "prior_scaling": (0.001, 10),
 }
-# key -> (bound, bound, text)
+# key -> (test, interval in words)
 _HALF_OPEN = {
     "momentum": (lambda value: 0 <= value < 1, "[0, 1)"),
     "min_score": (lambda value: 0 <= value < 1, "[0, 1)"),
@@ -66,20 +66,20 @@ Bad = Callable[[str], UserError]
 
 
 def _spelled_as_choice(value, allowed: list):
-    """The entry of `allowed` that `value` is, whatever its case; None where it is none of them."""
+    """The entry of `allowed` that equals `value`, ignoring case; None if there is none."""
     if value in allowed:
         return value
     return {str(choice).lower(): choice for choice in allowed if choice is not None}.get(str(value).lower())
 
 
 def check_choices(cfg, choices: dict, bad: Bad) -> None:
-    """Every key with choices has one of them; its spelling becomes that of the choice.
+    """Check keys with choices, and adopt the spelling of the choice.
 
     Raises:
-        UserError: another value.
+        UserError: a value that is not a choice.
     """
     for key, allowed in choices.items():
-        # a list of freeze_layer holds prefixes of names, which the network knows
+        # a list in freeze_layer holds name prefixes, which are checked against the network
         if isinstance(cfg[key], list) or cfg[key] is None and None in allowed:
             continue
         choice = _spelled_as_choice(cfg[key], allowed)
@@ -92,10 +92,10 @@ def check_choices(cfg, choices: dict, bad: Bad) -> None:
 
 
 def check_values(cfg, bad: Bad) -> None:
-    """Every key by itself.
+    """Check every key by itself.
 
     Raises:
-        UserError: a number out of its range, an empty string where a name is needed, a name twice.
+        UserError: a number out of range, an empty string where a name is required, and the like.
     """
     for key, (low, high) in _CLOSED.items():
         for value in _numbers(cfg[key]):
@@ -115,7 +115,7 @@ def check_values(cfg, bad: Bad) -> None:
             raise bad(f"{key} must have 2 entries, got {len(cfg[key])}: {shown(cfg[key])}")
     fusion = cfg.all_reduce_fusion_config
     if any(second <= first for first, second in zip(fusion, fusion[1:])):
-        raise bad(f"all_reduce_fusion_config must rise from entry to entry, got {shown(fusion)}")
+        raise bad(f"all_reduce_fusion_config must increase from entry to entry, got {shown(fusion)}")
     for key in ("checkpoint_filter_list", "freeze_layer"):
         if isinstance(cfg[key], list) and not all(name.strip() for name in cfg[key]):
             raise bad(f"{key} has an empty entry: {shown(cfg[key])}")
@@ -123,14 +123,14 @@ def check_values(cfg, bad: Bad) -> None:
 
 
 def _numbers(value) -> list:
-    """The numbers of a value: itself, of a list, of a list of lists."""
+    """The numbers in a value: a number, a list, or nested lists."""
     if not isinstance(value, list):
         return [value]
     return [number for item in value for number in _numbers(item)]
 
 
 def _check_instances_set(pattern: str, bad: Bad) -> None:
-    """`{}` stands for train_data_type or val_data_type."""
+    """Check the pattern, in which `{}` stands for train_data_type or val_data_type."""
     try:
         fields = [part[1:] for part in string.Formatter().parse(pattern) if part[1] is not None]
         usable = all(name in ("", "0") and not spec and not conversion for name, spec, conversion in fields)
@@ -139,21 +139,21 @@ def _check_instances_set(pattern: str, bad: Bad) -> None:
         usable = False
     if not usable:
         raise bad(
-            f"instances_set: the data type (train2017) goes where {{}} stands, other braces cannot be used, got "
+            f"instances_set: {{}} stands for the data type (train2017), other braces are not allowed, got "
             f"{shown(pattern)}"
         )
 
 
 def check_epochs(cfg, options: set, bad: Bad) -> None:
-    """The schedule's parts fit into it.
+    """Check that the parts of the schedule fit into `epoch_size`.
 
     Args:
         options: keys of the command line.
 
     Raises:
-        UserError: a warm-up on the command line that is longer than the schedule, or nothing left to train. The warm-up
-            of a file is only noted: a run with a shorter `--epoch_size` writes both into its config.yaml, which
-            evaluation, prediction and another run must be able to read.
+        UserError: a warm-up on the command line that is longer than the schedule, or nothing left to train. A long
+            warm-up in a file only gives a note: a run with a shorter `--epoch_size` writes both into its config.yaml,
+            which evaluation, prediction and other runs must be able to read.
     """
     if cfg.warmup_epochs > cfg.epoch_size and "warmup_epochs" in options:
         raise bad(f"warmup_epochs is {cfg.warmup_epochs}, more than epoch_size {cfg.epoch_size}")
@@ -165,10 +165,10 @@ def check_epochs(cfg, options: set, bad: Bad) -> None:
 
 
 def check_classes(cfg, bad: Bad) -> None:
-    """Distinct names, as many as `num_classes`.
+    """Check that there are `num_classes` distinct, usable names.
 
     Raises:
-        UserError: naming the first fault.
+        UserError: naming the first problem.
     """
     if len(cfg.classes) != cfg.num_classes:
         raise bad(
@@ -180,17 +180,17 @@ def check_classes(cfg, bad: Bad) -> None:
     seen = set()
     for name in cfg.classes:
         if not name.strip() or not name.isprintable():
-            raise bad(f"classes: {shown(name)} is no name; it is empty or holds characters that cannot be printed")
+            raise bad(f"classes: {shown(name)} is not a valid name: it is empty or has unprintable characters")
         if name in seen:
             raise bad(f"classes: '{name}' is given twice")
         seen.add(name)
 
 
 def check_boxes(cfg, stated: set, bad: Bad) -> None:
-    """Default boxes against the network's maps; sets `feature_size` and `num_ssd_boxes`.
+    """Check default boxes against the network's feature maps; set `feature_size` and `num_ssd_boxes`.
 
     Args:
-        stated: keys whose values are to be compared; others are computed.
+        stated: keys whose values are compared; those of others are computed.
 
     Raises:
         UserError: naming the keys that contradict each other.
@@ -226,7 +226,7 @@ def check_boxes(cfg, stated: set, bad: Bad) -> None:
 
 
 def check_network(cfg, bad: Bad = UserError) -> None:
-    """Default boxes per cell and steps are those of the network `cfg.model_name`.
+    """Check that default boxes per cell and steps are those of the network `cfg.model_name`.
 
     Raises:
         UserError: unknown `model_name`, or a key that contradicts the network.
@@ -255,7 +255,7 @@ def check_network(cfg, bad: Bad = UserError) -> None:
 
 
 def _check_ssd300_layout(cfg, bad: Bad) -> None:
-    """The layout of `use_anchor_generator False` has the boxes that the network predicts."""
+    """Check that the layout of `use_anchor_generator False` has as many boxes as the network predicts."""
     if cfg.img_shape[0] != cfg.img_shape[1]:
         raise bad(
             f"img_shape: use_anchor_generator False places default boxes on square maps only, got {cfg.img_shape}; use "

@@ -1,4 +1,4 @@
-"""`--help`: every key with its meaning, kind and default."""
+"""`--help`: every key with its meaning, type and default."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _kind(key: str, value, choices: dict) -> str:
         return "{" + ", ".join(str(choice) for choice in choices[key]) + "}" + more
     if key in ANY_NUMBER:
         return "NUMBER"
-    names = {bool: "True|False", int: "INTEGER", float: "NUMBER", str: "TEXT", list: "LIST"}
+    names = {bool: "True|False", int: "INTEGER", float: "NUMBER", str: "STRING", list: "LIST"}
     return names[type(value)]
 
 
@@ -30,7 +30,7 @@ def _default(value) -> str:
 
 
 def help_text(program: str, path: str, values: dict, groups: dict, texts: dict, choices: dict) -> str:
-    """What `--help` prints.
+    """The text that `--help` prints.
 
     Args:
         program: file name of the program.
@@ -42,11 +42,11 @@ def help_text(program: str, path: str, values: dict, groups: dict, texts: dict, 
     lines = [
         f"usage: python3 {program} [--config_path FILE] [--key VALUE | --key=VALUE ...]",
         "",
-        "Every key of the YAML file is an option, and the command line wins over the file.",
+        "Every key of the YAML file is an option, and the command line overrides the file.",
         "Lists are written as in Python or YAML: --img_shape=[640,640] --classes=\"['background', 'cat']\".",
         "",
         "  --config_path FILE",
-        "      YAML file, complete or with a line `_BASE_: FILE` and what differs from that file",
+        "      YAML file, complete, or a line `_BASE_: FILE` and the keys that differ from that file",
         f"      (the defaults below are those of {os.path.relpath(path)})",
     ]
     for key, value in values.items():
@@ -54,7 +54,7 @@ def help_text(program: str, path: str, values: dict, groups: dict, texts: dict, 
             lines += ["", f"{groups[key]}:"]
         lines.append(f"  --{key} {_kind(key, value, choices)}  (default {_default(value)})")
         lines += textwrap.wrap(str(texts[key]), _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    lines += ["", "accepted from the published files, without effect here:"]
+    lines += ["", "accepted for compatibility with the published files, without effect here:"]
     lines += textwrap.wrap(
         ", ".join(f"--{key}" for key in PUBLISHED_KEYS),
         _WIDTH,

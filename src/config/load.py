@@ -1,6 +1,6 @@
 """YAML (+ `_BASE_`) and command line -> one checked EasyDict.
 
-The complete GPU file is the schema: its keys are the only keys, its values' types are the types.
+The complete GPU file is the schema: it defines the keys, and its values their types.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ BASE = "_BASE_"
 
 @functools.lru_cache(maxsize=1)
 def _schema() -> list:
-    """Keys, help texts and choices of the schema file; not to be changed."""
+    """Keys, help texts and choices of the schema file; do not modify the result."""
     return read_documents(SCHEMA_FILE)[0]
 
 
 class _File:
-    """What a YAML file says: `values` (its keys over those of its `_BASE_`), `keys` that it has itself, `ignored`
+    """Content of a YAML file: `values` (its keys over those of its `_BASE_`), `keys` in the file itself, `ignored`
     published keys, help `texts` and `choices`.
 
     Args:
@@ -56,17 +56,17 @@ class _File:
                 raise UserError(f"{derived}: {BASE} {os.path.basename(path)} has a {BASE} itself; one level only")
             if not isinstance(base, str) or not base.isprintable() or len(base) > 1000:
                 raise UserError(f"{path}: {BASE} must be a file name, got {shown(base)}")
-            # next to the file, else one of this repository's
+            # next to the file, else in this repository's config folder
             near = os.path.join(os.path.dirname(path), base)
             in_repository = os.path.join(os.path.dirname(SCHEMA_FILE), base)
             self.base = _File(near if os.path.exists(near) else in_repository, schema, derived=path)
 
     def model_name(self):
-        """As given, unchecked; None where the file names none."""
+        """As given, unchecked; None if the file does not name one."""
         return self.content.get("model_name", self.base.model_name() if self.base else None)
 
     def check(self) -> None:
-        """Convert all that the file holds.
+        """Convert all values of the file.
 
         Raises:
             UserError: naming the file and the key.
@@ -100,7 +100,7 @@ class _File:
 
 
 def unknown_key(key, known, where: str) -> UserError:
-    """The error for a key that does not exist, with the nearest one that does."""
+    """The error for an unknown key, with the most similar known one."""
     near = difflib.get_close_matches(str(key)[:100], list(known), 1, 0.5) if isinstance(key, str) else []
     hint = f"did you mean '{near[0]}'?" if near else "--help lists the keys"
     name = key if isinstance(key, str) and len(key) < 100 and key.isprintable() else shown(key)
@@ -123,11 +123,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _options(words: List[str], schema: dict) -> tuple:
-    """(config path or None, {key: text}) of a command line."""
+    """(config path or None, {key: string}) of a command line."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     names = ["config_path", *schema, *PUBLISHED_KEYS]
     for key in names:
-        # resume alone may stand without a value
+        # only resume may be given without a value
         more = {"nargs": "?", "const": "auto"} if key == "resume" else {}
         parser.add_argument(f"--{key}", default=argparse.SUPPRESS, **more)
     known, rest = parser.parse_known_args(words)
@@ -135,20 +135,20 @@ def _options(words: List[str], schema: dict) -> tuple:
         if word.startswith("--"):
             raise unknown_key(word[2:].split("=")[0], names, "command line")
     if rest:
-        raise UserError(f"command line: {shown(rest[0])} belongs to no option; write --key value or --key=value")
+        raise UserError(f"command line: {shown(rest[0])} is not an option; write --key value or --key=value")
     given = dict(vars(known))
     return given.pop("config_path", None), given
 
 
 def _config_file(name: str) -> str:
-    """A relative path counts from the current folder, else from the repository."""
+    """Absolute path of a configuration file: relative to the current folder, else to the repository."""
     in_repository = os.path.join(ROOT, name)
     exists = "\0" in name or os.path.exists(name) or not os.path.exists(in_repository)
     return os.path.abspath(name) if exists else in_repository
 
 
 def _group_heads() -> dict:
-    """Key -> the comment line above the group of keys that it opens in the schema file."""
+    """First key of each group in the schema file -> the comment line above it."""
     heads, comment = {}, None
     with open(SCHEMA_FILE, encoding="utf-8") as handle:
         for line in handle:
@@ -164,12 +164,12 @@ def _group_heads() -> dict:
 def load_config(argv) -> EasyDict:
     """The checked configuration of a command line (without the program's name).
 
-    `--help` prints every key and leaves. The result holds derived values too (`num_ssd_boxes`,
+    `--help` prints every key and exits. The result also holds derived values (`num_ssd_boxes`,
     `feature_size`, `num_parallel_workers`) and `config_path`, the file it came from.
 
     Raises:
-        UserError: an unknown key, a value of the wrong type or out of its range, keys that contradict each other, a
-            file that is missing or no YAML; names the key and the file.
+        UserError: an unknown key, a value of the wrong type or out of range, keys that contradict each other, a file
+            that is missing or not YAML; names the key and the file.
     """
     words = [str(word) for word in argv]
     schema, texts, choices = copy.deepcopy(_schema())
@@ -177,7 +177,7 @@ def load_config(argv) -> EasyDict:
     name, options = _options([word for word in words if word not in ("-h", "--help")], schema)
     path = SCHEMA_FILE if name is None else _config_file(name)
     source = _File(path, schema)
-    # first of all, since a file of another network differs in everything else too
+    # checked first, since a file of another network differs in everything else too
     model = options.get("model_name", source.model_name())
     model = check_model_name(schema["model_name"] if model is None else model, f"{path} or the command line")
     source.check()
@@ -185,7 +185,7 @@ def load_config(argv) -> EasyDict:
         values, texts = dict(schema, **source.values), dict(texts, **source.texts)
         print(help_text(_program(), path, values, _group_heads(), texts, dict(choices, **source.choices)))
         raise SystemExit(0)
-    parsed = {key: parse_text(key, text, dict(PUBLISHED_KEYS, **schema)[key]) for key, text in options.items()}
+    parsed = {key: parse_text(key, string, dict(PUBLISHED_KEYS, **schema)[key]) for key, string in options.items()}
     given = _converted(parsed, schema, "command line")
     ignored = source.ignored + [key for key in given if key in PUBLISHED_KEYS]
     cfg = EasyDict(dict(schema, **source.values))
@@ -203,38 +203,38 @@ def _program() -> str:
 
 
 def _finish(cfg: EasyDict, origin: Given, choices: tuple) -> None:
-    """Derived values, ranges, and the checks between keys."""
+    """Set derived values, and check ranges and the keys against each other."""
     where = f"{cfg.config_path} or the command line"
 
-    def bad(text):
-        return UserError(f"{where}: {text}")
+    def bad(message):
+        return UserError(f"{where}: {message}")
 
     for allowed in choices:
         check_choices(cfg, allowed, bad)
     check_values(cfg, bad)
     check_epochs(cfg, origin.options, bad)
     check_classes(cfg, bad)
-    # feature_size and num_ssd_boxes are checked where they were given with or after img_shape, else derived
+    # feature_size and num_ssd_boxes are checked if they were given with or after img_shape, else derived
     check_boxes(cfg, origin.with_or_after("img_shape"), bad)
 
 
 def _fit_to_machine(cfg: EasyDict, origin: Given, ignored: List[str]) -> None:
-    """Values that follow from the machine, and the notes about keys without effect."""
+    """Set values that depend on the machine, and collect the notes about keys without effect."""
     asked = cfg.num_parallel_workers, cfg.loss_scale
     cores = os.cpu_count() or 1
     cfg.num_parallel_workers = min(cfg.num_parallel_workers or cores, cores)
     if cfg.device_target == "CPU":
         cfg.loss_scale = 1
-    # an attribute only: what is among the items would be written to a run's config.yaml
+    # an attribute, not an item: items are written to a run's config.yaml
     object.__setattr__(cfg, "_notes", list_notes(cfg, origin, ignored, *asked))
 
 
 def log_notes(cfg, log, for_training: bool = False) -> None:
-    """Log what the configuration holds without effect, one line each; called once, on rank 0.
+    """Log keys without effect, one line each; called once, on rank 0.
 
     Args:
         log: called with a format and its argument, such as `LOGGER.warning`.
-        for_training: also what concerns training alone.
+        for_training: include lines that concern only training.
     """
     notes, training = cfg.__dict__.get("_notes", ((), ()))
     for line in [*notes, *(training if for_training else ())]:

@@ -1,4 +1,4 @@
-"""Keys that have no effect together with other keys: one line each, logged once by the program."""
+"""Notes about keys that have no effect because of other keys: one line each, logged once by the program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OF_DATASET = {
 
 
 class Given:
-    """Where values come from.
+    """Origin of the values of a configuration.
 
     Args:
         options: keys of the command line.
@@ -28,20 +28,20 @@ class Given:
         self.options, self.in_file, self.defaults = options, in_file, defaults
 
     def chosen(self, key: str, value) -> bool:
-        """The user chose this value: on the command line, or another than the default in a file."""
+        """Whether the user chose this value: on the command line, or in a file and different from the default."""
         return key in self.options or value != self.defaults[key]
 
     def with_or_after(self, key: str) -> set:
-        """Keys given where `key` was given or later: the command line comes after the file."""
+        """Keys given together with or after `key`: the command line comes after the file."""
         return self.options if key in self.options else self.options | self.in_file
 
 
 def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_loss_scale: float) -> tuple:
-    """(lines for every program, lines for training alone).
+    """(lines for every program, lines for training only).
 
     Args:
         ignored: published keys that were given and have no effect.
-        asked_workers, asked_loss_scale: before the configuration was fitted to this machine.
+        asked_workers, asked_loss_scale: values before the configuration was adapted to this machine.
     """
     notes, training = [], []
 
@@ -59,18 +59,18 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
     if not cfg.run_distribute and cfg.device_num > 1:
         notes.append(f"device_num {cfg.device_num} has no effect without --run_distribute=True: one process computes")
     if cfg.run_distribute and cfg.device_id:
-        notes.append(f"device_id {cfg.device_id} has no effect with run_distribute: each rank takes its local number")
+        notes.append(f"device_id {cfg.device_id} has no effect with run_distribute: each rank uses its local rank")
     if not cfg.run_distribute and chosen("all_reduce_fusion_config"):
         training.append("all_reduce_fusion_config has no effect without --run_distribute=True")
     if cfg.mode_sink == "non_sink":
-        training.append("mode_sink has no effect: sink and non_sink train alike here")
+        training.append("mode_sink has no effect: sink and non_sink train identically here")
     if cfg.device_target == "CPU" and asked_loss_scale != 1 and given.chosen("loss_scale", asked_loss_scale):
         training.append(f"loss_scale {asked_loss_scale:g} has no effect on a CPU: 1 is used")
     cores = os.cpu_count() or 1
     if asked_workers > cores:
-        notes.append(f"num_parallel_workers {asked_workers} is more than this machine has cores: {cores} are used")
+        notes.append(f"num_parallel_workers {asked_workers} exceeds the cores of this machine: {cores} are used")
     if cfg.compile_cache and "compile_cache" in given.options and (cfg.device_target != "CPU" or cfg.run_distribute):
-        training.append("compile_cache has no effect but on a CPU with one process")
+        training.append("compile_cache only has an effect on a CPU with one process")
     _note_start(cfg, given, training, chosen, on_command_line)
     if not cfg.run_eval and on_command_line("eval_start_epoch", "eval_interval", "save_best_ckpt"):
         keys = on_command_line("eval_start_epoch", "eval_interval", "save_best_ckpt")
@@ -86,7 +86,7 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
 
 
 def _note_start(cfg, given: Given, training: List[str], chosen, on_command_line) -> None:
-    """What concerns the weights and the epoch that a training starts from."""
+    """Add notes about the weights and the epoch that a training starts from."""
     done = cfg.pre_trained_epoch_size
     if done:
         training.append(

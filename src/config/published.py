@@ -1,4 +1,4 @@
-"""What the published configuration files hold that this repository does not have: keys and networks."""
+"""Keys and networks of the published configuration files that this repository does not have."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TRUE_MEANS = {
 
 
 def check_published(values: dict, where: str) -> None:
-    """Published keys with a value that asks for something.
+    """Check that no published key requests a missing feature.
 
     Raises:
         UserError: the first of them.
@@ -43,7 +43,7 @@ def check_published(values: dict, where: str) -> None:
 
 
 def check_model_name(name, where: str) -> str:
-    """The name of a network of this repository, in its own spelling.
+    """The name of a network of this repository, in the spelling of `NETWORKS`.
 
     Raises:
         UserError: there is no such network.

@@ -1,4 +1,4 @@
-"""Values of the configuration: their types, how they are read from a command line and shown in a message."""
+"""Values of the configuration: types, parsing from a command line, and display in messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from src.utils.errors import UserError
 
 Value = Union[None, bool, int, float, str, list]
-# An empty string says "none" for these; YAML's null and the word None mean the same
+# Keys for which an empty string, YAML's null and the word None all mean "none"
 NONE_IS_EMPTY = (
     "resume",
     "pre_trained",
@@ -22,21 +22,21 @@ NONE_IS_EMPTY = (
     "anno_path_val",
     "export_images",
 )
-# An empty list is a value for these
+# Keys whose list may be empty
 _MAY_BE_EMPTY_LIST = ("all_reduce_fusion_config", "extras_in_channels", "extras_strides", "extras_ratio")
-# Integers by default only
+# Keys whose default is an integer, but which accept any number
 ANY_NUMBER = ("loss_scale", "warmup_epochs")
 _NONE = (None, "", "None", "none", "null")
 
 
 def type_name(value) -> str:
-    """The type of a value in words, as in "must be a list"."""
+    """The type of a value in words, for "must be ..."."""
     names = {bool: "True or False", int: "an integer", float: "a number", str: "a string", list: "a list"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
 def shown(value, depth: int = 2) -> str:
-    """A value of any kind and size, short enough for a message of one line."""
+    """A string for a value of any type and size, short enough for a one-line message."""
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, int) and value.bit_length() > 100:
@@ -48,7 +48,7 @@ def shown(value, depth: int = 2) -> str:
         more = "" if len(value) <= 10 else f", ... {len(value)} entries"
         return "[" + ", ".join(shown(item, depth - 1) for item in few) + more + "]"
     if isinstance(value, dict):
-        return f"a table of {len(value)} keys"
+        return f"a mapping of {len(value)} keys"
     if isinstance(value, (str, bytes)):
         return repr(value) if len(value) <= 100 else f"{value[:80]!r}... of {len(value)} characters"
     if isinstance(value, (int, float)):
@@ -57,7 +57,7 @@ def shown(value, depth: int = 2) -> str:
 
 
 def convert(key: str, value, example, where: str) -> Value:
-    """`value` in the type of `example`.
+    """`value` converted to the type of `example`.
 
     Raises:
         UserError: it has another type, or a number is not finite; names `where` and `key`.
@@ -76,7 +76,7 @@ def convert(key: str, value, example, where: str) -> Value:
         return _string(key, value, where)
     if not isinstance(value, (list, tuple)):
         raise _wrong(key, value, example, where)
-    # the levels of aspect_ratios may have no ratios, its list of levels may not be empty
+    # a level of aspect_ratios may be an empty list, the list of levels may not
     if not value and "[" not in key and key not in _MAY_BE_EMPTY_LIST:
         raise UserError(f"{where}: {key} must not be an empty list")
     return [convert(f"{key}[{i}]", item, example[0], where) for i, item in enumerate(value)]
@@ -120,14 +120,14 @@ def _string(key: str, value, where: str) -> str:
         raise UserError(f"{where}: {key} holds a NUL character: {shown(value)}")
     try:
         data = value.encode("utf-8", "surrogateescape")
-        # entries of lists are names, compared with names in files; other strings are paths, in the form Python opens
+        # list entries are names, compared with names in files; other strings are paths, in the form that Python opens
         return data.decode("utf-8") if "[" in key else os.fsdecode(data)
     except UnicodeError:
         raise UserError(f"{where}: {key} is not UTF-8 text: {shown(value)}") from None
 
 
 def _number_or_text(text: str):
-    """The number that a text is, else the text."""
+    """The number in a string, else the string."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -137,7 +137,7 @@ def _number_or_text(text: str):
 
 
 def parse_text(key: str, text: str, example) -> Value:
-    """A value of the command line, not yet converted: lists are Python or YAML literals."""
+    """Parse a value of the command line, before `convert`: lists are Python or YAML literals."""
     if isinstance(example, (bool, int, float, str)):
         return text
     if key == "freeze_layer" and not text.strip().startswith("["):

@@ -1,4 +1,4 @@
-"""Reading a YAML file: documents, merge keys, tabs, encodings. What a file means is not known here."""
+"""Reading of YAML files: documents, merge keys, tabs, encodings; nothing about the meaning of keys."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from src.utils.errors import UserError
 
 _MERGE = "tag:yaml.org,2002:merge"
 _MAX_BYTES = 10_000_000
-# What PyYAML raises besides its own errors: `!!int x`, a date of month 99, an int of 5000 digits, lists in lists
+# raised by PyYAML in addition to YAMLError: `!!int x`, a date of month 99, an int of 5000 digits, deep nesting
 _CONSTRUCTION_ERRORS = (ValueError, TypeError, AttributeError, OverflowError, RecursionError, KeyError, IndexError)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that notes the first key given twice, in `twice`: (key, line)."""
+    """SafeLoader that notes the first duplicate key in `twice`: (key, line)."""
 
     def __init__(self, text: str):
         super().__init__(text)
         self.twice = None
 
     def flatten_mapping(self, node):
-        """Merge keys: of a list of mappings the earlier ones win, as YAML has it; in PyYAML 6.0.4 the later ones do."""
-        sources, own, merged = [], [], {}
+        """Resolve merge keys: earlier mappings of a list take precedence, as in YAML; in PyYAML 6.0.4 later ones do."""
+        sources, direct, merged = [], [], {}
         for key, value in node.value:
             if key.tag == _MERGE:
                 sources += value.value if isinstance(value, yaml.SequenceNode) else [value]
             else:
-                own.append((key, value))
-        node.value = own  # first, as a mapping may merge itself
+                direct.append((key, value))
+        node.value = direct  # first, as a mapping may merge itself
         for source in reversed(sources):
             if not isinstance(source, yaml.MappingNode):
                 problem = "<< takes a mapping or a list of mappings"
                 raise yaml.constructor.ConstructorError(None, None, problem, source.start_mark)
             self.flatten_mapping(source)
             merged.update((_name(key), (key, value)) for key, value in source.value)
-        for key, _ in own:
+        for key, _ in direct:
             merged.pop(_name(key), None)
-        node.value = [*merged.values(), *own]
+        node.value = [*merged.values(), *direct]
 
 
 def _name(key: yaml.Node):
@@ -66,8 +66,8 @@ def read_documents(path: str) -> tuple:
     Mappings that only serve as templates (`<<: *name` merges them) are not among the keys.
 
     Returns:
-        (documents, at least one; a `UserError` for a key given twice, or None). The caller raises the error, after it
-        has looked at what matters more.
+        (documents, at least one; a `UserError` for a key given twice, or None). The caller raises the error after
+        more important checks.
 
     Raises:
         UserError: the file cannot be read or is not valid YAML; a document is not a mapping.
@@ -83,7 +83,7 @@ def read_documents(path: str) -> tuple:
                 document = {}
             if not isinstance(document, dict):
                 raise UserError(
-                    f"{path}: every YAML document must be a table of `key: value` lines, number {number} is not"
+                    f"{path}: every YAML document must be a mapping of `key: value` lines, number {number} is not"
                 )
             documents.append(document)
     except yaml.YAMLError as error:
@@ -133,11 +133,11 @@ def _compose(text: str, path: str) -> tuple:
         except yaml.YAMLError as error:
             text = _replace_tab(text, error, getattr(loader, "flow_level", 0), path)
         except RecursionError:
-            raise UserError(f"{path}: not valid YAML: lists or tables are nested too deeply") from None
+            raise UserError(f"{path}: not valid YAML: lists or mappings are nested too deeply") from None
 
 
 def _replace_tab(text: str, error: yaml.YAMLError, flow_level: int, path: str) -> str:
-    """`text` with a space for the tab that PyYAML stumbled over.
+    """`text` with a space in place of the tab that PyYAML rejected.
 
     YAML allows tabs between tokens, PyYAML does not. As indentation they are not allowed.
     """
@@ -159,7 +159,7 @@ def _not_valid(path: str, error: yaml.YAMLError) -> UserError:
 
 
 def _drop_templates(root: yaml.MappingNode) -> None:
-    """Remove top-level keys whose value is, or holds, a mapping that is merged somewhere (`defaults: &name {...}`)."""
+    """Remove top-level keys whose value is, or holds, a mapping that is merged elsewhere (`defaults: &name {...}`)."""
     merged, seen, nodes = set(), set(), [root]
     while nodes:
         node = nodes.pop()
@@ -177,13 +177,13 @@ def _drop_templates(root: yaml.MappingNode) -> None:
     root.value = [(key, value) for key, value in root.value if key.tag == _MERGE or not _holds_any(value, merged, root)]
 
 
-def _holds_any(value: yaml.Node, wanted: set, root: yaml.Node) -> bool:
+def _holds_any(value: yaml.Node, targets: set, root: yaml.Node) -> bool:
     seen, nodes = {id(root)}, [value]
     while nodes:
         node = nodes.pop()
         if id(node) in seen or isinstance(node, yaml.ScalarNode):
             continue
-        if id(node) in wanted:
+        if id(node) in targets:
             return True
         seen.add(id(node))
         nodes += node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]

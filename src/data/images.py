@@ -1,9 +1,9 @@
-"""One rule for every image, in conversion, training, evaluation and prediction.
+"""Decoding of images: one rule for conversion, training, evaluation and prediction.
 
 RGB, 8 bit, as the file stores it: an EXIF orientation is not applied (the published pipeline did not, and
-boxes are in pixels of the stored picture); grey, palette, CMYK, 16-bit and alpha images become RGB. JPEG,
-PNG, BMP and TIFF are read, other formats refused. A JPEG that lacks only its end marker is read. An image of more than
-`MAX_PIXELS` is refused by its header, before any memory is taken for it.
+boxes are in pixels of the stored image); grey, palette, CMYK, 16-bit and alpha images become RGB. JPEG,
+PNG, BMP and TIFF are read, other formats are rejected. A JPEG that lacks only its end marker is read. An image of more
+than `MAX_PIXELS` is rejected by its header, before any memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FORMATS = (
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
 )
-# The classes, since Image.open has a lower limit, which is global, and warns from half of it on
+# Pillow's classes instead of Image.open: that has a lower limit, which is global, and warns from half of it on
 _HEADERS = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -36,7 +36,7 @@ _OTHERS = (
     (b"\0\x05\x16\x07", "a file of macOS about another file (._*)"),
     (b"\0\0\0\x0cJXL ", "a JPEG XL image"),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
-    (b"<", "a text (a web page?)"),
+    (b"<", "a text file (a web page?)"),
     (b"version https://git-lfs", "a Git LFS pointer: run git lfs pull"),
 )
 DARK = 32
@@ -50,7 +50,7 @@ _FILLING = bytes((37 * k + 11) % 251 for k in range(4096))
 def check_image(data: bytes) -> tuple:
     """(height, width) of an image that `decode_rgb` can decode.
 
-    A JPEG is decoded completely, but in grey at an eighth of its size, which takes two thirds of the time.
+    A JPEG is decoded completely, but in grey at an eighth of its size: that saves a third of the time.
 
     Raises:
         ValueError: as `decode_rgb`, for the same images.
@@ -72,7 +72,7 @@ def decode_rgb(data: bytes) -> np.ndarray:
     kind = _kind(data)
     _size(data, kind)
     if kind == "JPEG" and _JPEG_END not in data[-64:]:
-        # Most decoders invent the rest of a half file in grey; only a missing end marker is harmless
+        # most decoders fill the rest of a truncated file with grey; only a missing end marker is harmless
         data = _completed_jpeg(data)
     image = _imdecode(data)
     if image is None:
@@ -81,10 +81,10 @@ def decode_rgb(data: bytes) -> np.ndarray:
 
 
 def _kind(start: bytes) -> str:
-    """The format by a file's first bytes.
+    """The format of a file by its first bytes.
 
     Raises:
-        ValueError: it is none that is read.
+        ValueError: it is not a supported image.
     """
     if not start:
         raise ValueError("the file is empty")
@@ -103,7 +103,7 @@ def _size(data: bytes, kind: str):
     """(height, width) by the header, None where Pillow cannot read it (OpenCV may).
 
     Raises:
-        ValueError: no pixel, or too many.
+        ValueError: no pixels, or too many.
     """
     try:
         if kind == "PNG":
@@ -119,17 +119,15 @@ def _checked(height: int, width: int) -> Tuple[int, int]:
     if min(height, width) < 1:
         raise ValueError(f"its header says {width} x {height} pixels")
     if height * width > MAX_PIXELS:
-        raise ValueError(
-            f"{width} x {height} pixels are more than {MAX_PIXELS:,}, the most that is read; cut it in tiles"
-        )
+        raise ValueError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}; cut it into tiles")
     return height, width
 
 
 def _completed_jpeg(data: bytes) -> bytes:
-    """The JPEG with an end marker, where its picture is complete without one.
+    """The JPEG with an end marker added, if only that is missing.
 
-    A decoder paints what is missing; so the same file is decoded with some more bytes before the end. In a complete
-    picture nothing reads them, in a cut one they change what is painted.
+    A decoder fills in missing data; so the file is decoded again with some more bytes before the end. In a complete
+    image nothing reads them, in a truncated one they change the result.
     """
     data = data.rstrip(b"\xff")
     completed = data + _JPEG_END
@@ -142,7 +140,7 @@ def _completed_jpeg(data: bytes) -> bytes:
 
 
 def _imdecode(data: bytes, flags: int = _FLAGS):
-    """BGR uint8 [H, W, 3], None where OpenCV cannot."""
+    """BGR uint8 [H, W, 3], None if OpenCV cannot decode it."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # more pixels than OpenCV allows
@@ -175,7 +173,7 @@ def _header(handle: IO[bytes], kind: str):
 
 
 def has_16_bits(path: str) -> bool:
-    """The image has more than 8 bits per channel, of which the upper 8 are used.
+    """Whether the image has more than 8 bits per channel, of which the upper 8 are used.
 
     Raises:
         ValueError, OSError: as `read_header`.
@@ -192,7 +190,7 @@ def has_16_bits(path: str) -> bool:
 
 
 def flaw(image: np.ndarray, deep: bool) -> str:
-    """What is wrong with a decoded picture, in words, "" where nothing is: one colour only, or black.
+    """What is wrong with a decoded image (one colour only, or black), "" if nothing is.
 
     Args:
         image: uint8 [H, W, 3]; deep: its file has more than 8 bits per channel.
@@ -205,15 +203,15 @@ def flaw(image: np.ndarray, deep: bool) -> str:
 
 
 def exif_orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG (1..8), 1 where it has none."""
+    """The EXIF orientation of a JPEG (1..8), 1 if it has none."""
     if not data.startswith(b"\xff\xd8"):
         return 1
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] not in (0xDA, 0xD9):
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        if data[place + 1] == 0xE1 and data[place + 4 : place + 10] == b"Exif\0\0":
-            return _orientation_tag(data[place + 10 : place + 2 + length])
-        place += 2 + length
+    offset = 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF and data[offset + 1] not in (0xDA, 0xD9):
+        length = int.from_bytes(data[offset + 2 : offset + 4], "big")
+        if data[offset + 1] == 0xE1 and data[offset + 4 : offset + 10] == b"Exif\0\0":
+            return _orientation_tag(data[offset + 10 : offset + 2 + length])
+        offset += 2 + length
     return 1
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: each kind of issue with its number and first examples."""
+"""Problems of a data set: each kind with its count and first occurrences."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_EXAMPLES = 5
 class Issue:
     """One kind of issue.
 
-    refused: whether it is an error, so that the data cannot be used; number: of its cases; places: where the first of
-    them are.
+    refused: whether it is an error, so that the data cannot be used; number: of its cases; places: where the first
+    ones occur.
     """
 
     kind: str
@@ -25,7 +25,7 @@ class Issue:
     places: List[str] = field(default_factory=list)
 
     def line(self) -> str:
-        """The kind with its number and first five places."""
+        """The kind with its count and first five occurrences."""
         more = ", ..." if self.number > len(self.places) else ""
         places = f": {', '.join(self.places)}{more}" if self.places else ""
         return f"{self.number} {self.kind}{places}"
@@ -44,7 +44,7 @@ class Issues:
             issue.places.append(one_line(place)[:200])
 
     def warn(self, kind: str, place) -> None:
-        """Note one case that was repaired or left out at `place` (a file name, a line, an id)."""
+        """Note one case that was repaired or left out; `place` is a file name, a line or an id."""
         self._note(kind, place, False)
 
     def error(self, kind: str, place) -> None:
@@ -59,7 +59,7 @@ class Issues:
         """Do nothing if there are only warnings.
 
         Raises:
-            UserError: one line with every kind of error, its number and first places.
+            UserError: one line with every kind of error, its count and first occurrences.
         """
         lines = [issue.line() for issue in self.all() if issue.refused]
         if lines:

@@ -1,7 +1,7 @@
 """MindRecord -> batches; docs/reference.md, "Training pipeline" and "Evaluation pipeline".
 
-MindSpore reads the rows; a pool of threads decodes, augments and writes each image to its place in the batch, some
-batches ahead of the training. OpenCV and NumPy leave the interpreter to the other threads while they work.
+MindSpore reads the rows; a pool of threads decodes, augments and writes each image into its slot of the batch, some
+batches ahead of the training. OpenCV and NumPy release the GIL while they work.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from src.data.transforms import TrainTransform, resize
 from src.utils.errors import UserError
 
 COLUMNS = ["img_id", "image", "annotation"]
-PREFETCH_BATCHES = 2  # batches that are made while one is used
+PREFETCH_BATCHES = 2  # batches prepared while one is used
 
 
 def _read_rows(records: RecordSet, columns: List[str], order: List[int]) -> Iterator[list]:
-    """Rows of the files by their number, in this order, as arrays."""
+    """Rows of the files by index, in this order, as arrays."""
     import mindspore.dataset as ds
 
-    # one reader: it is far quicker than what follows, and more of them only wait for each other
+    # one reader: it is far faster than the next stage, and several would only wait for each other
     rows = ds.MindDataset(records.files[0], columns, sampler=ds.SubsetSampler(order), num_parallel_workers=1)
-    # a generator: MindSpore's own iterator must not be asked again after its end
+    # a generator: MindSpore's iterator must not be advanced again after its end
     yield from rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
 def image_reader(records: RecordSet) -> Callable[[object], np.ndarray]:
-    """The data set's own image id -> its image, uint8 RGB [H, W, 3]."""
-    place = {records.dataset_id(img_id): row for row, img_id in enumerate(records.rows.tolist())}
+    """A function: the data set's image id -> image, uint8 RGB [H, W, 3]."""
+    row_of = {records.dataset_id(img_id): row for row, img_id in enumerate(records.rows.tolist())}
 
     def read(image_id) -> np.ndarray:
-        ((img_id, image),) = _read_rows(records, ["img_id", "image"], [place[image_id]])
+        ((img_id, image),) = _read_rows(records, ["img_id", "image"], [row_of[image_id]])
         return _decode(image, img_id)
 
     return read
 
 
 def _decode(image, img_id) -> np.ndarray:
-    # MindSpore 1.10 hands the bytes over as uint8 [n], 2.10 as a byte string
+    # MindSpore 1.10 gives the bytes as uint8 [n], 2.10 as a byte string
     try:
         return decode_rgb(image.tobytes())
     except ValueError as error:
@@ -57,9 +57,9 @@ def _decode(image, img_id) -> np.ndarray:
 
 
 def _batches(rows: Iterable[list], prepare: Callable, shape: List[int], size: int, workers: int) -> Iterator[tuple]:
-    """(images uint8 [n, *shape, 3], [what `prepare(place, *row)` gives for each]), n = `size` but in the last batch.
+    """(images uint8 [n, *shape, 3], [`prepare(slot, *row)` of each image]), n = `size` except in the last batch.
 
-    prepare: fills `place`, the image's rows of the batch; runs in one of `workers` threads.
+    prepare: fills `slot`, the image's part of the batch; runs in one of `workers` threads.
     """
     rows, waiting = iter(rows), deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
@@ -83,14 +83,14 @@ def _batches(rows: Iterable[list], prepare: Callable, shape: List[int], size: in
 
 
 def _pairs(images: np.ndarray, group: list) -> Iterator[tuple]:
-    for place, row in zip(images, group):
-        yield (place, *row)
+    for slot, row in zip(images, group):
+        yield (slot, *row)
 
 
 class TrainLoader:
-    """Batches of an epoch: the order and every random number come from (seed, epoch, image id) alone.
+    """Batches of an epoch: order and random numbers depend on (seed, epoch, image id) only.
 
-    Rows lie in the files in an order that differs from conversion to conversion, so they are taken by id.
+    The order of the rows in the files differs from conversion to conversion, so rows are sorted by id first.
     """
 
     def __init__(self, records: RecordSet, cfg, rank: int = 0, size: int = 1):
@@ -103,7 +103,7 @@ class TrainLoader:
         self.steps = len(self.order) // (cfg.batch_size * size)
 
     def indices(self, epoch: int) -> List[int]:
-        """Row numbers of this rank in an epoch; all ranks have the same number."""
+        """Row indices of this rank in an epoch; every rank has the same number of rows."""
         shuffled = self.order[np.random.default_rng([self.cfg.seed, epoch]).permutation(len(self.order))]
         used = self.steps * self.cfg.batch_size * self.size
         return shuffled[:used][self.rank :: self.size].tolist()
@@ -118,10 +118,10 @@ class TrainLoader:
             cfg.img_shape, self.defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch
         )
 
-        def prepare(place, img_id, image, annotation):
-            own = int(img_id.ravel()[0])
-            _, boxes_norm = transform.augment(_decode(image, img_id), boxes_of_row(annotation), own, place)
-            return boxes_norm, own
+        def prepare(slot, img_id, image, annotation):
+            image_id = int(img_id.ravel()[0])
+            _, boxes_norm = transform.augment(_decode(image, img_id), boxes_of_row(annotation), image_id, slot)
+            return boxes_norm, image_id
 
         rows = _read_rows(self.records, COLUMNS, rows_left)
         for images, results in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
@@ -132,7 +132,7 @@ class TrainLoader:
         """Tensors (images uint8 RGB [B, H, W, 3], gt_loc [B, N, 4], gt_label [B, N], num_match [B, 1], img_id [B, 1]).
 
         Args:
-            first_step: steps of the epoch that were done before (a resumed run); they are not read again.
+            first_step: steps of the epoch that were done before (in a resumed run); they are not read again.
 
         Raises:
             UserError: an image in the records that cannot be decoded.
@@ -146,7 +146,7 @@ class TrainLoader:
 def evaluation_batches(records: RecordSet, cfg, rank: int = 0, size: int = 1) -> Iterator[tuple]:
     """(img_id int [n], images uint8 RGB [n, H, W, 3], shapes int [n, 2]) as arrays; the last batch may be short.
 
-    Every image comes once, on one rank.
+    Every image occurs once, on one rank.
 
     Raises:
         UserError: an image in the records that cannot be decoded.
@@ -155,9 +155,9 @@ def evaluation_batches(records: RecordSet, cfg, rank: int = 0, size: int = 1) ->
     if not order:
         return
 
-    def prepare(place, img_id, image):
+    def prepare(slot, img_id, image):
         pixels = _decode(image, img_id)
-        place[:] = resize(pixels, cfg.img_shape)
+        slot[:] = resize(pixels, cfg.img_shape)
         return pixels.shape[:2], int(img_id.ravel()[0])
 
     rows = _read_rows(records, ["img_id", "image"], order)

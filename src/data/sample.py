@@ -14,9 +14,9 @@ from src.data.issues import Issues
 class Sample:
     """An image and its boxes.
 
-    image_id: the data set's own id (int or str); path: absolute; boxes: int32 [M, 5] y1, x1, y2, x2, label
-    in pixels; width, height: as annotated, 0 where the format does not say; file_name: for a COCO-style json, relative
-    to the folder of the images, or absolute where the file lies elsewhere; difficult: bool [M], None where no box is.
+    image_id: the data set's id (int or str); path: absolute; boxes: int32 [M, 5] y1, x1, y2, x2, label
+    in pixels; width, height: as annotated, 0 if unknown; file_name: for a COCO-style json, relative
+    to the folder of the images, or absolute if the file is elsewhere; difficult: bool [M], None if no box is difficult.
     """
 
     image_id: object
@@ -28,7 +28,7 @@ class Sample:
     difficult: Optional[np.ndarray] = None
 
     def clip(self, height: int, width: int) -> tuple:
-        """Cut the boxes in place as `clip_boxes` does; (how many were cut, how many had no area)."""
+        """Clip the boxes in place as `clip_boxes` does; (number of clipped boxes, number of boxes without area)."""
         clipped, kept = _clipped(self.boxes, height, width)
         cut = int((clipped != self.boxes).any(axis=1).sum())
         self.boxes = clipped[kept]
@@ -39,11 +39,11 @@ class Sample:
 
 @dataclass
 class DataSet:
-    """What a reader found.
+    """The result of a reader.
 
     sources: the annotation files, for the fingerprint of the records; where: the file or folder that messages
-    name; annotation_file: COCO-style json for the evaluator, "" where none exists yet; form: of the boxes in the file;
-    left_out: images without a box, which are not among the samples of a training.
+    name; annotation_file: COCO-style json for the evaluator, "" if none exists yet; form: of the boxes in the file;
+    left_out: images without a box, which are not used in training.
     """
 
     samples: List[Sample]
@@ -61,22 +61,22 @@ def boxes_array(rows) -> np.ndarray:
 
 
 def clip_boxes(boxes: np.ndarray, height: int, width: int) -> tuple:
-    """Boxes cut at the image's edges, those without area left out.
+    """Boxes clipped to the image, those without area left out.
 
     Args:
         boxes: int32 [M, 5] y1, x1, y2, x2, label in pixels.
-        height, width: of the image; where 0, only the left and upper edges cut.
+        height, width: of the image; if 0, boxes are clipped at the left and upper edges only.
 
     Returns:
-        (boxes int32 [K, 5], how many were cut, how many had no area). A box wholly beyond the image is cut
-        to no area.
+        (boxes int32 [K, 5], number of clipped boxes, number of boxes without area). A box completely outside
+        the image has no area left.
     """
     clipped, kept = _clipped(boxes, height, width)
     return clipped[kept], int((clipped != boxes).any(axis=1).sum()), int((~kept).sum())
 
 
 def _clipped(boxes: np.ndarray, height: int, width: int) -> tuple:
-    """(boxes cut at the edges [M, 5], bool [M]: it has an area)."""
+    """(clipped boxes [M, 5], bool [M]: the box has an area)."""
     clipped = np.maximum(boxes, 0)
     if height and width:
         clipped = np.minimum(clipped, np.array([height, width, height, width, 2**31 - 1]).astype(np.int32))
@@ -84,35 +84,35 @@ def _clipped(boxes: np.ndarray, height: int, width: int) -> tuple:
 
 
 def clip_to_image(sample: Sample, size: tuple, orientation: int, issues: Issues) -> np.ndarray:
-    """Fit a sample's boxes to its file, in place, and return them: int32 [K, 5]. What that changes is noted.
+    """Clip a sample's boxes to its image file, in place, and return them: int32 [K, 5]. Changes are noted.
 
     Args:
-        size: (height, width) of the stored picture; it counts, whatever was annotated.
+        size: (height, width) of the stored image; it overrides the annotated size.
         orientation: of its EXIF data, 1 where it has none.
     """
     annotated = (sample.height, sample.width)
     if orientation != 1:
         issues.warn("images have an EXIF orientation, which is not applied", sample.path)
     if sample.width and annotated != tuple(size):
-        issues.warn("images have another size than annotated (the file's counts)", sample.path)
+        issues.warn("images differ in size from their annotation (the image file's size is used)", sample.path)
         if orientation > 4 and annotated == tuple(size[::-1]):
             issues.warn(
-                "images were annotated as turned by their EXIF orientation, but are stored unturned: their boxes are "
-                "wrong (save the pictures turned, without the tag)",
+                "images were annotated as rotated by their EXIF orientation, but are stored unrotated: their boxes are "
+                "wrong (save the images rotated, without the tag)",
                 sample.path,
             )
     cut, empty = sample.clip(*size)
     if cut:
-        issues.warn("images with boxes beyond the image (clipped)", sample.path)
+        issues.warn("images with boxes that extend beyond the image (clipped)", sample.path)
     if empty:
-        issues.warn("images with boxes wholly beyond the image (dropped)", sample.path)
+        issues.warn("images with boxes completely outside the image (dropped)", sample.path)
         if len(sample.boxes) == 0:
             issues.warn("images have no box left (not used in training)", sample.path)
     return sample.boxes
 
 
 def note_absent_classes(samples: List[Sample], classes: List[str], issues: Issues) -> None:
-    """Note the classes that have no box: a name that is spelt in another way, or nothing to learn."""
+    """Note the classes that have no box: their name is spelled differently, or there is nothing to learn."""
     present = {label for sample in samples for label in sample.boxes[:, 4].tolist()}
     for label, name in enumerate(classes):
         if label > 0 and label not in present:

@@ -1,6 +1,6 @@
-"""Every difference between MindSpore 1.10 and 2.10 that we meet, in one place.
+"""Differences between the APIs of MindSpore 1.10 and 2.10.
 
-Asked by `hasattr` once, never by version. Each function says what the two worlds do; it can go when
+Detected by `hasattr`, never by version. Each function names what the two versions do; it can be removed when
 1.10 is no longer supported.
 """
 
@@ -14,7 +14,7 @@ import mindspore as ms
 def set_device_target(target: str, device_id: int | None = None) -> None:
     """2.10 has `set_device` (and warns about the old keyword); 1.10 only `set_context(device_target=)`.
 
-    2.10 refuses `set_device` once anything was computed (a notebook, say), also for the device that computed it.
+    2.10 refuses `set_device` once anything was computed (in a notebook, for example), even for the same device.
     """
     if not hasattr(ms, "set_device"):
         ms.set_context(device_target=target)
@@ -31,7 +31,7 @@ def set_device_target(target: str, device_id: int | None = None) -> None:
 
 
 def start_profiler(folder: str) -> Callable[[], None]:
-    """Profile from here on into `folder`; returns what ends it and writes the analysis.
+    """Start profiling into `folder`; the returned function stops it and writes the analysis.
 
     1.10 has `ms.Profiler` only; 2.10 has `mindspore.profiler.profile` and warns about the old class.
     """

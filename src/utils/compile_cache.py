@@ -1,8 +1,8 @@
-"""The compiled training step kept for the next start.
+"""Cache of the compiled training step for the next start.
 
-MindSpore can reuse a compiled graph, but does not look whether it is still the right one: other weights of the loss,
-another number of layers or batch size are ignored without a word. So it is switched on for one graph only, in a folder
-that is named after everything the graph comes from, and a folder counts once it holds its files' checksums.
+MindSpore can reuse a compiled graph, but does not check whether it is still the right one: other weights of the loss,
+another number of layers or batch size are ignored silently. So the cache is enabled for one graph only, in a folder
+named by a hash of everything the graph depends on, and a folder is valid once it holds the checksums of its files.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from src.utils.log import LOGGER
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MANIFEST = "checksums.json"
 KEPT = 8
-ROOM = 200 << 20  # bytes free that a graph is written with; one takes a few MB
-# what chooses between kernels, or how a graph is compiled
+ROOM = 200 << 20  # free bytes required to write a graph; one takes a few MB
+# variables that select kernels, or how a graph is compiled
 _ENVIRONMENT = (
     "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA",
@@ -37,10 +37,10 @@ def cache_folder() -> str:
     """Where compiled graphs are kept: `$XDG_CACHE_HOME/ssd_resnet50_fpn` or `~/.cache/ssd_resnet50_fpn`.
 
     Raises:
-        OSError: there is neither.
+        OSError: neither exists.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # a relative one does not count (XDG Base Directory Specification)
+    if not os.path.isabs(base):  # a relative path is ignored (XDG Base Directory Specification)
         base = os.path.join(os.path.expanduser("~"), ".cache")
     if not os.path.isabs(base):
         raise OSError("no home folder")
@@ -54,16 +54,16 @@ def _sources() -> Iterator[str]:
 
 
 def cache_key(made_from: dict) -> str:
-    """Name of a graph: of `made_from` (plain JSON), this program's files, MindSpore, Python and the processor."""
+    """Name of a graph: a hash of `made_from` (plain JSON), our source files, MindSpore, Python and the processor."""
     import mindspore as ms
 
     digest = hashlib.sha256()
     for path in _sources():
         with open(path, "rb") as handle:
             digest.update(os.path.relpath(path, ROOT).encode() + b"\0" + handle.read() + b"\0")
-    place = [ms.__version__, os.path.dirname(ms.__file__), sys.version, platform.machine(), _processor()]
-    place += [os.environ.get(name) for name in _ENVIRONMENT]
-    digest.update(json.dumps([made_from, place], sort_keys=True, default=str).encode())
+    platform_facts = [ms.__version__, os.path.dirname(ms.__file__), sys.version, platform.machine(), _processor()]
+    platform_facts += [os.environ.get(name) for name in _ENVIRONMENT]
+    digest.update(json.dumps([made_from, platform_facts], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]
 
 
@@ -74,40 +74,40 @@ def _processor() -> str:
 
 
 def _checksums(folder: str) -> dict:
-    found = {}
+    checksums = {}
     for top, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(top, name)
             if name != MANIFEST:
                 with open(path, "rb") as handle:
-                    found[os.path.relpath(path, folder)] = hashlib.sha256(handle.read()).hexdigest()
-    return found
+                    checksums[os.path.relpath(path, folder)] = hashlib.sha256(handle.read()).hexdigest()
+    return checksums
 
 
-def _is_whole(folder: str) -> bool:
+def _is_complete(folder: str) -> bool:
     try:
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as handle:
-            wanted = json.load(handle)
-        return bool(wanted) and wanted == _checksums(folder)
+            expected = json.load(handle)
+        return bool(expected) and expected == _checksums(folder)
     except (OSError, ValueError):
         return False
 
 
 @contextlib.contextmanager
 def compile_cache(made_from: dict) -> Iterator[None]:
-    """Within it, the one graph that is compiled is taken from the cache or put there.
+    """The one graph compiled in the block is taken from the cache or added to it.
 
     Args:
-        made_from: all that the graph depends on besides this program's files.
+        made_from: everything that the graph depends on in addition to this program's files.
     """
     try:
         folder = os.path.join(cache_folder(), cache_key(made_from))
-        known = _is_whole(folder)
+        known = _is_complete(folder)
         used = folder if known else f"{folder}.writing-{os.getpid()}"
         if not known:
             shutil.rmtree(folder, ignore_errors=True)
             os.makedirs(used, exist_ok=True)
-            _prove_room(used)
+            _check_room(used)
     except OSError as error:
         LOGGER.debug("no compile cache: %s", error)
         yield
@@ -124,8 +124,8 @@ def compile_cache(made_from: dict) -> Iterator[None]:
             shutil.rmtree(used, ignore_errors=True)
 
 
-def _prove_room(folder: str) -> None:
-    """MindSpore ends the process, or keeps half a graph, where it cannot write it.
+def _check_room(folder: str) -> None:
+    """Check for disk space: MindSpore ends the process, or keeps half a graph, if it cannot write it.
 
     Raises:
         OSError: the folder cannot be written, or the disk is nearly full; the folder is removed.
@@ -151,8 +151,8 @@ def _switch(on: bool, folder: str) -> None:
 
 
 def _keep(written: str, folder: str) -> None:
-    """Give a written folder its name; remove the oldest beyond `KEPT`, and what killed runs left."""
-    with contextlib.suppress(OSError):  # another run was quicker, or the disk is full: then there is none
+    """Give a written folder its final name; remove the oldest beyond `KEPT`, and leftovers of killed runs."""
+    with contextlib.suppress(OSError):  # another run was faster, or the disk is full: nothing is cached
         checksums = _checksums(written)
         if not checksums:
             return

@@ -1,4 +1,4 @@
-"""Standard output and standard error that can go away: their reader ends, the terminal closes, a disk is full."""
+"""Standard output and standard error that survive write errors: the reader ends, the terminal closes, a full disk."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import os
 import sys
 from typing import Iterator, Optional
 
-# nobody reads any more: no error of the device
+# the reader went away: not an error of the device
 _GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)
-PIPE_STATUS = 141  # what a shell reports for a program that SIGPIPE ended
+PIPE_STATUS = 141  # what a shell reports for a program ended by SIGPIPE
 
 
 class Stream:
-    """A text stream that stays usable after its first write error: what comes later goes nowhere.
+    """A text stream that stays usable after its first write error: later output is discarded.
 
     Args:
-        stream: what it writes to.
-        raises: a write after the error raises that error again; otherwise it is ignored.
+        stream: the stream to write to.
+        raises: raise the error at once and again at later writes; otherwise ignore it.
 
-    error: the first write error, or None; log_only: it met a line of the log, which may be lost.
+    error: the first write error, or None; log_only: it hit a line of the log, which may be lost.
     """
 
     def __init__(self, stream, raises: bool):
@@ -51,7 +51,7 @@ class Stream:
         return 0
 
     def _discard(self) -> None:
-        """Point the descriptor to /dev/null: the buffer still holds text that Python writes when it ends."""
+        """Point the descriptor to /dev/null: Python flushes the buffer once more at exit."""
         with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
@@ -59,7 +59,7 @@ class Stream:
 
     @property
     def is_gone(self) -> bool:
-        """The error means that the reader went away."""
+        """Whether the error means that the reader went away."""
         return self.error is not None and self.error.errno in _GONE
 
     def __getattr__(self, name):
@@ -68,7 +68,7 @@ class Stream:
 
 @contextlib.contextmanager
 def guarded_streams() -> Iterator[Stream]:
-    """Replace `sys.stdout` and `sys.stderr` by `Stream`s; gives the one of `sys.stdout`, whose errors are raised."""
+    """Replace `sys.stdout` and `sys.stderr` by `Stream`s; yields the one of `sys.stdout`, whose errors are raised."""
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
@@ -81,13 +81,13 @@ def guarded_streams() -> Iterator[Stream]:
 
 
 def say(text: str) -> None:
-    """Print on stderr, where somebody reads that. MindSpore 2.10 replaces `sys.stderr` when it compiles."""
+    """Print to stderr; ignore write errors. MindSpore 2.10 replaces `sys.stderr` when it compiles."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def _open_closed_descriptors() -> None:
-    """`>&-` closes descriptor 1: the next file that is opened would get that number, and every print of a library."""
+    """Open standard descriptors closed by `>&-`: otherwise a file opened later would get that number and all output."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -96,10 +96,10 @@ def _open_closed_descriptors() -> None:
 
 
 def use_utf8_streams() -> None:
-    """stdout and stderr never fail on a character.
+    """Make stdout and stderr accept every character.
 
     Under LC_ALL=C they are ASCII, although the terminal shows UTF-8 almost everywhere: they become UTF-8, as Python
-    itself does in its UTF-8 mode. In other encodings, what cannot be shown is written as \\N escapes.
+    itself does in its UTF-8 mode. In other encodings, unsupported characters are written as \\N escapes.
     """
     codecs.register_error("ssd_escape", _escape)
     for stream in (sys.stdout, sys.stderr):
@@ -111,7 +111,7 @@ def use_utf8_streams() -> None:
 
 
 def _escape(error: UnicodeError) -> tuple:
-    """Bytes that arrived as surrogates leave as they came; other characters become escapes."""
+    """Surrogates of undecoded bytes become these bytes again; other characters become escapes."""
     result = b""
     for character in error.object[error.start : error.end]:
         code = ord(character)

@@ -1,4 +1,4 @@
-"""Where a run computes: environment, target, launcher, seeds."""
+"""Set-up of the device: environment, target, launcher, seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "MS_WORKER_NUM", "RANK_SIZE")
 
 
 def launched_size() -> Optional[int]:
-    """The number of processes that a launcher started, None where none did."""
+    """The number of processes started by a launcher, None without a launcher."""
     for name in _SIZES:
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
@@ -24,32 +24,32 @@ def launched_size() -> Optional[int]:
 
 
 def prepare_environment() -> None:
-    """Environment that MindSpore reads at start-up. Called by the entry scripts before anything computes.
+    """Set environment variables that MindSpore reads at start-up. Called by the entry scripts before any computation.
 
     oneDNN inside MindSpore 2.10 has no fast 3x3 kernel for AVX-512 machines and falls back to a reference
-    kernel a hundred times slower; limited to AVX2 it is fast. A user's own value wins.
+    kernel a hundred times slower; limited to AVX2 it is fast. A value set by the user is kept.
     """
     _share_cores()
-    # MindSpore's own warnings (deprecations, fusion, memory pools) are nothing that a user can mend; errors stay
+    # hide MindSpore's warnings (deprecations, fusion, memory pools), which a user cannot act on; errors stay
     os.environ.setdefault("GLOG_v", "3")
     import cv2
 
-    cv2.setNumThreads(1)  # images are worked on by as many threads as there are cores already
+    cv2.setNumThreads(1)  # the input pipeline already uses one thread per core
     if "ONEDNN_MAX_CPU_ISA" in os.environ or "DNNL_MAX_CPU_ISA" in os.environ:
         return
     os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     LOGGER.info(
         "ONEDNN_MAX_CPU_ISA=AVX2 set: without it MindSpore's convolutions are very slow on AVX-512 "
-        "processors; a value of your own wins"
+        "processors; set the variable yourself to override this"
     )
 
 
 def _share_cores() -> None:
-    """mpirun binds each of two processes to a single core: give each its share of all cores instead."""
+    """Bind each process to its share of all cores: mpirun binds each of two processes to a single core."""
     local_size = int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "0"))
     if not local_size or "OMPI_MCA_hwloc_base_binding_policy" in os.environ or not hasattr(os, "sched_setaffinity"):
         return
-    # what this process may use at all is more than it was bound to: ask for everything, look what is left
+    # the process may use more cores than it was bound to: request all of them and see which are granted
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
         cores = sorted(os.sched_getaffinity(0))
@@ -60,10 +60,10 @@ def _share_cores() -> None:
 
 
 def check_launch(cfg) -> None:
-    """The launcher, `run_distribute` and `device_num` agree; known from the environment, before anything starts.
+    """Check that the launcher, `run_distribute` and `device_num` agree, by the environment alone.
 
     Raises:
-        UserError: naming both numbers, or the command that was meant.
+        UserError: with both numbers, or the command to use.
     """
     size = launched_size()
     if cfg.run_distribute and size is None:
@@ -83,17 +83,17 @@ def check_launch(cfg) -> None:
 
 
 def init_device(cfg) -> Communicator:
-    """Graph mode on `device_target`, seeds, and the other processes of the run when `run_distribute` is set.
+    """Set graph mode, device and seeds, and connect the processes of the run if `run_distribute` is set.
 
     Raises:
-        UserError: this MindSpore has no such device, or the launcher does not fit (`check_launch`).
+        UserError: this MindSpore does not support the device, or the launcher does not fit (`check_launch`).
     """
     check_launch(cfg)
     with_mpi = cfg.run_distribute and "OMPI_COMM_WORLD_SIZE" in os.environ
     comm = _mpi_ranks(cfg) if with_mpi else Communicator()
     set_ranks(comm)
     if cfg.device_target == "CPU":
-        # 2.10's quicker type inference makes the rest of the compiler slower: a fifth more for our training step
+        # 2.10's faster type inference slows down the rest of the compiler: a fifth more time for our training step
         os.environ.setdefault("MS_DEV_BOOST_INFER", "0")
     ms = _import_mindspore()
 
@@ -118,7 +118,7 @@ def init_device(cfg) -> Communicator:
 
 
 def _device_number(cfg) -> int:
-    """The launcher's, else DEVICE_ID of the environment, else `device_id`."""
+    """The launcher's local rank, else DEVICE_ID of the environment, else `device_id`."""
     text = os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", os.environ.get("DEVICE_ID", str(cfg.device_id)))
     try:
         return int(text)
@@ -127,7 +127,7 @@ def _device_number(cfg) -> int:
 
 
 def _import_mindspore():
-    """The module. A quarter of a second is saved where Python does not look for garbage among what it imports."""
+    """The module, imported without garbage collection, which saves a quarter of a second."""
     gc.disable()
     try:
         import mindspore
@@ -146,7 +146,7 @@ def _mpi_ranks(cfg) -> MpiCommunicator:
 
 
 def _init_collectives(cfg, comm: Optional[Communicator]) -> Communicator:
-    """MindSpore's own data parallelism (NCCL, HCCL, or the CPU's under msrun)."""
+    """Set up MindSpore's data parallelism (NCCL, HCCL, or the CPU backend under msrun)."""
     import mindspore as ms
     from mindspore import nn
     from mindspore.communication import init

@@ -1,6 +1,6 @@
-"""Communication between the processes of a run: one process, mpirun (mpi4py), msrun (MindSpore's own).
+"""Communication between the processes of a run: one process, mpirun (mpi4py), or msrun (MindSpore's collectives).
 
-Which of them it is follows from the environment that the launcher sets; nothing is imported for it.
+`src.utils.device` selects the class by environment variables that the launcher sets, without importing anything.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ POLL_SECONDS = 0.05
 
 
 class Communicator:
-    """A run of one process. Every exchange gives back what it was given.
+    """Collectives of a run with one process: each returns its argument.
 
-    rank, size: of all processes; local_rank, local_size: on this machine; averages_on_host: gradients are
-    averaged by `all_reduce_mean_`, between two compiled graphs; make_grad_reducer: parameters -> the Cell that averages
-    gradients inside the graph, or None.
+    rank, size: among all processes; local_rank, local_size: among those of this machine; averages_on_host: gradients
+    are averaged by `all_reduce_mean_`, between two compiled graphs; make_grad_reducer: parameters -> Cell that
+    averages gradients inside the graph, or None.
     """
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
@@ -28,14 +28,14 @@ class Communicator:
     make_grad_reducer: Optional[Callable] = None
 
     def barrier(self) -> None:
-        """Return when every rank has called this, however long it takes."""
+        """Block until every rank has called it, without a time limit."""
 
     def all_gather(self, value) -> List:
-        """The values of all ranks in their order, on every rank."""
+        """The values of all ranks in rank order, on every rank."""
         return [value]
 
     def gather(self, value) -> Optional[List]:
-        """The values of all ranks in their order on rank 0, None elsewhere."""
+        """The values of all ranks in rank order on rank 0, None on the others."""
         return [value]
 
     def broadcast(self, value) -> object:
@@ -43,22 +43,22 @@ class Communicator:
         return value
 
     def broadcast_arrays(self, arrays: List[np.ndarray]) -> List[np.ndarray]:
-        """Rank 0's float32 arrays, on every rank; all ranks give the same shapes."""
+        """Rank 0's float32 arrays, on every rank; all ranks pass the same shapes."""
         return arrays
 
     def all_reduce_max(self, number: int) -> int:
-        """The largest of the ranks' integers; fast enough for every step."""
+        """The largest of the ranks' integers; fast enough to call in every step."""
         return number
 
     def all_reduce_mean_(self, values: np.ndarray) -> None:
         """Replace a float32 array by its mean over the ranks."""
 
     def abort(self, status: int) -> None:
-        """End every rank with this status; a no-op where the launcher ends the other ranks when this process exits."""
+        """End every rank with this status; a no-op if the launcher ends the other ranks when this process exits."""
 
 
 class MpiCommunicator(Communicator):
-    """Started by mpirun. On a CPU gradients go through MPI too; elsewhere MindSpore's own library averages them."""
+    """Collectives under mpirun. On a CPU they average gradients too; on other devices MindSpore does."""
 
     def __init__(self, on_cpu: bool):
         from mpi4py import MPI
@@ -70,7 +70,7 @@ class MpiCommunicator(Communicator):
         self.averages_on_host = on_cpu and self.size > 1
 
     def barrier(self) -> None:
-        # MPI's own waiting keeps a core busy, and a conversion can take an hour
+        # MPI_Barrier busy-waits, and a conversion can take an hour
         request = self._comm.Ibarrier()
         while not request.Test():
             time.sleep(POLL_SECONDS)
@@ -103,7 +103,7 @@ class MpiCommunicator(Communicator):
 
 
 class MindSporeCommunicator(Communicator):
-    """Started by msrun or a rank table: MindSpore's collectives, for values too (as padded bytes)."""
+    """Collectives under msrun or a rank table, by MindSpore's operators; objects are sent as padded bytes."""
 
     def __init__(self):
         from mindspore.communication import get_group_size, get_rank
@@ -137,7 +137,7 @@ class MindSporeCommunicator(Communicator):
         from mindspore import ops
 
         flat = np.concatenate([array.reshape(-1) for array in arrays]).astype(np.float32, copy=False)
-        # the sum with nothing from the others is rank 0's value, to the last bit
+        # the others contribute zeros, so the sum is rank 0's value to the last bit
         flat = ops.AllReduce()(ms.Tensor(flat if self.rank == 0 else np.zeros_like(flat))).asnumpy()
         ends = np.cumsum([array.size for array in arrays])
         return [part.reshape(array.shape) for part, array in zip(np.split(flat, ends[:-1]), arrays)]

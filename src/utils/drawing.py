@@ -1,4 +1,4 @@
-"""Boxes and captions on pictures, readable on any background. Images are BGR uint8 [H, W, 3], drawn in place."""
+"""Drawing of boxes and captions, readable on any background. Images are BGR uint8 [H, W, 3], modified in place."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from src.utils.output import is_drawing
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (110, 110, 110)
-SMALLEST = 480  # pixels of a picture's longer side that detections are drawn on
-DRAWN = 100  # detections of a picture, as many as COCO counts
+SMALLEST = 480  # minimum length in pixels of a picture's longer side
+DRAWN = 100  # maximum number of detections per picture, as in COCO's protocol
 
 
 def class_colour(label: int) -> tuple:
-    """A strong colour of its own for each class, BGR; neighbours in number lie far apart in hue."""
+    """The colour of a class, BGR; classes with adjacent numbers differ much in hue."""
     red, green, blue = colorsys.hsv_to_rgb((label * 0.618034) % 1.0, 0.85, 0.95 if label % 2 else 0.75)
     return int(255 * blue), int(255 * green), int(255 * red)
 
 
 def draw_box(image: np.ndarray, box_px: Sequence[float], colour: tuple, thickness: int = 2) -> None:
-    """The outline of a box y1, x1, y2, x2, a thick one with a dark seam, so that it shows on its own colour too."""
+    """Draw the outline of a box y1, x1, y2, x2; a thick one gets a dark border to be visible on any colour."""
     y1, x1, y2, x2 = (int(round(v)) for v in box_px)
     if thickness > 1:
         cv2.rectangle(image, (x1, y1), (x2, y2), BLACK, thickness + 2, cv2.LINE_AA)
@@ -32,7 +32,7 @@ def draw_box(image: np.ndarray, box_px: Sequence[float], colour: tuple, thicknes
 
 
 def draw_corners(image: np.ndarray, box_px: Sequence[float], colour: tuple = WHITE) -> None:
-    """The four corners of a box y1, x1, y2, x2 as brackets."""
+    """Draw the four corners of a box y1, x1, y2, x2 as brackets."""
     y1, x1, y2, x2 = (int(round(v)) for v in box_px)
     shorter = min(x2 - x1, y2 - y1)
     arm = max(2, shorter // 4)
@@ -43,12 +43,12 @@ def draw_corners(image: np.ndarray, box_px: Sequence[float], colour: tuple = WHI
 
 
 def draw_tag(image: np.ndarray, text: str, box_px: Sequence[float], colour: tuple, below: bool = False) -> None:
-    """A text on a filled plate at the upper (or lower) left of a box, kept inside the image."""
+    """Draw a label on a filled plate at the upper (or lower) left of a box, kept inside the image."""
     _paint(image, text, _plates(image, text, box_px, 1.0)[3 if below else 0], colour, 1.0)
 
 
 def _plates(image: np.ndarray, text: str, box_px: Sequence[float], scale: float) -> list:
-    """Places for a text next to a box, the best first: (top, left, bottom, right) inside the image."""
+    """Possible plates for a label at a box, the best first: (top, left, bottom, right) inside the image."""
     edge = max(2, round(3 * scale))
     (width, height), _ = cv2.getTextSize(text, FONT, 0.45 * scale, max(1, round(scale)))
     width, height = width + 2 * edge, height + 3 * edge
@@ -67,8 +67,8 @@ def _paint(image: np.ndarray, text: str, plate: tuple, colour: tuple, scale: flo
     edge = max(2, round(3 * scale))
     cv2.rectangle(image, (left, top), (right, bottom), colour, -1)
     bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140
-    place, pen = (left + edge, bottom - round(1.5 * edge)), max(1, round(scale))
-    cv2.putText(image, text, place, FONT, 0.45 * scale, BLACK if bright else WHITE, pen, cv2.LINE_AA)
+    origin, pen = (left + edge, bottom - round(1.5 * edge)), max(1, round(scale))
+    cv2.putText(image, text, origin, FONT, 0.45 * scale, BLACK if bright else WHITE, pen, cv2.LINE_AA)
 
 
 def _shared(first: Sequence[float], second: Sequence[float]) -> float:
@@ -80,8 +80,8 @@ def _shared(first: Sequence[float], second: Sequence[float]) -> float:
 def draw_detections(
     image: np.ndarray, boxes_px: np.ndarray, labels: Sequence[int], scores: Sequence[float], names: Sequence[str]
 ) -> np.ndarray:
-    """A copy of the picture with its `DRAWN` surest detections: the surest on top, each class in its colour, names
-    next to the boxes.
+    """A copy of the picture with its `DRAWN` best detections, the highest scores on top, each class in its colour, with
+    names.
 
     Args:
         image: BGR uint8 [H, W, 3]; one smaller than `SMALLEST` pixels comes back enlarged, so that names can be read.
@@ -91,16 +91,16 @@ def draw_detections(
     image, factor = fitted(image, SMALLEST) if longer < SMALLEST else (image.copy(), 1.0)
     image = np.ascontiguousarray(image)
     scale = max(1.0, longer / 900)
-    order = np.argsort(scores, kind="stable")[-DRAWN:]  # of an untrained network thousands would cover everything
+    order = np.argsort(scores, kind="stable")[-DRAWN:]  # an untrained network has thousands
     for row in order:
         box = boxes_px[row] * factor
-        # a box of a few pixels would vanish under its own outline
+        # the outline must not cover a box of a few pixels
         thickness = max(1, min(round(2 * scale), int(min(box[2] - box[0], box[3] - box[1]) // 8)))
-        # along the image's edge the complete outline shows
+        # keep the complete outline visible at the image's edge
         inside = np.array(image.shape[:2] * 2) - 1 - thickness
         draw_box(image, np.clip(box, thickness, inside), class_colour(int(labels[row])), thickness)
     tags, small = [], [box for box in boxes_px[order] * factor if _shared(box, box) < 4000 * scale**2]
-    for row in order[::-1]:  # the surest choose their place first; none covers a small box where it can be helped
+    for row in order[::-1]:  # by descending score; labels avoid each other and small boxes
         text = f"{ascii_name(names[labels[row]], int(labels[row]))} {scores[row]:.2f}"
         taken = [plate for _, _, plate in tags] + small
         plates = _plates(image, text, boxes_px[row] * factor, scale)
@@ -111,12 +111,12 @@ def draw_detections(
 
 
 def ascii_name(name: str, label: int) -> str:
-    """A class name as OpenCV's fonts can draw it: one in another script becomes its number."""
+    """A class name that OpenCV's fonts can draw: a non-ASCII one becomes its number."""
     return name if name.isascii() else f"class {label}"
 
 
 def caption(lines: Sequence[str], width: int) -> np.ndarray:
-    """Dark text on white, a strip [H, width, 3]."""
+    """A strip [H, width, 3] with dark text on white."""
     strip = np.full((8 + 19 * len(lines), width, 3), 255, np.uint8)
     for number, line in enumerate(lines):
         scale = min(0.45, 0.45 * (width - 12) / max(cv2.getTextSize(line, FONT, 0.45, 1)[0][0], 1))
@@ -125,7 +125,7 @@ def caption(lines: Sequence[str], width: int) -> np.ndarray:
 
 
 def fitted(image: np.ndarray, size: int) -> tuple:
-    """(the image with its longer side `size`, the factor)."""
+    """(the image resized to `size` pixels on its longer side, the factor)."""
     scale = size / max(image.shape[:2])
     interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     height, width = (max(1, int(round(side * scale))) for side in image.shape[:2])
@@ -133,7 +133,7 @@ def fitted(image: np.ndarray, size: int) -> tuple:
 
 
 def sheet(tiles: Sequence[np.ndarray], columns: int = 4, margin: int = 8) -> np.ndarray:
-    """Pictures side by side on white, each in a cell of the largest one's size."""
+    """A contact sheet: pictures side by side on white, in cells of the size of the largest."""
     height = max(tile.shape[0] for tile in tiles) + 2 * margin
     width = max(tile.shape[1] for tile in tiles) + 2 * margin
     columns = min(columns, len(tiles))
@@ -146,10 +146,10 @@ def sheet(tiles: Sequence[np.ndarray], columns: int = 4, margin: int = 8) -> np.
 
 
 class DrawingPaths:
-    """Where drawings go in a folder: each gets the name of its original, numbered where two would meet.
+    """Paths of drawings in a folder: each gets the name of its original, with a number if two would be the same.
 
-    A file that is no drawing of this program is never the target, nor is one of `originals`; a drawing of an earlier
-    run is. A folder of the name stays the target (writing it fails, and is reported).
+    A file that is not a drawing of this program is never overwritten, nor is one of `originals`; a drawing of an
+    earlier run is. If a folder has the name, it is still returned (writing fails, and is reported).
     """
 
     def __init__(self, folder: str, originals: Iterable[str] = (), reserved: Iterable[str] = ()):
@@ -161,7 +161,7 @@ class DrawingPaths:
     def path(self, original: str, extension: str) -> str:
         """The path for the drawing of an original file."""
         stem, ending = os.path.splitext(os.path.basename(original))
-        stem += ending * ending[1:].isdigit()  # the end of a date
+        stem += ending * ending[1:].isdigit()  # part of the name, such as a date
         number = self._numbers.get((stem, extension), 0)
         while True:
             number += 1

@@ -1,4 +1,4 @@
-"""User errors: one line, exit status 2. Everything else has status 1, and a traceback where it is a bug."""
+"""Errors and exit statuses: a user error is one line and status 2; others have status 1, bugs a traceback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Dict
 from src import PACKAGES, missing_package_message
 from src.utils.console import PIPE_STATUS, guarded_streams, say, use_utf8_streams
 
-# the machine's state, not a bug of ours
+# caused by the machine's state, not by a bug
 _ENVIRONMENT = {
     getattr(errno, name)
     for name in "ENOSPC EDQUOT EROFS EACCES EPERM EFBIG EIO ENOTDIR EISDIR ENAMETOOLONG EMFILE ENFILE ESTALE".split()
@@ -20,11 +20,11 @@ _ENVIRONMENT = {
 
 
 class UserError(Exception):
-    """Something the user can mend. The text says what is wrong, where, and what to do."""
+    """An error that the user can fix. The message says what is wrong, where, and what to do."""
 
 
 class RunError(Exception):
-    """The run cannot go on, and it is not the user's input: one line, exit status 1."""
+    """The run cannot continue, but not because of the user's input: one line, exit status 1."""
 
 
 _LOGGER = logging.getLogger("ssd")
@@ -33,20 +33,20 @@ _lost: Dict[str, str] = {}
 
 
 def set_ranks(ranks) -> None:
-    """Name the processes that must end with this one (`src.utils.distributed.Ranks`)."""
+    """Set the communicator (`src.utils.distributed.Communicator`) whose ranks must end with this one."""
     global _ranks
     _ranks = ranks
 
 
 def output_lost(path: str, line: str) -> bool:
-    """Note an output that could not be written while the program goes on: its exit status will be 1.
+    """Note an output that could not be written although the program continues: its exit status will be 1.
 
     Args:
         path: of the output.
-        line: what is wrong; the last line of the program repeats it.
+        line: the error; the program prints it again at its end.
 
     Returns:
-        Whether it was not noted before.
+        Whether it is new.
     """
     new = path not in _lost
     _lost[path] = line
@@ -54,17 +54,16 @@ def output_lost(path: str, line: str) -> bool:
 
 
 def output_arrived(path: str) -> None:
-    """A later write of this output was successful and complete."""
+    """Note that a later write of this output succeeded."""
     _lost.pop(path, None)
 
 
 def run_main(main, argv=None) -> int:
     """Run `main(argv)`; a `UserError`, a `RunError` or a missing package becomes one line on stderr.
 
-    Returns the exit status: 0 done, 2 the user's input, 1 anything else, 128 + its number after a signal, 141 where
+    Returns the exit status: 0 success, 2 wrong user input, 1 any other error, 128 + number after a signal, 141 if
     the reader of the printed results went away. An exception that is a bug keeps its traceback. With several ranks the
-    last line names rank and cause, and all ranks end: one that left quietly would leave the others waiting for it for
-    ever.
+    last line names rank and cause, and all ranks end: otherwise the others would wait forever.
     """
     use_utf8_streams()
     argv = sys.argv[1:] if argv is None else argv
@@ -72,7 +71,7 @@ def run_main(main, argv=None) -> int:
     with guarded_streams() as stdout:
         status, line = _run(main, argv, stdout)
         if line:
-            _LOGGER.debug("error: %s", line)  # to the log file, where there is one: stderr may have no reader
+            _LOGGER.debug("error: %s", line)  # to the log file, if there is one: stderr may have no reader
             rank = f"rank {_ranks.rank}: " if _is_distributed() else ""
             say(f"error: {rank}{line}")
         if status and _is_distributed():
@@ -105,7 +104,9 @@ def _run(main, argv, stdout) -> tuple:
             line = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}" if _is_distributed() else ""
     with contextlib.suppress(OSError):
         stdout.flush()
-    if status == 0 and stdout.error is not None and not stdout.log_only:  # argparse catches what its help raises
+    if (
+        status == 0 and stdout.error is not None and not stdout.log_only
+    ):  # argparse swallows errors of printing its help
         return _stdout_status(stdout)
     if status == 0 and _lost:
         return 1, "; ".join(_lost.values())

@@ -1,4 +1,4 @@
-"""Locks on folders in use, between processes. A lock ends with its process, however that ends."""
+"""File locks between processes. A lock ends with its process, even a killed one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from src.utils.log import LOGGER
 
 
 class Lock:
-    """A lock file that this process, not its children, holds until `release` (or its own end).
+    """A lock file that this process, not its children, holds until `release` or its end.
 
     Args:
-        descriptor: of the open lock file, None where the file system has no locks or the folder cannot be written.
+        descriptor: of the open lock file, None if the file system has no locks or the folder cannot be written.
     """
 
     def __init__(self, descriptor: Optional[int]):
@@ -30,10 +30,10 @@ class Lock:
         _HELD.add(self)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Unlock; remove the file if it was made by `hold_folder` or `hold_file`."""
         if self._remove:
             with contextlib.suppress(OSError):
-                os.remove(self._remove)  # while it is held: nobody else can have taken it
+                os.remove(self._remove)  # before unlocking: nobody else can have locked it
         self._close()
 
     def _close(self) -> None:
@@ -43,14 +43,14 @@ class Lock:
         self._remove = ""
 
     def _is_at(self, path: str) -> bool:
-        """Whether the file is still there: its former holder may have removed it between opening and locking."""
+        """Whether the file still exists: its former holder may have removed it between opening and locking."""
         try:
             return self._descriptor is None or os.path.samestat(os.fstat(self._descriptor), os.stat(path))
         except OSError:
             return False
 
     def __del__(self):
-        if os is not None and os.close is not None:  # at the end of Python modules go first, and the system unlocks
+        if os is not None and os.close is not None:  # at interpreter exit modules may be gone; the system unlocks
             self.release()
 
     def __enter__(self) -> Lock:
@@ -64,7 +64,7 @@ _HELD = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
-    """A forked child has the descriptor too, and would keep the lock when its parent is killed."""
+    """Close the locks in a forked child, which would otherwise keep them when its parent is killed."""
     for lock in list(_HELD):
         lock._close()
 
@@ -73,19 +73,19 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def try_lock(path: str, shared: bool = False) -> Optional[Lock]:
-    """The lock of the file `path`, which is made where it is missing; None where another process holds it.
+    """The lock of the file `path`, created if missing; None if another process holds it.
 
     Args:
-        shared: any number of processes may hold it together, while nobody holds it alone.
+        shared: any number of processes may hold a shared lock, unless one holds an exclusive lock.
 
     Raises:
-        OSError: the file cannot be made, and an exclusive lock was asked for.
+        OSError: the file cannot be created, and the lock is exclusive.
     """
     return _take(path, shared, wait=False)
 
 
 def wait_lock(path: str, waiting: str, shared: bool = False) -> Lock:
-    """As `try_lock`, but waits until it is free. `waiting` is logged when that takes time."""
+    """As `try_lock`, but waits until the lock is free. `waiting` is logged if it is not free at once."""
     lock = try_lock(path, shared)
     if lock is None:
         LOGGER.info("%s", waiting)
@@ -104,7 +104,7 @@ def _take(path: str, shared: bool, wait: bool) -> Optional[Lock]:
         os.close(descriptor)
         return None
     except OSError:
-        LOGGER.info("%s: this file system has no locks; use its folder from one process at a time", path)
+        LOGGER.info("%s: this file system does not support locks; use its folder from one process at a time", path)
     return Lock(descriptor)
 
 
@@ -114,7 +114,7 @@ def _open(path: str, shared: bool) -> Optional[int]:
     except IsADirectoryError:
         return os.open(path, os.O_RDONLY)
     except OSError:
-        # a file of another user, or a folder that is only read: reading is enough for a lock
+        # another user's file, or a read-only folder: a descriptor for reading is enough for a lock
         with contextlib.suppress(OSError):
             return os.open(path, os.O_RDONLY)
         if shared:
@@ -123,10 +123,10 @@ def _open(path: str, shared: bool) -> Optional[int]:
 
 
 def hold_folder(folder: str, what: str, key: str = "output_path") -> Lock:
-    """Hold a folder that exists for one program: `.{what}.lock` in it says who holds it, until it is released.
+    """Lock an existing folder for one program: `.{what}.lock` in it names the holder until it is released.
 
     Args:
-        what: the kind of program, "training" say; programs of different kinds may share a folder.
+        what: the kind of program, such as "training"; programs of different kinds may share a folder.
         key: the option that named the folder.
 
     Raises:
@@ -137,7 +137,7 @@ def hold_folder(folder: str, what: str, key: str = "output_path") -> Lock:
 
 
 def hold_file(path: str, what: str, key: str) -> Lock:
-    """As `hold_folder`, for one file to be written: `.{its name}.{what}.lock` next to it says who writes it."""
+    """As `hold_folder`, for one file to be written: `.{its name}.{what}.lock` next to it names the holder."""
     folder, name = os.path.split(os.path.realpath(path))
     return _hold(os.path.join(folder, f".{name}.{what}.lock"), os.path.join(folder, name), what, key, "file")
 
@@ -162,7 +162,7 @@ def _hold(path: str, target: str, what: str, key: str, kind: str) -> Lock:
 
 
 def _sign(lock: Lock) -> None:
-    """Write who holds a lock into its file."""
+    """Write the holder of a lock into its file."""
     command = " ".join(map(shlex.quote, sys.argv))
     text = json.dumps(
         {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T"), "command": command}

@@ -22,8 +22,8 @@ PROGRESS_SECONDS = 20
 def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) -> logging.Logger:
     """Log to stdout, and in more detail to `output_path/log_{rank}.txt` when a folder is given.
 
-    Calling it again replaces the handlers, so that nothing is written twice. A console that goes away later, or a disk
-    that fills up, does not end the program.
+    Calling it again replaces the handlers, so that nothing is written twice. A console that closes later, or a full
+    disk, does not end the program.
 
     Raises:
         OutputError: the file cannot be written.
@@ -68,49 +68,49 @@ def one_line(text) -> str:
 
 
 def warn_once(line: str) -> None:
-    """Log a warning once per process and message."""
+    """Log a warning, once per process and message."""
     if line not in _ALREADY_WARNED:
         _ALREADY_WARNED.add(line)
         LOGGER.warning("%s", line)
 
 
 def write_or_go_on(path: str, write: Callable, *arguments) -> bool:
-    """Call `write(*arguments)`, which writes `path`. Where it cannot be written, the program goes on without it.
+    """Call `write(*arguments)`, which writes `path`. If it cannot be written, the program continues without it.
 
     Returns:
-        Whether it was written. If not, that is logged (once per path), and the program ends with status 1 unless a
-        later call for the same path succeeds.
+        Whether it was written. If not, a warning is logged (once per path), and the program ends with status 1 unless
+        a later call for the same path succeeds.
     """
     try:
         write(*arguments)
     except OutputError as error:
         if output_lost(path, str(error)):
-            LOGGER.warning("%s; the program goes on without it", error)
+            LOGGER.warning("%s; the program continues without it", error)
         return False
     output_arrived(path)
     return True
 
 
 class _LogLines:
-    """A file for tqdm that makes each state of the bar a line of the log."""
+    """A file for tqdm that logs each state of the progress bar as a line."""
 
     def write(self, text: str) -> None:
         if text.strip():
             LOGGER.info("%s", text.strip())
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
 
 class _Formatter(logging.Formatter):
-    """Lines that every terminal and file takes."""
+    """Formatter whose lines every terminal and file accepts."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 class _Console(logging.StreamHandler):
-    """Console handler that does not break the progress bar. A console that has gone away is not written to again."""
+    """Console handler that does not break tqdm's progress bar. After a write error it stays silent."""
 
     _works = True
 
@@ -122,16 +122,16 @@ class _Console(logging.StreamHandler):
             self.flush()
         except OSError as error:
             self._works, self.stream.log_only = False, True
-            line = f"standard output cannot be written any more ({error.strerror}); the program goes on"
+            line = f"standard output cannot be written any more ({error.strerror}); the program continues"
             say(line)
             LOGGER.warning("%s", line)
 
 
 class _LogFile(logging.Handler):
-    """A log file. Each line arrives complete; of lines that cannot be written only the first is reported.
+    """Log file handler. Lines are written completely or not at all; only the first failure is reported.
 
     Raises:
-        OutputError: it cannot be written at the start.
+        OutputError: the file cannot be created.
     """
 
     def __init__(self, path: str):
@@ -148,15 +148,15 @@ class _LogFile(logging.Handler):
             append_line(self.path, self.format(record))
         except OutputError as error:
             if output_lost(self.path, f"lines are missing from {self.path}: {error}"):
-                say(f"warning: {error}; the program goes on")
+                say(f"warning: {error}; the program continues")
 
 
 def progress(total: int, what: str, unit: str = "images", is_main: bool = True, terminal_only: bool = False) -> tqdm:
-    """A bar with rate and time left: drawn on a terminal, a line of the log every 20 seconds elsewhere.
+    """A progress bar with rate and time left on a terminal; otherwise a line of the log every 20 seconds.
 
     Args:
         is_main: False (ranks other than 0) shows nothing.
-        terminal_only: nothing elsewhere either (`disable` tells), for who writes lines of their own.
+        terminal_only: show nothing without a terminal (`disable` is True then), for callers that log lines themselves.
     """
     if sys.stderr.isatty():
         return tqdm(total=total, desc=what, unit=f" {unit}", disable=not is_main, leave=False, dynamic_ncols=True)

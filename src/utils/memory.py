@@ -1,4 +1,4 @@
-"""What the C library does with memory that was freed: it keeps it, scattered, and a process would only ever grow."""
+"""Return of freed memory to the system: glibc keeps it in fragmented heaps, so that a process would only grow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LARGE = 1 << 20  # bytes
 
 
 def keep_heap_small() -> None:
-    """Large blocks go back to the system when they are freed, and threads share two heaps; glibc only.
+    """Make glibc return large blocks to the system when they are freed, and let threads share two heaps.
 
-    By itself glibc raises the size from which that is so to 32 MB. A user's own MALLOC_MMAP_THRESHOLD_ and
-    MALLOC_ARENA_MAX win.
+    By default glibc raises the threshold for large blocks up to 32 MB. MALLOC_MMAP_THRESHOLD_ and MALLOC_ARENA_MAX set
+    by the user are kept.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         library = ctypes.CDLL(None)
@@ -25,6 +25,6 @@ def keep_heap_small() -> None:
 
 
 def release_free_memory() -> None:
-    """Give what was freed so far back to the system; glibc only."""
+    """Return memory that was freed so far to the system; glibc only."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,7 +1,7 @@
-"""The one place that writes files: a file arrives complete or not at all, and one that did not is named.
+"""Atomic writing of files: a file is written completely or not at all, and a failure is reported.
 
 Every program writes through here (text, JSON, pictures; videos through `src.utils.video`), so a full disk, a
-read-only folder or a folder in the file's place is always the same line and never a status of 0.
+read-only folder or a folder of the file's name always gives the same error line and never status 0.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def shown(text) -> str:
 
 
 class OutputError(RunError):
-    """A file could not be written. The text names the file and the reason.
+    """A file could not be written. The message names the file and the reason.
 
-    full: the disk, or the user's share of it, has no room.
+    full: the disk is full, or the user's quota is used up.
     """
 
     def __init__(self, text: str, full: bool = False):
@@ -53,13 +53,13 @@ class OutputError(RunError):
 
 
 def output_error(path: str, error: BaseException) -> OutputError:
-    """The line about a file that was not written, with the free bytes where the disk is full."""
+    """The error for a file that was not written, with the free bytes if the disk is full."""
     full = isinstance(error, OSError) and error.errno in _FULL
     return failure(path, getattr(error, "strerror", None) or str(error) or type(error).__name__, full)
 
 
 def failure(path: str, reason: str, full: bool = False) -> OutputError:
-    """As `output_error`, for a reason in words."""
+    """As `output_error`, for a reason given in words."""
     path = os.path.abspath(path)
     line = f"cannot write {shown(path)}: {' '.join(str(reason).split())}"
     free = free_bytes(path)
@@ -69,7 +69,7 @@ def failure(path: str, reason: str, full: bool = False) -> OutputError:
 
 
 def free_bytes(path: str) -> Optional[int]:
-    """On the disk of a file; None where that cannot be known."""
+    """Free bytes on the disk of a file; None if unknown."""
     with contextlib.suppress(OSError):
         return shutil.disk_usage(os.path.dirname(path)).free
     return None
@@ -79,10 +79,10 @@ def free_bytes(path: str) -> Optional[int]:
 def part_file(path: str) -> Iterator[str]:
     """The path of a new empty file in the folder of `path`, with the same extension; removed when the block ends.
 
-    The file is locked while its process lives, so a later write into the folder can remove what a killed process left.
+    The file is locked while its process lives, so a later write into the folder can remove files of killed processes.
 
     Raises:
-        OSError: it cannot be made, or `path` is a folder.
+        OSError: it cannot be created, or `path` is a folder.
     """
     path = os.path.abspath(path)
     if os.path.isdir(path):
@@ -102,7 +102,7 @@ def part_file(path: str) -> Iterator[str]:
 
 
 def _locked_file(path: str) -> int:
-    """A new file, locked. Another process may take it for stale between the two, so it is looked at again."""
+    """Descriptor of a new, locked file. Another process may remove it as stale before it is locked: then try again."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         with contextlib.suppress(OSError):  # a file system without locks
@@ -114,7 +114,7 @@ def _locked_file(path: str) -> int:
 
 
 def _remove_stale_parts(folder: str) -> None:
-    """Remove what killed processes left in a folder; once per folder and process."""
+    """Remove files that killed processes left in a folder; once per folder and process."""
     if folder in _CLEANED:
         return
     _CLEANED.add(folder)
@@ -130,17 +130,17 @@ def _remove_stale_parts(folder: str) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str, mode: str = "w", durable: bool = True) -> Iterator[IO]:
-    """A file to write to, which takes the place of `path` when the block ends.
+    """A temporary file to write to, which is renamed to `path` when the block ends.
 
     Args:
         mode: "w" (UTF-8, line ends as written; what UTF-8 cannot hold is escaped) or "wb".
         durable: flush to the disk before the rename, so that a power failure leaves the old file or the new one.
 
     Raises:
-        OutputError: it cannot be written. Then, and after any other error in the block, an older file at `path` is as
-            it was, and no temporary file is left.
+        OutputError: it cannot be written. Then, and after any other error in the block, an older file at `path` is
+            unchanged and no temporary file is left.
 
-    A link is followed. A device or pipe (/dev/stdout) is written to as it is.
+    A link is followed. A device or pipe (/dev/stdout) is written to directly.
     """
     encoding = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     if _is_stream(path):
@@ -161,7 +161,7 @@ def atomic_write(path: str, mode: str = "w", durable: bool = True) -> Iterator[I
 
 @contextlib.contextmanager
 def _as_output_error(path: str) -> Iterator[None]:
-    """An OSError of the block is one of writing `path`, unless it names another file (one that was read, say)."""
+    """Turn an OSError of the block into an OutputError for `path`, unless it names another file (one that was read)."""
     try:
         yield
     except OSError as error:
@@ -172,14 +172,14 @@ def _as_output_error(path: str) -> Iterator[None]:
 
 
 def _is_stream(path: str) -> bool:
-    """A device, a pipe, or an open file of this process (/dev/stdout, /dev/fd/3)."""
+    """Whether a path is a device, a pipe, or an open file of this process (/dev/stdout, /dev/fd/3)."""
     if os.path.abspath(path).startswith(("/dev/", "/proc/")) and not os.path.isdir(path):
         return os.path.exists(path)
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _sync(folder: str) -> None:
-    """Flush a folder, and with it the new name of a file; not every file system can."""
+    """Flush a folder, and with it the new name of a file, if the file system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -206,10 +206,10 @@ def append_line(path: str, line: str) -> None:
 
 
 def append_bytes(path: str, data: bytes) -> None:
-    """Append to a file, which is made where it is missing.
+    """Append to a file, which is created if missing.
 
     Raises:
-        OutputError: it cannot be written; what a failed write left of `data` is cut off again.
+        OutputError: it cannot be written; a part of `data` that was written is removed.
     """
     try:
         with open(path, "ab", buffering=0) as handle:
@@ -251,17 +251,17 @@ def write_picture(path: str, image: np.ndarray, quality: int = 92, drawing: bool
 
 
 def _marked(data: bytes) -> bytes:
-    """A JPEG or PNG with the mark of a drawing in a comment near its beginning."""
+    """A JPEG or PNG with the mark of a drawing in a comment near its start."""
     if data.startswith(b"\xff\xd8\xff\xe0"):
-        place = 4 + int.from_bytes(data[4:6], "big")  # after the first segment (JFIF)
+        offset = 4 + int.from_bytes(data[4:6], "big")  # after the first segment (JFIF)
         comment = b"\xff\xfe" + struct.pack(">H", 2 + len(_MARK)) + _MARK
     elif data.startswith(b"\x89PNG"):
-        place = 33  # after the header
+        offset = 33  # after the header
         content = b"tEXtComment\0" + _MARK
         comment = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
     else:
         raise ValueError("only a JPEG or a PNG can be marked")
-    return data[:place] + comment + data[place:]
+    return data[:offset] + comment + data[offset:]
 
 
 def is_drawing(path: str) -> bool:
@@ -277,7 +277,7 @@ def is_drawing(path: str) -> bool:
 
 
 class Arrivals:
-    """Counts the files of a program that arrived. One that did not is a line of the log, and `finish` raises for all.
+    """Counts the files that a program has written. A failure is logged, and `finish` raises one error for all.
 
     Args:
         what: the files, in the plural ("drawings").
@@ -289,7 +289,7 @@ class Arrivals:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
-        """The block writes one of the files; an OutputError in it is noted and goes no further."""
+        """Context of writing one file: an OutputError in the block is noted and suppressed."""
         try:
             yield
             self.count += 1
@@ -297,23 +297,25 @@ class Arrivals:
             self.add_failure(error)
 
     def add_failure(self, error: OutputError) -> None:
-        """Note a file that did not arrive."""
+        """Note a file that could not be written."""
         self.failed.append(error)
         logging.getLogger("ssd").warning("%s", error)
 
     def error(self) -> Optional[OutputError]:
-        """The line about all files that did not arrive, None where all did."""
+        """The error for all files that could not be written, None if there are none."""
         if not self.failed:
             return None
         total = self.count + len(self.failed)
         first = self.failed[0]
-        return OutputError(f"{len(self.failed)} of {total} {self.what} did not arrive, first: {first}", first.full)
+        return OutputError(
+            f"{len(self.failed)} of {total} {self.what} could not be written, first: {first}", first.full
+        )
 
     def finish(self) -> None:
         """End of the program's outputs.
 
         Raises:
-            OutputError: not every file arrived.
+            OutputError: some files could not be written.
         """
         error = self.error()
         if error is not None:
@@ -321,10 +323,10 @@ class Arrivals:
 
 
 def ensure_writable(path: str, key: str, room: int = 0) -> None:
-    """Create the folder `path`, and check that it can be written and has `room` bytes free.
+    """Create the folder `path`, and check that it is writable and has `room` bytes free.
 
     Raises:
-        UserError: naming `key`, the option that gave the path.
+        UserError: it is not; names `key`, the option that gave the path.
     """
     path = os.path.abspath(path)
     try:

@@ -1,4 +1,4 @@
-"""Signals that end a run: at once where nothing is lost by it, after the step where training would lose something."""
+"""Signals that end a run: immediately, or after the current step if training would lose something."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import signal
 import threading
 from typing import Iterator
 
-# mpirun ends its ranks a second after its own SIGTERM; USR1 and USR2 it only passes on: scripts/launch.py sends those
+# mpirun kills its ranks a second after a SIGTERM, but only forwards USR1 and USR2: scripts/launch.py sends those
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 143, signal.SIGUSR2: 130}
 
 
 class SignalGuard:
-    """Signal handlers of a run. Within `deferred()` a first signal only sets `status` and is handled after the current
-    step; otherwise, and for a second signal, the process ends through SystemExit, so that everything is cleaned up.
+    """Signal handlers of a run. Inside `with deferred():` a first signal only sets `status`; otherwise, and for a
+    second signal, the process exits through SystemExit, so that everything is cleaned up.
 
-    A closed terminal is not taken for a second signal: shell and kernel send SIGHUP both.
+    A second SIGHUP is ignored: for one closed terminal both the shell and the kernel send it.
     """
 
     def __init__(self):
@@ -25,7 +25,7 @@ class SignalGuard:
         self._deferred = False
 
     def install(self) -> None:
-        """Set the handlers. Where SIGHUP is ignored from the start (`nohup`), it stays ignored."""
+        """Set the handlers. If SIGHUP is ignored from the start (`nohup`), it stays ignored."""
         for number in STATUS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._received)
@@ -35,34 +35,34 @@ class SignalGuard:
             return
         again, self.status = bool(self.status), STATUS[number]
         if again or not self._deferred:
-            with contextlib.suppress(OSError):  # the terminal may be what is gone
+            with contextlib.suppress(OSError):  # the terminal may be closed
                 os.write(2, b"stopped by a signal\n")  # unlike print, it may interrupt a print
             raise SystemExit(self.status)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Signals are deferred to the end of a step (or of a file)."""
-        over = threading.Event()
-        keeper = threading.Thread(target=_reinstall_handlers, args=(over,), daemon=True)
+        """Record a signal in `status` instead of exiting, until the end of the block (a step, a file)."""
+        done = threading.Event()
+        keeper = threading.Thread(target=_reinstall_handlers, args=(done,), daemon=True)
         self._deferred = True
         keeper.start()
         try:
             yield
         finally:
-            over.set()
+            done.set()
             keeper.join()
             self._deferred = False
 
 
-def _reinstall_handlers(over: threading.Event) -> None:
-    """Re-install the current handlers every 10 ms: every graph that MindSpore 2.10 runs turns Ctrl-C into SIGTERM.
+def _reinstall_handlers(done: threading.Event) -> None:
+    """Re-install the current handlers every 10 ms: every graph run by MindSpore 2.10 turns Ctrl-C into SIGTERM.
 
-    Python's own `signal.signal` works in the main thread only, and that is inside the graph.
+    `signal.signal` works in the main thread only, which is busy with the graph.
     """
     libc = ctypes.CDLL(None)
     actions = {int(number): ctypes.create_string_buffer(256) for number in STATUS}  # struct sigaction is smaller
     for number, action in actions.items():
         libc.sigaction(number, None, action)
-    while not over.wait(0.01):
+    while not done.wait(0.01):
         for number, action in actions.items():
             libc.sigaction(number, action, None)

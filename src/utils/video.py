@@ -1,4 +1,4 @@
-"""Videos: written through a file next to the target, counted, then renamed (see `src.utils.output`)."""
+"""Atomic writing of videos: to a temporary file, whose frames are counted, then renamed (see `src.utils.output`)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from src.utils.output import MARK_BOX, failure, free_bytes, output_error, part_f
 
 
 class VideoFile:
-    """An MPEG-4 video that grows by frames and arrives with `close`, marked as a drawing (`is_drawing`).
+    """An MPEG-4 video written frame by frame; `close` gives it its name and marks it as a drawing (`is_drawing`).
 
     OpenCV reports no write error, so the finished file is opened again and its frames are counted.
 
     Args:
-        path: where the video goes, ending in .mp4; rate: frames per second.
+        path: of the video, ending in .mp4; rate: frames per second.
     """
 
     def __init__(self, path: str, rate: float):
@@ -33,10 +33,10 @@ class VideoFile:
         self._stack.close()
 
     def write(self, frame: np.ndarray) -> None:
-        """Add a frame, BGR uint8 [H, W, 3]; one of another size than the first is resized to it.
+        """Add a frame, BGR uint8 [H, W, 3]; it is resized to the size of the first.
 
         Raises:
-            OutputError: the file cannot be made, or the disk is full.
+            OutputError: the file cannot be created, or the disk is full.
         """
         if self._writer is None:
             self._open(frame)
@@ -50,7 +50,7 @@ class VideoFile:
         """Finish the video and give it its name.
 
         Raises:
-            OutputError: it did not arrive complete; nothing is left of it.
+            OutputError: it is incomplete; nothing is left of it.
         """
         if self._writer is None:
             raise failure(self.path, "it has no frames")
@@ -60,10 +60,10 @@ class VideoFile:
                 handle.write(MARK_BOX)
                 handle.flush()
                 os.fsync(handle.fileno())  # a late write error of the video is reported here too
-            arrived = _frames_in(self._part)
-            if arrived != self.frames:
+            written = _frames_in(self._part)
+            if written != self.frames:
                 free = free_bytes(self.path) or 0
-                raise failure(self.path, f"{arrived} of {self.frames} frames arrived", full=free < 1 << 20)
+                raise failure(self.path, f"{written} of {self.frames} frames were written", full=free < 1 << 20)
             os.replace(self._part, self.path)
         except OSError as error:
             raise output_error(self.path, error) from error
@@ -79,7 +79,7 @@ class VideoFile:
             raise failure(self.path, f"OpenCV cannot write a video of {self._size[0]} x {self._size[1]} pixels")
 
     def _check_room(self) -> None:
-        """A full disk ends a long video at once, not after its last frame."""
+        """Raise at once if the disk is full, not after the last frame."""
         free = free_bytes(self.path)
         if free is not None and free < 4096:
             try:
@@ -95,7 +95,7 @@ class VideoFile:
 
 
 def _frames_in(path: str) -> int:
-    """Number of frames that a video file says it holds, 0 for a broken one."""
+    """Number of frames stated in a video file, 0 for a broken one."""
     video = cv2.VideoCapture(path)
     try:
         return int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0

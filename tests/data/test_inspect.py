@@ -83,9 +83,9 @@ def test_every_fault_at_once(tmp_path):
     assert found["annotations have no usable bbox [x, y, width, height]"] == (1, True)
     assert found["images are missing"] == (1, True)
     assert found["images are broken (max_bad_images is 0)"] == (1, True)
-    assert found["boxes of no area (dropped), annotations"] == (1, False)
-    assert found["images have another size than annotated (the file's counts)"] == (1, False)
-    assert found["images with boxes beyond the image (clipped)"] == (1, False)
+    assert found["boxes of zero area (dropped), annotations"] == (1, False)
+    assert found["images differ in size from their annotation (the image file's size is used)"] == (1, False)
+    assert found["images with boxes that extend beyond the image (clipped)"] == (1, False)
     assert found["categories are not in 'classes' (their boxes are dropped)"] == (1, False)
     assert (report["images"], report["images_with_boxes"], report["boxes"]) == (5, 2, 2)
     assert [(row["name"], row["boxes"], row["images"]) for row in report["classes"]] == [("cat", 1, 1), ("dog", 1, 1)]
@@ -193,12 +193,16 @@ def test_axes_swapped(tmp_path):
 
 def test_shares_of_the_image_are_refused(tmp_path):
     (report,) = coco_check(tmp_path, boxed((0.1, 0.2, 0.5, 0.6), (0.5, 0.5, 0.25, 0.5), (0, 0, 1, 0.5)))
-    assert issues(report)["boxes have numbers between 0 and 1, shares of the image, where pixels are expected"] == (
+    assert issues(report)[
+        "boxes have coordinates between 0 and 1 (fractions of the image), where pixels are expected"
+    ] == (
         3,
         True,
     )
     (report,) = coco_check(tmp_path, boxed((0, 0, 1, 1), (0.1, 0.2, 0.5, 0.6), *XYWH))
-    assert issues(report)["boxes have numbers between 0 and 1, shares of the image, where pixels are expected"] == (
+    assert issues(report)[
+        "boxes have coordinates between 0 and 1 (fractions of the image), where pixels are expected"
+    ] == (
         1,
         False,
     )
@@ -218,7 +222,7 @@ def test_a_file_under_two_ids(tmp_path):
         path.write_text(json.dumps(content))
 
     (report,) = coco_check(tmp_path, boxed(*XYWH), change=change)
-    assert kinds(report, "image ids name the file of another id") == [(1, ["6 (5.jpg, as id 5)"])]
+    assert kinds(report, "image ids refer to the same file as another id") == [(1, ["6 (5.jpg, as id 5)"])]
 
 
 def test_copies_within_and_between_splits(tmp_path):
@@ -281,16 +285,16 @@ def test_turned_by_exif_after_annotation(tmp_path):
         path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:])
 
     (report,) = coco_check(tmp_path, boxed(*XYWH), change=change)
-    assert kinds(report, "annotated as turned by their EXIF orientation") == [(1, ["5.jpg"])]
+    assert kinds(report, "annotated as rotated by their EXIF orientation") == [(1, ["5.jpg"])]
 
 
 def test_missing_images_get_a_hint(tmp_path):
     hints = {
-        "5.jpg": ("5.JPG", "the folder has 5.JPG: endings and capitals must be the same"),
+        "5.jpg": ("5.JPG", "the folder has 5.JPG: extension and case must match"),
         "sub/5.jpg": ("5.png", "there is no folder sub in"),
         "b\\5.jpg": ("x.jpg", "holds backslashes"),
-        "http://host/x/7.jpg": ("x.jpg", "an address on the network"),
-        "x.jpg 3 0.5 0.5 0.1 0.1": ("x.jpg", "the folder has x.jpg; the rest of the line is no box"),
+        "http://host/x/7.jpg": ("x.jpg", "a URL is given"),
+        "x.jpg 3 0.5 0.5 0.1 0.1": ("x.jpg", "the folder has x.jpg; the rest of the line is not a box"),
     }
     os.makedirs(tmp_path / "images")
     for name, (there, words) in hints.items():

@@ -133,17 +133,19 @@ def test_ids_of_another_type_are_matched_and_told(tmp_path):
     assert [(s.image_id, s.boxes.tolist()) for s in data.samples] == [(5, [[2, 1, 6, 4, 2]]), (6, [[6, 5, 14, 12, 1]])]
     repaired, refused = noted(data)
     assert not refused and type(data.samples[1].image_id) is int
-    number, places = repaired["annotations whose image_id has another type than the id it means (matched by value)"]
-    assert number == 2 and places[0] == "annotation 1: '5' is a text, the id 5 a number"
-    number, places = repaired["image sizes are not integers above 0 (the file's size counts)"]
-    assert (number, places) == (1, ["image 6: width '60' is a text"]) and data.samples[1].height == 50
+    number, places = repaired[
+        "annotations whose image_id differs in type from the id that it refers to (matched by value)"
+    ]
+    assert number == 2 and places[0] == "annotation 1: '5' is a string, the id 5 a number"
+    number, places = repaired["image sizes are not positive integers (the image file's size is used)"]
+    assert (number, places) == (1, ["image 6: width '60' is a string"]) and data.samples[1].height == 50
 
 
 @pytest.mark.parametrize("value", ["005", " x", "5.0", "77"])
 def test_ids_that_are_texts_and_mean_nothing_are_told_to_be_texts(tmp_path, value):
     data = coco_with(tmp_path, lambda c: c["annotations"][0].update(image_id=value))
     places = noted(data)[1]["annotations whose image_id the file does not list"][1]
-    assert places == [f"annotation 1: {value!r} (a text, the file's ids are numbers)"]
+    assert places == [f"annotation 1: {value!r} (a string, the file's ids are numbers)"]
 
 
 def test_a_text_is_not_matched_where_it_is_an_id_itself(tmp_path):
@@ -158,7 +160,7 @@ def test_a_text_is_not_matched_where_it_is_an_id_itself(tmp_path):
 def test_boxes_of_texts_are_told(tmp_path):
     data = coco_with(tmp_path, lambda c: c["annotations"][0].update(bbox=["1", "2", "3", "4"]))
     ((_, places),) = noted(data)[1].values()
-    assert places == ["annotation 1: ['1', '2', '3', '4'] (a text in place of numbers)"]
+    assert places == ["annotation 1: ['1', '2', '3', '4'] (a string in place of numbers)"]
 
 
 @pytest.mark.parametrize(
@@ -190,9 +192,9 @@ def test_json_in_other_encodings(tmp_path):
     [
         ("sub/a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", ""),
         ("./sub//a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", ""),
-        ("sub\\a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", "another reading of their path (backslashes)"),
-        ("images/a.jpg", "a.jpg", "a.jpg", "a.jpg", "the folder's own name, images/"),
-        ("images\\a.jpg", "a.jpg", "a.jpg", "a.jpg", "the folder's own name, images/"),
+        ("sub\\a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", "a correction of their path (backslashes)"),
+        ("images/a.jpg", "a.jpg", "a.jpg", "a.jpg", "the folder's name, images/"),
+        ("images\\a.jpg", "a.jpg", "a.jpg", "a.jpg", "the folder's name, images/"),
         ("images/a.jpg", "images/a.jpg", "images/a.jpg", "images/a.jpg", ""),
         ("a%20b.jpg", "a b.jpg", "a b.jpg", "a b.jpg", "percent-encoded"),
         ("a%20b.jpg", "a%20b.jpg", "a%20b.jpg", "a%20b.jpg", ""),
@@ -223,7 +225,7 @@ def test_equal_names_in_two_folders_stay_apart(tmp_path):
     content = coco_json(read_dataset(cfg, False), [0, 1], None, {0: (9, 9), 1: (9, 9)}, list(cfg.classes))
     assert [image["file_name"] for image in content["images"]] == ["a/1.jpg", "b/1.jpg"]
     (tmp_path / "list.txt").write_text("a/1.jpg 1,2,3,4,1\n./a/1.jpg 1,2,3,4,2\n")
-    with pytest.raises(UserError, match="images stand in two lines: line 2: a/1.jpg .line 1 too"):
+    with pytest.raises(UserError, match="images are listed twice: line 2: a/1.jpg .also in line 1"):
         read_dataset(cfg, False)
 
 

@@ -51,8 +51,8 @@ def test_boxes_without_area(folder, told):
 
     instances(folder, "train2017", change)
     assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS[2:])
-    assert any("2 boxes of no area (dropped), annotations: 1, 9" in line for line in told())
-    assert any("no area after rounding (dropped): 40.jpg" in line for line in told())
+    assert any("2 boxes of zero area (dropped), annotations: 1, 9" in line for line in told())
+    assert any("zero area after rounding (dropped): 40.jpg" in line for line in told())
 
 
 def test_crowd_boxes_are_training_targets(folder):
@@ -102,7 +102,7 @@ def test_images_that_no_decoder_takes(folder, tmp_path, monkeypatch, content):
 
 def test_an_image_above_the_limit_is_one_line_and_may_be_left_out(folder, monkeypatch):
     monkeypatch.setattr("src.data.images.MAX_PIXELS", 44 * 60 - 1)  # the last of the five images is 44 pixels high
-    words = "broken image .*70000.jpg: 60 x 44 pixels are more than 2,639, the most that is read"
+    words = "broken image .*70000.jpg: 60 x 44 pixels exceed the limit of 2,639"
     with pytest.raises(UserError, match=words):
         prepare_records(config(folder), True)
     assert sorted(rows_of(prepare_records(config(folder, "--max_bad_images=1"), True))) == list(IDS[:-1])

@@ -51,8 +51,8 @@ def test_voc_uses_every_box_of_an_object(tmp_path):
         (several("<name>cat</name>"), "no <bndbox> of four numbers.*cat in a.xml"),
         (several("<name>cat</name>", bndbox(1, 2, 3, 4), bndbox(1, 2, 3)), "no <bndbox> of four numbers.*cat in a.xml"),
         (several("<name>cat</name>", "<bndbox><xmin>1</xmin>" + bndbox(1, 2, 3, 4)[8:]), "no <bndbox> of four numbers"),
-        ("<objects>" + thing("cat", 1, 2, 3, 4) + "</objects>", "files are no VOC annotations.*a.xml"),
-        (thing("cat", 0.1, 0.2, 0.5, 0.8) + thing("dog", 0, 0.1, 0.4, 1), "2 boxes have numbers between 0 and 1"),
+        ("<objects>" + thing("cat", 1, 2, 3, 4) + "</objects>", "files are not VOC annotations.*a.xml"),
+        (thing("cat", 0.1, 0.2, 0.5, 0.8) + thing("dog", 0, 0.1, 0.4, 1), "2 boxes have coordinates between 0 and 1"),
     ],
 )
 def test_voc_objects_that_cannot_be_used(tmp_path, body, words):
@@ -163,12 +163,12 @@ def test_voc_empty_file_and_original_layout(tmp_path):
 @pytest.mark.parametrize(
     "body, words",
     [
-        ("<Object><name>cat</name>" + bndbox(1, 2, 3, 4) + "</Object>", "files are no VOC annotations.*a.xml"),
+        ("<Object><name>cat</name>" + bndbox(1, 2, 3, 4) + "</Object>", "files are not VOC annotations.*a.xml"),
         (
             '<object xmlns="x"><name>cat</name>' + bndbox(1, 2, 3, 4) + "</object>",
-            "files are no VOC annotations.*a.xml",
+            "files are not VOC annotations.*a.xml",
         ),
-        ("<item><name>cat</name>" + bndbox(1, 2, 3, 4) + "</item>", "files are no VOC annotations.*a.xml"),
+        ("<item><name>cat</name>" + bndbox(1, 2, 3, 4) + "</item>", "files are not VOC annotations.*a.xml"),
         (
             several("<name>cat</name><difficult>0</difficult><difficult>1</difficult>", bndbox(1, 2, 3, 4)),
             "objects have several <difficult> that differ: cat in a.xml",

@@ -20,7 +20,7 @@ def description(nms):
 
 
 class Brightness(Detector):
-    """Two boxes an image; the score of "cup" is the image's brightness, an empty image is a sure spoon."""
+    """Two boxes per image; the score of "cup" is the image's brightness, an empty image is a sure spoon."""
 
     def run(self, batch, shapes):
         light = batch.reshape(len(batch), -1).max(axis=1) / 255

@@ -55,7 +55,7 @@ def test_pictures_on_a_full_disk(model, photos, tmp_path, kilobytes, fit):
         assert_complete(f"{disk}/out", [*written, "detections.json"])
         assert (len(written) >= fit and len(written) < 6) and rows(f"{disk}/out") == (6, 12)
     assert f"{len(written)} of 6 drawings and detections.json" in done.stdout
-    assert f"error: {6 - len(written)} of 6 drawings did not arrive, first: cannot write" in done.stderr
+    assert f"error: {6 - len(written)} of 6 drawings could not be written, first: cannot write" in done.stderr
     for number in range(6):
         assert (f"p{number}.jpg: No space left" in done.stdout) == (f"p{number}.jpg" not in written)
 
@@ -76,7 +76,7 @@ def test_drawings_make_room_for_the_detections(model, tmp_path):
         assert done.returncode == 1 and rows(f"{disk}/out") == (60, 120)
         count = len(os.listdir(f"{disk}/out")) - 1
     assert 0 < count < 60 and f"{count} of 60 drawings and detections.json" in done.stdout
-    assert f"{60 - count} of 60 drawings did not arrive" in done.stderr
+    assert f"{60 - count} of 60 drawings could not be written" in done.stderr
 
 
 def test_no_room_at_all(model, photos, tmp_path):
@@ -103,7 +103,7 @@ def test_files_that_may_not_grow(model, photos, tmp_path):
     command = [sys.executable, os.path.join(ROOT, "scripts", "predict.py"), "--model", model, str(photos)]
     command += ["--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: limit_files(100))
-    assert done.returncode == 1 and "7 of 7 drawings did not arrive" in done.stderr, done.stderr
+    assert done.returncode == 1 and "7 of 7 drawings could not be written" in done.stderr, done.stderr
     assert os.listdir(tmp_path) == ["detections.json"] and rows(tmp_path) == (46, 92)
 
 
@@ -111,7 +111,7 @@ def test_folders_in_place_of_files(model, photos, tmp_path):
     for name in ("p1.jpg", "clip.mp4"):
         os.makedirs(tmp_path / "out" / name)
     done = run("scripts/predict.py", "--model", model, photos, "--output", tmp_path / "out")
-    assert done.returncode == 1 and "2 of 7 drawings did not arrive" in done.stderr
+    assert done.returncode == 1 and "2 of 7 drawings could not be written" in done.stderr
     assert "p1.jpg: Is a directory" in done.stdout and "clip.mp4: Is a directory" in done.stdout
     assert "5 of 7 drawings and detections.json" in done.stdout and rows(tmp_path / "out") == (46, 92)
     os.makedirs(tmp_path / "other" / "detections.json")

@@ -193,7 +193,7 @@ def test_frames_that_were_lost_in_between_are_found(tmp_path):
         with files_limited(100):
             for seed in range(20):
                 video.write(noise(240, 320, seed))
-        with pytest.raises(OutputError, match="a.mp4: 0 of 20 frames arrived"):  # there is room again
+        with pytest.raises(OutputError, match="a.mp4: 0 of 20 frames were written"):  # there is room again
             video.close()
     assert os.listdir(tmp_path) == []
 
@@ -222,7 +222,9 @@ def test_arrivals_name_what_did_not_arrive(tmp_path, caplog):
         with arrivals.one():
             write_text(str(tmp_path / name), name)
     assert arrivals.count == 2 and (tmp_path / "c.txt").read_text() == "c.txt"
-    with pytest.raises(OutputError, match=r"1 of 3 files did not arrive, first: cannot write .*b\.txt: Is a directory"):
+    with pytest.raises(
+        OutputError, match=r"1 of 3 files could not be written, first: cannot write .*b\.txt: Is a directory"
+    ):
         arrivals.finish()
     with pytest.raises(ZeroDivisionError), arrivals.one():
         raise ZeroDivisionError  # only an OutputError is noted

@@ -1,4 +1,4 @@
-"""A data set's own check: what conversion would say, all of it at once, and figures of its boxes."""
+"""Check of a data set: all issues that conversion would report, and statistics of its boxes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from src.utils.log import progress
 
 
 class _Split(NamedTuple):
-    """A split as read: `usable` are the samples whose image can be read; without data, `reason` says why, and `refused`
-    whether that matters."""
+    """A split as read: `usable` are the samples whose image can be read; if there is no data, `reason` says why, and
+    `refused` whether that is an error."""
 
     name: str
     data: Optional[DataSet]
@@ -33,13 +33,13 @@ class _Split(NamedTuple):
 
 
 def check_splits(cfg, names: Sequence[str], decode: bool) -> List[dict]:
-    """`check_split` of each of "train", "val", and what they share: the same pictures, classes that one of them lacks.
+    """`check_split` of "train" and "val", and a comparison of both: shared images, classes that one of them lacks.
 
-    What is shared is among the faults of "val".
+    Results of the comparison are among the faults of "val".
     """
     splits = {name: _read(cfg, name == "train", decode) for name in names}
     missing = missing_evaluation_set(cfg) if "train" in splits and "val" in splits else ""
-    if missing:  # a training does without
+    if missing:  # training does not need it
         reason = f"there is no evaluation set, which eval.py and run_eval need: {missing} does not exist"
         splits["val"] = _Split("val", None, [], reason, refused=False)
     train, val = splits.get("train"), splits.get("val")
@@ -49,7 +49,7 @@ def check_splits(cfg, names: Sequence[str], decode: bool) -> List[dict]:
 
 
 def check_split(cfg, is_training: bool, decode: bool) -> dict:
-    """Read a split as a conversion would, without stopping at a fault.
+    """Read a split as a conversion would, without stopping at an error.
 
     Args:
         decode: decode every image instead of reading its header only (one of 16 bits is decoded in any case).
@@ -57,7 +57,7 @@ def check_split(cfg, is_training: bool, decode: bool) -> dict:
     Returns:
         {"split", "source", "images", "images_with_boxes", "boxes", "crowded", "image_sizes", "boxes_an_image",
         "classes": [...], "size", "sizes", "aspect", "uncovered", "faults": [{"kind", "refused", "number", "places"}]}.
-        Where nothing can be read there are only "split" and "faults".
+        If nothing can be read there are only "split" and "faults".
     """
     return _report(cfg, _read(cfg, is_training, decode))
 
@@ -118,7 +118,7 @@ def _image_sizes(samples: list) -> dict:
 
 
 def _look(sample: Sample, decode: bool) -> tuple:
-    """((height, width), orientation, reason it cannot be used or "", what is odd about its pixels or "")."""
+    """((height, width), orientation, why it cannot be used or "", what is odd about its pixels or "")."""
     try:
         header, deep = _header(sample.path)
         if header and not decode and not deep:
@@ -134,7 +134,7 @@ def _look(sample: Sample, decode: bool) -> tuple:
 
 
 def _header(path: str) -> tuple:
-    """(`read_header`, whether it has 16 bits), (None, False) where decoding must tell what is wrong."""
+    """(`read_header`, whether it has 16 bits); (None, False) if only decoding can find out what is wrong."""
     try:
         return read_header(path), has_16_bits(path)
     except ValueError:
@@ -142,12 +142,12 @@ def _header(path: str) -> tuple:
 
 
 def _look_at_images(cfg, data: DataSet, decode: bool) -> List[Sample]:
-    """The samples whose image can be read, with its real size and boxes clipped to it."""
+    """The samples whose image can be read, with the size of the file and boxes clipped to it."""
     issues = data.issues
     _note_missing(data)
     present = [sample for sample in data.samples if os.path.isfile(sample.path)]
     usable, annotated, broken = [], [], []
-    with ThreadPoolExecutor(max(cfg.num_parallel_workers, 1)) as pool, progress(len(present), "looking at") as bar:
+    with ThreadPoolExecutor(max(cfg.num_parallel_workers, 1)) as pool, progress(len(present), "checking") as bar:
         looks = pool.map(lambda sample: _look(sample, decode), present)
         for sample, (size, orientation, reason, odd) in zip(present, looks):
             bar.update()
@@ -162,8 +162,8 @@ def _look_at_images(cfg, data: DataSet, decode: bool) -> List[Sample]:
             usable.append(sample)
     note_doubts(annotated, data.form, issues)
     note = issues.error if len(broken) > cfg.max_bad_images else issues.warn
-    for place in broken:
-        note(f"images are broken (max_bad_images is {cfg.max_bad_images})", place)
+    for image in broken:
+        note(f"images are broken (max_bad_images is {cfg.max_bad_images})", image)
     return usable
 
 

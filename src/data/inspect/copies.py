@@ -1,4 +1,4 @@
-"""Pictures that a data set holds more than once, byte for byte, and what is the same in training and evaluation."""
+"""Images that a data set holds more than once, byte for byte, and overlap of training and evaluation set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def note_copies(samples: Sequence[Sample], issues: Issues, workers: int) -> None
 def note_shared(
     train: Sequence[Sample], val: Sequence[Sample], classes: Sequence[str], issues: Issues, workers: int
 ) -> None:
-    """Note what training and evaluation share, and the classes that only one of them has."""
+    """Note images that training and evaluation set share, and classes that only one of them has."""
     trained = {sample.path for sample in train}
     groups = _same_content(list(dict.fromkeys(sample.path for sample in (*train, *val))), workers)
     twins = {path: first for first, path in _twins(groups, trained)}
@@ -54,7 +54,7 @@ def _twins(groups: List[List[str]], trained: set):
 
 
 def _note_names(train: Sequence[Sample], val: Sequence[Sample], issues: Issues) -> None:
-    """Equal names and sizes with other content: pictures saved again. Short numbers start again in every set."""
+    """Note equal names and sizes with other content: images saved again. Short numbers are reused in every set."""
     known = {(os.path.basename(sample.path), sample.height, sample.width) for sample in train}
     for sample in val:
         name = os.path.basename(sample.path)
@@ -66,7 +66,7 @@ def _note_names(train: Sequence[Sample], val: Sequence[Sample], issues: Issues) 
 def _same_content(paths: Sequence[str], workers: int) -> List[List[str]]:
     """Groups of at least two files with the same bytes, in the order of `paths`.
 
-    By size, then by a block in their middle, and only what agrees in both is read completely.
+    Compared by size, then by a block in the middle; only files that agree in both are read completely.
     """
     groups = [list(paths)]
     with ThreadPoolExecutor(max(workers, 1)) as pool:

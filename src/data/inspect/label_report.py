@@ -1,4 +1,4 @@
-"""Label statistics as figures and as a page that needs no network: what there is, and what training sees of it."""
+"""Label statistics as JSON and as an offline HTML page: boxes as annotated, and as training sees them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _COUNT_QUANTILES = (0, 25, 50, 75, 95, 100)
 
 
 def label_figures(samples: Sequence[Sample], seen: Sequence[Preview], cfg) -> dict:
-    """Figures of all samples as annotated, and of those `seen` after augmentation, as plain JSON.
+    """Statistics of all samples as annotated, and of those `seen` after augmentation, as plain JSON.
 
     Sizes are square roots of areas in pixels of the network's input. An image whose annotation gives no size (list
-    files) counts with the seen ones only.
+    files) is only counted after augmentation.
     """
     sized = [sample for sample in samples if sample.width and sample.height]
     boxes = normalized_boxes(sized)
     counts = [len(sample.boxes) for sample in sized]
     images = np.repeat(np.arange(len(sized)), counts)
     shape = np.array([*cfg.img_shape, *cfg.img_shape, 1], np.float64)
-    augmented = np.concatenate([one.truth for one in seen]) if seen else np.zeros((0, 5))
-    matches = _matches_a_box(seen)
-    levels = np.concatenate([one.levels for one in seen]) if seen else np.zeros(0, int)
+    augmented = np.concatenate([sample.truth for sample in seen]) if seen else np.zeros((0, 5))
+    matches = _matches_per_box(seen)
+    levels = np.concatenate([sample.levels for sample in seen]) if seen else np.zeros(0, int)
     return {
         "images": len(samples),
         "images_with_a_size": len(sized),
@@ -60,15 +60,15 @@ def label_figures(samples: Sequence[Sample], seen: Sequence[Preview], cfg) -> di
     }
 
 
-def _matches_a_box(seen: Sequence[Preview]) -> List[int]:
-    """Number of default boxes matched to each ground truth: to the nearest one of its class."""
+def _matches_per_box(seen: Sequence[Preview]) -> List[int]:
+    """Number of default boxes matched to each ground truth: each is counted for the nearest sample of its class."""
     numbers = []
-    for one in seen:
-        if len(one.truth):
-            apart = np.abs(one.targets[:, None, :4] - one.truth[None, :, :4]).max(-1)
-            apart[one.targets[:, None, 4] != one.truth[None, :, 4]] = np.inf
-            nearest = apart.argmin(1) if len(one.targets) else np.zeros(0, int)
-            numbers += np.bincount(nearest, minlength=len(one.truth)).tolist()
+    for sample in seen:
+        if len(sample.truth):
+            distances = np.abs(sample.targets[:, None, :4] - sample.truth[None, :, :4]).max(-1)
+            distances[sample.targets[:, None, 4] != sample.truth[None, :, 4]] = np.inf
+            nearest = distances.argmin(1) if len(sample.targets) else np.zeros(0, int)
+            numbers += np.bincount(nearest, minlength=len(sample.truth)).tolist()
     return numbers
 
 
@@ -82,7 +82,7 @@ def _sizes(boxes: np.ndarray, img_shape) -> List[int]:
 
 
 def _chart(figures: dict, cfg) -> str:
-    """Size of boxes before and after augmentation, and sizes of the default boxes, as an embedded PNG."""
+    """Sizes of boxes before and after augmentation, and of the default boxes, as an embedded PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), dpi=110)
@@ -113,7 +113,7 @@ def _chart(figures: dict, cfg) -> str:
 
 
 def label_report(figures: dict, cfg) -> str:
-    """The figures as one HTML page."""
+    """The statistics as one HTML page."""
     augmented = figures["augmented"]
     most = max([row["boxes"] for row in figures["classes"]] + [1])
     rows = "".join(

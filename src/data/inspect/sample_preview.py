@@ -1,4 +1,4 @@
-"""Training samples read back from the arrays that the network is fed, so that a wrong encoding shows."""
+"""Training samples decoded from the network's input arrays, so that a wrong encoding becomes visible."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Preview:
     """A training sample as the network sees it; boxes are y1, x1, y2, x2 in pixels of the network's input.
 
     image: uint8 RGB [H, W, 3]; truth: float64 [M, 5] boxes and labels after augmentation;
-    targets: float64 [K, 5], what the targets decode to, one row a matched default box; defaults: float64 [K, 4], those
-    default boxes; levels: int [K], their level; window: crop in the file's pixels; flipped; distance: pixels between
-    a target and the nearest ground truth of its class, the largest (0 without a match).
+    targets: float64 [K, 5], the decoded targets, one row per matched default box; defaults: float64 [K, 4], those
+    default boxes; levels: int [K], their level; window: crop in the file's pixels; flipped; distance: largest
+    distance in pixels of a target from the nearest ground truth of its class (0 without a match).
     """
 
     image: np.ndarray
@@ -36,10 +36,10 @@ class Preview:
 
 
 def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes: List[int]) -> Preview:
-    """Augment and encode a sample, and read the result back.
+    """Augment and encode a sample, and decode the result.
 
     Args:
-        img_id: of the sample's row in the records (`record_ids`): its random stream follows from it.
+        img_id: of the sample's row in the records (`record_ids`): it determines the random numbers.
         level_sizes: number of default boxes of each level.
 
     Raises:
@@ -73,9 +73,9 @@ def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes:
 
 
 def _largest_distance(targets: np.ndarray, truth: np.ndarray) -> float:
-    """Of any target to the nearest ground truth of its class: the largest corner difference."""
+    """The largest corner difference of any target from the nearest ground truth of its class."""
     if len(targets) == 0:
         return 0.0
-    apart = np.abs(targets[:, None, :4] - truth[None, :, :4]).max(-1)
-    apart[targets[:, None, 4] != truth[None, :, 4]] = np.inf
-    return float(apart.min(1).max()) if len(truth) else float("inf")
+    distances = np.abs(targets[:, None, :4] - truth[None, :, :4]).max(-1)
+    distances[targets[:, None, 4] != truth[None, :, 4]] = np.inf
+    return float(distances.min(1).max()) if len(truth) else float("inf")

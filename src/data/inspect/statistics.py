@@ -1,4 +1,4 @@
-"""Figures of a data set against the default boxes, before any augmentation (NumPy only)."""
+"""Statistics of a data set and its coverage by default boxes, before any augmentation (NumPy only)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def best_iou(gt_yxyx: np.ndarray, cfg) -> np.ndarray:
     """IoU of each ground truth [M, 4] with the default box that covers it best: float64 [M].
 
     Of all boxes of one shape the one whose centre is nearest in y and in x overlaps most, since areas are equal
-    and the overlap falls with either distance: one box a level and shape is looked at instead of all.
+    and the overlap falls with either distance: so one box per level and shape is enough.
     """
     gt = np.asarray(gt_yxyx, np.float64)
     best, start = np.zeros(len(gt)), 0
@@ -67,12 +67,12 @@ def _nearest(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Index of the nearest of equally spaced rising numbers."""
     if len(rising) == 1:
         return np.zeros(len(values), np.int64)
-    places = np.rint((values - rising[0]) / (rising[1] - rising[0])).astype(np.int64)
-    return np.clip(places, 0, len(rising) - 1)
+    indices = np.rint((values - rising[0]) / (rising[1] - rising[0])).astype(np.int64)
+    return np.clip(indices, 0, len(rising) - 1)
 
 
 def class_rows(boxes: np.ndarray, images: np.ndarray, uncovered: np.ndarray, classes: Sequence[str]) -> List[dict]:
-    """One row per class: boxes, images with one, and the share of its boxes that no default box covers.
+    """One row per class: boxes, images with one, and the fraction of its boxes that no default box covers.
 
     Args:
         boxes: [M, 5], images: number of the image of each box [M], uncovered: bool [M].
@@ -80,14 +80,14 @@ def class_rows(boxes: np.ndarray, images: np.ndarray, uncovered: np.ndarray, cla
     rows = []
     for label, name in enumerate(classes):
         if label > 0:
-            own = boxes[:, 4] == label
-            number = int(own.sum())
+            of_class = boxes[:, 4] == label
+            number = int(of_class.sum())
             rows.append(
                 {
                     "name": name,
                     "boxes": number,
-                    "images": int(len(np.unique(images[own]))),
-                    "uncovered": float(uncovered[own].mean()) if number else None,
+                    "images": int(len(np.unique(images[of_class]))),
+                    "uncovered": float(uncovered[of_class].mean()) if number else None,
                 }
             )
     return rows

@@ -14,14 +14,14 @@ from src.utils.errors import UserError
 from src.utils.log import warn_once
 
 READERS = {"coco": read_coco, "voc": read_voc, "other": read_list}
-"""Each reader: (cfg, is_training) -> DataSet. It raises UserError only where nothing can be read at all (a missing
-folder or file, no JSON); every other fault is in `DataSet.issues`, so that a check can list them all."""
+"""Each reader: (cfg, is_training) -> DataSet. It raises UserError only if nothing can be read at all (a missing
+folder or file, invalid JSON); every other problem is in `DataSet.issues`, so that a check can list them all."""
 
 
 def read_dataset(cfg, is_training: bool) -> DataSet:
-    """The samples of a config's data set: for training the images with a box, for evaluation every image.
+    """The samples of a config's data set: images with a box for training, every image for evaluation.
 
-    Each kind of repaired problem is logged once, with its number and first places.
+    Each kind of repaired problem is logged once, with its count and first occurrences.
 
     Raises:
         UserError: a root, file or annotation that is missing or cannot be used; nothing to train on.

@@ -21,7 +21,7 @@ _CROWD = {"0": 0, "0.0": 0, "false": 0, "": 0, "1": 1, "1.0": 1, "true": 1}
 def load_coco_json(path: str) -> dict:
     """A COCO annotation file as a dict that pycocotools and our readers can rely on.
 
-    Repaired problems (see `repair_coco`) are logged once, one line per kind.
+    Each kind of repaired problem (see `repair_coco`) is logged once.
 
     Raises:
         UserError: what cannot be repaired, with the file, the ids and the reason in one line.
@@ -36,11 +36,11 @@ def load_coco_json(path: str) -> dict:
 
 @no_collection()
 def repair_coco(path: str, issues: Issues) -> dict:
-    """The content of a COCO annotation file, repaired; rows that cannot be repaired are left out and noted as errors.
+    """The repaired content of a COCO annotation file; rows that cannot be repaired are left out and noted as errors.
 
     Repaired: ids of another type (1.0, or "1" where the file's id is 1), `iscrowd` and `area` that are missing,
-    annotation ids that are missing, given twice or not above 0 (numbered again from 1), images and categories given
-    twice word for word, boxes without area (dropped).
+    annotation ids that are missing, duplicate or not positive (renumbered from 1), images and categories given
+    twice identically, boxes without area (dropped).
 
     Raises:
         UserError: the file is missing, no JSON, or not of this form at all.
@@ -64,37 +64,37 @@ def repair_coco(path: str, issues: Issues) -> dict:
 
 
 def _with_ids(rows: list, what: str, name_key: str, issues: Issues) -> tuple:
-    """(the rows that have a unique id (an integer or a string) and a name, {id of any row: None})."""
+    """(rows with a usable id (integer or string) and a name, {id of any row: None})."""
     seen, kept, ids = {}, [], {}
     for row in rows:
-        own, name = row.get("id"), row.get(name_key)
-        if isinstance(own, float) and own.is_integer() and abs(own) < 2**53:
-            issues.warn(f"{what} ids are written with a fraction (taken as integers)", own)
-            own = int(own)
-            row = dict(row, id=own)
-        if isinstance(own, bool) or not isinstance(own, (int, str)):
+        row_id, name = row.get("id"), row.get(name_key)
+        if isinstance(row_id, float) and row_id.is_integer() and abs(row_id) < 2**53:
+            issues.warn(f"{what} ids are written with a fraction (read as integers)", row_id)
+            row_id = int(row_id)
+            row = dict(row, id=row_id)
+        if isinstance(row_id, bool) or not isinstance(row_id, (int, str)):
             issues.error(f"{what} rows without a usable id", str(row)[:80])
             continue
-        ids[own] = None
+        ids[row_id] = None
         if not isinstance(name, str) or not name.strip() or "\0" in name:
-            issues.error(f"{what} rows without a usable '{name_key}', ids", own)
-        elif own not in seen:
-            seen[own] = row
+            issues.error(f"{what} rows without a usable '{name_key}', ids", row_id)
+        elif row_id not in seen:
+            seen[row_id] = row
             kept.append(row)
-        elif row == seen[own]:
-            issues.warn(f"{what} rows are given twice word by word (one is used), ids", own)
+        elif row == seen[row_id]:
+            issues.warn(f"{what} rows are exact duplicates (one is used), ids", row_id)
         else:
-            names = " and ".join(dict.fromkeys((seen[own][name_key][:80], name[:80])))
-            issues.error(f"{what} ids are given to two different rows", f"{own!r} ({names})")
-    texts = [row["id"] for row in kept if isinstance(row["id"], str)]
-    if texts and len(texts) < len(kept):
-        for own in texts:
-            issues.warn(f"{what} ids are texts, others of the file are numbers", repr(own))
+            names = " and ".join(dict.fromkeys((seen[row_id][name_key][:80], name[:80])))
+            issues.error(f"{what} ids are given to two different rows", f"{row_id!r} ({names})")
+    strings = [row["id"] for row in kept if isinstance(row["id"], str)]
+    if strings and len(strings) < len(kept):
+        for row_id in strings:
+            issues.warn(f"{what} ids are strings, while other ids of the file are numbers", repr(row_id))
     return kept, ids
 
 
 def _listed(value, ids: dict):
-    """The id that a reference means, None where there is none: 1.0 and, where no other id fits, "1" mean 1."""
+    """The id that a reference refers to, None where there is none: 1.0 and, where no other id fits, "1" mean 1."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
@@ -109,17 +109,17 @@ def _listed(value, ids: dict):
 
 
 def _type(value) -> str:
-    return "a text" if isinstance(value, str) else "a fraction" if isinstance(value, float) else "a number"
+    return "a string" if isinstance(value, str) else "a fraction" if isinstance(value, float) else "a number"
 
 
 def _unlisted(value, ids: dict) -> str:
-    """What is wrong with a reference that means no row, in words."""
+    """What is wrong with a reference to a row that does not exist, in words."""
     shown = f"{value!r}"[:60] if isinstance(value, str) else str(value)[:60]
-    types = {type(own) for own in ids}
+    types = {type(known) for known in ids}
     if isinstance(value, str) and types == {int}:
-        return f"{shown} (a text, the file's ids are numbers)"
+        return f"{shown} (a string, the file's ids are numbers)"
     if isinstance(value, (int, float)) and not isinstance(value, bool) and types == {str}:
-        return f"{shown} (a number, the file's ids are texts)"
+        return f"{shown} (a number, the file's ids are strings)"
     return shown
 
 
@@ -127,7 +127,7 @@ def _annotations(rows: list, known: dict, issues: Issues) -> list:
     """The rows that can be used; `known` holds the ids that `image_id` and `category_id` may name."""
     kept = []
     for row in rows:
-        own = row.get("id")
+        annotation_id = row.get("id")
         row = dict(row)
         usable = True
         for key, ids in known.items():
@@ -138,13 +138,13 @@ def _annotations(rows: list, known: dict, issues: Issues) -> list:
             if meant is None:
                 issues.error(
                     f"annotations whose {key} the file does not list",
-                    f"annotation {own}: {_unlisted(value, ids)}",
+                    f"annotation {annotation_id}: {_unlisted(value, ids)}",
                 )
                 usable = False
             elif type(meant) is not type(value):
                 issues.warn(
-                    f"annotations whose {key} has another type than the id it means (matched by value)",
-                    f"annotation {own}: {value!r} is {_type(value)}, the id {meant!r} {_type(meant)}",
+                    f"annotations whose {key} differs in type from the id that it refers to (matched by value)",
+                    f"annotation {annotation_id}: {value!r} is {_type(value)}, the id {meant!r} {_type(meant)}",
                 )
             row[key] = meant
         if not usable:
@@ -153,50 +153,54 @@ def _annotations(rows: list, known: dict, issues: Issues) -> list:
         if not _is_box(box):
             issues.error(
                 "annotations have no usable bbox [x, y, width, height]",
-                f"annotation {own}: {str(box)[:60]}{_flaw(box)}",
+                f"annotation {annotation_id}: {str(box)[:60]}{_flaw(box)}",
             )
             continue
         if box[2] <= 0 or box[3] <= 0:
-            issues.warn("boxes of no area (dropped), annotations", own)
+            issues.warn("boxes of zero area (dropped), annotations", annotation_id)
             continue
-        row["iscrowd"] = _crowd(row.get("iscrowd"), own, issues)
+        row["iscrowd"] = _crowd(row.get("iscrowd"), annotation_id, issues)
         if not _is_number(row.get("area")) or row["area"] < 0:
             usable = "a usable " if row.get("area") is not None else ""
-            issues.warn(f"annotations without {usable}'area' (taken from the box)", own)
+            issues.warn(f"annotations without {usable}'area' (taken from the box)", annotation_id)
             row["area"] = float(box[2] * box[3])
         kept.append(row)
     _number(kept, issues)
     return kept
 
 
-def _crowd(value, own, issues: Issues) -> int:
-    """0 or 1. A crowd that became an ordinary box would change the figures, so other values are not guessed at."""
+def _crowd(value, annotation_id, issues: Issues) -> int:
+    """0 or 1. A crowd read as an ordinary box would change the metrics, so other values are not guessed."""
     if type(value) is int and value in (0, 1):
         return value
     if value is None:
-        issues.warn("annotations without 'iscrowd' (taken as 0)", own)
+        issues.warn("annotations without 'iscrowd' (taken as 0)", annotation_id)
         return 0
     meant = _CROWD.get(str(value).strip().lower())
     if meant is None:
-        issues.error("annotations have an iscrowd that is neither 0 nor 1", f"annotation {own}: {value!r}"[:80])
+        issues.error(
+            "annotations have an iscrowd that is neither 0 nor 1", f"annotation {annotation_id}: {value!r}"[:80]
+        )
         return 0
-    issues.warn("annotations have an iscrowd of another type (matched by value)", f"annotation {own}: {value!r}")
+    issues.warn(
+        "annotations have an iscrowd of another type (matched by value)", f"annotation {annotation_id}: {value!r}"
+    )
     return meant
 
 
 def _number(annotations: list, issues: Issues) -> None:
-    """pycocotools keeps one annotation per id and takes id 0 for "no match": such ids are renumbered."""
+    """Renumber all ids if one is unusable: pycocotools keeps one annotation per id and takes id 0 for "no match"."""
     seen, renumber = set(), False
     for row in annotations:
-        own = row.get("id")
-        if isinstance(own, bool) or not isinstance(own, int) or own <= 0:
-            issues.warn("annotation ids are missing or no number above 0 (all were renumbered)", str(own))
+        annotation_id = row.get("id")
+        if isinstance(annotation_id, bool) or not isinstance(annotation_id, int) or annotation_id <= 0:
+            issues.warn("annotation ids are missing or not positive integers (all were renumbered)", str(annotation_id))
             renumber = True
-        elif own in seen:
-            issues.warn("annotation ids are given twice (all were renumbered)", own)
+        elif annotation_id in seen:
+            issues.warn("annotation ids are given twice (all were renumbered)", annotation_id)
             renumber = True
         else:
-            seen.add(own)
+            seen.add(annotation_id)
     if renumber:
         for number, row in enumerate(annotations, 1):
             row["id"] = number
@@ -216,27 +220,27 @@ def _is_box(box) -> bool:
 def _flaw(box) -> str:
     """Why a bbox cannot be used, in brackets."""
     if isinstance(box, str) or (isinstance(box, list) and any(isinstance(value, str) for value in box)):
-        return " (a text in place of numbers)"
+        return " (a string in place of numbers)"
     if isinstance(box, list) and len(box) != 4:
         return f" ({len(box)} numbers)"
     return ""
 
 
 def category_labels(content: dict, classes: list, path: str, issues: Issues) -> dict:
-    """Category id -> class index, by name; classes and categories without a partner are noted."""
-    places = {name: place for place, name in enumerate(classes) if place > 0}
-    labels = {row["id"]: places[row["name"]] for row in content["categories"] if row["name"] in places}
+    """Category id -> class index, by name; classes and categories without a counterpart are noted."""
+    indices = {name: index for index, name in enumerate(classes) if index > 0}
+    labels = {row["id"]: indices[row["name"]] for row in content["categories"] if row["name"] in indices}
     names = {row["name"] for row in content["categories"]}
     if not labels:
         few = one_line(", ".join(sorted(names)[:5]))[:200] or "it has none"
         raise UserError(f"{path}: none of its categories ({few}) is in 'classes' ({', '.join(classes[1:6])}, ...)")
-    absent = [name for name in places if name not in names]
+    absent = [name for name in indices if name not in names]
     for name in absent:
-        issues.warn("classes are not in the file", name)
-    if len(absent) > len(places) // 2 and len(places) > 4:
+        issues.warn("classes do not occur among the file's categories", name)
+    if len(absent) > len(indices) // 2 and len(indices) > 4:
         issues.warn(
-            "class list holds mostly classes that the file lacks (set --classes and --num_classes to your own)",
-            f"{len(absent)} of {len(places)}",
+            "class list holds mostly classes that the file lacks (set --classes and --num_classes for your data)",
+            f"{len(absent)} of {len(indices)}",
         )
     boxes = Counter(row["category_id"] for row in content["annotations"])
     for row in content["categories"]:
@@ -276,15 +280,17 @@ def read_coco(cfg, is_training: bool) -> DataSet:
     folder = os.path.normpath(os.path.join(root, kind))
     samples, owners = [], {}
     for image in content["images"]:
-        own = image["id"]
+        image_id = image["id"]
         height, width = (_side(image, key, issues) for key in ("height", "width"))
         image_path, name = locate(folder, image["file_name"], issues)
         if image_path in owners:
-            issues.warn("image ids name the file of another id", f"{own} ({name}, as id {owners[image_path]})")
-        owners[image_path] = own
-        sample = Sample(own, image_path, boxes_array(rows.get(own, [])), width, height, name)
+            issues.warn(
+                "image ids refer to the same file as another id", f"{image_id} ({name}, as id {owners[image_path]})"
+            )
+        owners[image_path] = image_id
+        sample = Sample(image_id, image_path, boxes_array(rows.get(image_id, [])), width, height, name)
         if len(sample.boxes) and sample.clip(0, 0)[1]:
-            issues.warn("images with boxes of no area after rounding (dropped)", name)
+            issues.warn("images with boxes of zero area after rounding (dropped)", name)
         samples.append(sample)
     return DataSet(samples, [path], path, issues, path, form="xywh")
 
@@ -298,34 +304,34 @@ def _side(image: dict, key: str, issues: Issues) -> int:
         return int(value)
     if value is not None:
         issues.warn(
-            "image sizes are not integers above 0 (the file's size counts)",
-            f"image {image['id']}: {key} {value!r}"[:80] + (" is a text" if isinstance(value, str) else ""),
+            "image sizes are not positive integers (the image file's size is used)",
+            f"image {image['id']}: {key} {value!r}"[:80] + (" is a string" if isinstance(value, str) else ""),
         )
     return 0
 
 
 def coco_json(data: DataSet, ids: list, table, sizes: dict, classes: list) -> dict:
-    """A COCO-style annotation dict of samples (VOC and list files have none of their own).
+    """A COCO-style annotation dict of samples (VOC and list files come without one).
 
     Difficult boxes are crowds there: pycocotools counts them neither as found nor as missed, and a detection on them
     neither as right nor as wrong, which is VOC's rule.
 
     Args:
-        ids: img_id of each sample's row; table: img_id -> the data set's own id, None where they are the same.
+        ids: img_id of each sample's row; table: img_id -> the data set's id, None where they are the same.
         sizes: img_id -> (height, width) of the images that were written.
     """
     images, annotations = [], []
     for img_id, sample in zip(ids, data.samples):
         if img_id not in sizes:
             continue
-        own, (height, width) = (img_id if table is None else table[img_id]), sizes[img_id]
-        images.append({"id": own, "file_name": sample.file_name, "height": height, "width": width})
+        dataset_id, (height, width) = (img_id if table is None else table[img_id]), sizes[img_id]
+        images.append({"id": dataset_id, "file_name": sample.file_name, "height": height, "width": width})
         difficult = [False] * len(sample.boxes) if sample.difficult is None else sample.difficult.tolist()
         for (y1, x1, y2, x2, label), hard in zip(sample.boxes.tolist(), difficult):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": own,
+                    "image_id": dataset_id,
                     "category_id": label,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": (x2 - x1) * (y2 - y1),

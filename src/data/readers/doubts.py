@@ -1,4 +1,4 @@
-"""What can be read but is hardly meant: boxes given twice, corners in place of sizes, axes swapped."""
+"""Annotations that are readable but suspicious: duplicate boxes, corners in place of sizes, swapped axes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ MOST_DETECTIONS = 100
 """Per image and class: COCO's protocol counts no more."""
 LEAST_BOXES = 4
 BEYOND, FITS = 0.25, 0.95
-"""Shares of the boxes: from how many beyond the image another reading is tried, and how many must fit it."""
+"""Fractions of the boxes: BEYOND of them outside the image start the search for another order; FITS must fit it."""
 SMALLEST_SIDE, MOST_ELONGATED = 32, 8
 
 
 def note_doubts(samples: Sequence[Sample], form: str, issues: Issues) -> None:
-    """Note what the boxes of a data set give away about how they were written.
+    """Note suspicious boxes of a data set: duplicates, too many per image, another order of the numbers.
 
     Args:
         samples: with the boxes as annotated, not yet cut at the right and lower edges; where width and height are 0,
-            only what needs no size is looked at.
+            checks that need a size are skipped.
         form: of the boxes in the file, "xywh" or "xyxy".
     """
     samples = [sample for sample in samples if len(sample.boxes)]
@@ -57,7 +57,7 @@ def _note_crowded(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], 
 
 
 def _note_form(boxes, images, sizes, samples: List[Sample], form: str, issues: Issues) -> None:
-    """Another order of the four numbers, where it fits nearly all boxes and the stated one does not."""
+    """Note another order of the four numbers if it fits nearly all boxes and the stated one does not."""
     y1, x1, y2, x2 = boxes[:, :4].T.astype(np.int64)
     # a pixel more: corners may be rounded, or counted from 1
     height, width = sizes.T.astype(np.int64) + 1
@@ -78,10 +78,10 @@ def _note_form(boxes, images, sizes, samples: List[Sample], form: str, issues: I
 
 
 def note_reversed(reversed_boxes: int, boxes: int, where: str, issues: Issues) -> None:
-    """Corners x1, y1, x2, y2 of a file: where many are reversed, they are rather x, y, width, height.
+    """Corners x1, y1, x2, y2 of a file: many reversed ones mean that the numbers are x, y, width, height.
 
     Args:
-        reversed_boxes: of `boxes` boxes those with x2 < x1 or y2 < y1.
+        reversed_boxes: number of boxes with x2 < x1 or y2 < y1; boxes: number of all boxes.
     """
     if boxes >= LEAST_BOXES and reversed_boxes >= BEYOND * boxes:
         issues.warn(
@@ -92,27 +92,27 @@ def note_reversed(reversed_boxes: int, boxes: int, where: str, issues: Issues) -
 
 
 class Normalized:
-    """Boxes whose numbers lie between 0 and 1: shares of the image instead of pixels. Add each box, then `note`."""
+    """Boxes whose numbers lie between 0 and 1: fractions of the image instead of pixels. Add each box, then `note`."""
 
     def __init__(self):
         self.boxes, self.number, self.places = 0, 0, []
 
     def add(self, values: Sequence[float], place: object) -> None:
-        """A box's four numbers as written; numbers of a sound file cost one comparison."""
+        """Add a box's four numbers as written; for a correct file this costs one comparison."""
         self.boxes += 1
         if values[2] <= 1 and values[3] <= 1 and max(values) <= 1 and min(values) >= 0 and any(v % 1 for v in values):
             self.number += 1
             self.places.append(place)
 
     def note(self, issues: Issues) -> None:
-        """Refused where all boxes are, since none of them can be used."""
+        """Note them: an error if all boxes are such, since then none can be used."""
         note = issues.error if self.number == self.boxes else issues.warn
         for place in self.places:
-            note("boxes have numbers between 0 and 1, shares of the image, where pixels are expected", place)
+            note("boxes have coordinates between 0 and 1 (fractions of the image), where pixels are expected", place)
 
 
 def note_images(samples: Sequence[Sample], issues: Issues) -> None:
-    """Pictures that are hardly meant, by their files' sizes."""
+    """Note images of suspicious size or shape."""
     for sample in samples:
         small, large = sorted((sample.width, sample.height))
         if small < SMALLEST_SIDE:
@@ -127,7 +127,7 @@ def note_images(samples: Sequence[Sample], issues: Issues) -> None:
 
 
 def alike(name: str, names: Sequence[str]) -> str:
-    """The one of `names` that differs from `name` in capitals, blanks, "-" or "_" only; "" without one."""
+    """The entry of `names` that differs from `name` only in case, spaces, "-" or "_"; "" if there is none."""
     simple = _simple(name)
     return next((other for other in names if _simple(other) == simple), "")
 

@@ -1,4 +1,4 @@
-"""JSON files of annotations: any Unicode encoding, keys that are given twice."""
+"""JSON files of annotations: any Unicode encoding, duplicate keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _KEYS = ("images", "annotations", "categories", "image_id", "category_id", "bbox
 
 
 def read_json(path: str, issues: Issues) -> object:
-    """The content of a JSON file. JSON keeps the last of two values with one key: such keys are refused.
+    """The content of a JSON file.
+
+    JSON keeps the last of two values of one key; duplicate keys with different values are noted as errors.
 
     Raises:
         UserError: the file is missing or no JSON.
@@ -47,7 +49,7 @@ def _without_outline(row: dict) -> dict:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """No garbage collection in the block: new objects start it, millions of them, and none is garbage."""
+    """Disable garbage collection in the block: millions of new objects would trigger it, and none is garbage."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -58,7 +60,7 @@ def no_collection() -> Iterator[None]:
 
 
 def _may_repeat(text: str, content: object) -> bool:
-    """Some of the keys that count stand in the text more often than in the content (quick; may be wrong)."""
+    """Whether some of `_KEYS` occur in the text more often than in the content (quick; may be a false alarm)."""
     if not isinstance(content, dict):
         return False
     numbers = dict.fromkeys(_KEYS, 0)

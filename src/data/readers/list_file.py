@@ -19,20 +19,20 @@ _BLANKS = re.compile(r"[ \t]+")
 
 
 def _parse(line: str, where: str, num_classes: int, issues: Issues, normalized: Normalized) -> tuple:
-    """(path, rows, number of reversed boxes) of a line, path "" where it cannot be used.
+    """(path, rows, number of reversed boxes) of a line; path is "" if the line cannot be used.
 
-    Boxes are taken from the right, so that a path keeps its blanks.
+    Boxes are parsed from the end of the line, so that a path may contain spaces.
     """
     rest, rows, wrong = line.strip(), [], 0
     while True:
         last = _BLANKS.split(rest)[-1]
-        found = _BOX.fullmatch(last) if last != rest else None
-        if found is None:
+        match = _BOX.fullmatch(last) if last != rest else None
+        if match is None:
             break
-        values = [float(text) for text in found.groups()[:4]]
+        values = [float(number) for number in match.groups()[:4]]
         normalized.add(values, where)
         x1, y1, x2, y2 = (round(value) for value in values)
-        label = int(found.group(5))
+        label = int(match.group(5))
         if not 0 < label < num_classes:
             issues.error(f"boxes of a class that is not in 1..{num_classes - 1}", f"{where}: class {label}")
         if x2 < x1 or y2 < y1:
@@ -42,7 +42,7 @@ def _parse(line: str, where: str, num_classes: int, issues: Issues, normalized: 
         rest = rest[: len(rest) - len(last)].rstrip(" \t")
     if re.search(r",[^/]*,", last) and not re.search(r"\.[A-Za-z]{3,4}$", last):
         issues.error(
-            "fields are no box xmin,ymin,xmax,ymax,class (pixels, then the place in 'classes')",
+            "fields are not a box xmin,ymin,xmax,ymax,class (pixels, then the index in 'classes')",
             f"{where}: '{last[:60]}'",
         )
         return "", [], 0
@@ -70,7 +70,7 @@ def _lines(path: str, key: str) -> list:
 def read_list(cfg, is_training: bool) -> DataSet:
     """Samples of `anno_path` (evaluation: `anno_path_val`, by default the same) below `image_dir`.
 
-    The id of an image is its place in the list, from 0.
+    The id of an image is its index in the list, from 0.
     """
     key = "anno_path_val" if not is_training and cfg.anno_path_val else "anno_path"
     if not cfg[key]:
@@ -90,7 +90,7 @@ def read_list(cfg, is_training: bool) -> DataSet:
         reversed_boxes += wrong
         image_path, name = locate(root, name, issues)
         if image_path in seen:
-            issues.error("images stand in two lines", f"{where}: {name} (line {seen[image_path]} too)")
+            issues.error("images are listed twice", f"{where}: {name} (also in line {seen[image_path]})")
             continue
         seen[image_path] = number
         sample = Sample(len(seen) - 1, image_path, boxes_array(rows), file_name=name)
@@ -98,7 +98,7 @@ def read_list(cfg, is_training: bool) -> DataSet:
         if outside:
             issues.warn("lines with corners below 0 (clipped)", where)
         if empty:
-            issues.warn("lines with boxes of no area (dropped)", where)
+            issues.warn("lines with boxes of zero area (dropped)", where)
         samples.append(sample)
     normalized.note(issues)
     note_reversed(reversed_boxes, normalized.boxes, path, issues)

@@ -38,7 +38,7 @@ def _folders(root: str, is_training: bool) -> tuple:
 
 
 def _number(text) -> float:
-    """NaN where it is no number of a usable size."""
+    """The number that a string holds, NaN if it holds none of a usable size."""
     try:
         value = float((text or "").strip())
     except ValueError:
@@ -47,7 +47,7 @@ def _number(text) -> float:
 
 
 def _root(path: str, issues: Issues):
-    """The top element of an XML file, None where it is none (noted)."""
+    """The root element of an XML file, None if it is invalid (noted)."""
     name, data = os.path.basename(path), b""
     try:
         with open(path, "rb") as handle:
@@ -61,7 +61,9 @@ def _root(path: str, issues: Issues):
 
 
 def _parsed(data: bytes):
-    """Top element; entities may grow without limit and no annotation needs them, so a file that defines some is none.
+    """The root element.
+
+    Entities can expand without limit and no annotation needs them, so a file that defines some is rejected.
 
     Raises:
         ElementTree.ParseError, ValueError, LookupError: no XML.
@@ -82,7 +84,7 @@ def _parsed(data: bytes):
 
 
 class _Reader:
-    """Reads XML files; what it finds besides their boxes it notes in `issues`."""
+    """Reads XML files; problems are noted in `issues`."""
 
     def __init__(self, classes: List[str], issues: Issues):
         self.labels = {name: label for label, name in enumerate(classes) if label > 0}
@@ -90,31 +92,32 @@ class _Reader:
         self.boxes = self.reversed = 0
 
     def parse(self, path: str):
-        """(file name or "", width, height, rows, difficult of each row) of one XML file, None where it is none.
+        """(file name or "", width, height, rows, difficult of each row) of one XML file, None if it is invalid.
 
-        Only direct objects count: a `<part>` of an object has a box of its own.
+        Only direct `<bndbox>`es count: a `<part>` of an object has another box.
         """
         name, top = os.path.basename(path), _root(path, self.issues)
         if top is None:
             return None
         objects, rows, difficult = top.findall("object"), [], []
-        # of any spelling: <Object> or an XML namespace would otherwise read as a picture without boxes
+        # in any spelling: with <Object> or an XML namespace the image would otherwise seem to have no boxes
         spelt = [str(entry.tag).rpartition("}")[2].lower() for entry in top.iter()]
-        inside = sum(1 for thing in objects for _ in thing.iter("bndbox"))
+        inside = sum(1 for obj in objects for _ in obj.iter("bndbox"))
         if (
             len(objects) < spelt.count("object")
             or inside < spelt.count("bndbox")
             or (not objects and top.tag != "annotation")
         ):
             self.issues.error(
-                "files are no VOC annotations (<annotation> with <object>s directly in it, in small letters)", name
+                "files are not VOC annotations (expected: <annotation> with <object> directly in it, in lower case)",
+                name,
             )
             return None
-        for thing in objects:
-            names = {(entry.text or "").strip() for entry in thing.findall("name")} or {""}
+        for obj in objects:
+            names = {(entry.text or "").strip() for entry in obj.findall("name")} or {""}
             if len(names) > 1 or "" in names:
                 fault = "objects have no <name>" if names == {""} else "objects have several <name>"
-                self.issues.error(fault, f"object {objects.index(thing) + 1} in {name}")
+                self.issues.error(fault, f"object {objects.index(obj) + 1} in {name}")
                 continue
             label = self.labels.get(min(names))
             if label is None:
@@ -124,26 +127,26 @@ class _Reader:
                     "objects of a class that 'classes' does not list (dropped)", f"{min(names)} in {name}{meant}"
                 )
                 continue
-            found = self._boxes(thing, min(names), name)
-            hard = self._is_difficult(thing, min(names), name) if found else False
-            rows += [(*box, label) for box in found]
-            difficult += [hard] * len(found)
+            boxes = self._boxes(obj, min(names), name)
+            hard = self._is_difficult(obj, min(names), name) if boxes else False
+            rows += [(*box, label) for box in boxes]
+            difficult += [hard] * len(boxes)
         width, height = (_side(top.findtext(f"size/{key}")) for key in ("width", "height"))
         return (top.findtext("filename") or "").strip(), width, height, rows, difficult
 
-    def _boxes(self, thing, what: str, name: str) -> list:
-        """[(y1, x1, y2, x2)] of an object: of every <bndbox> it has."""
+    def _boxes(self, obj, what: str, name: str) -> list:
+        """[(y1, x1, y2, x2)] of every <bndbox> of an object."""
         boxes = []
-        for box in thing.findall("bndbox") or [None]:
-            found = [] if box is None else [box.findall(key) for key in _CORNERS]
-            values = [_number(entries[0].text) if len(entries) == 1 else math.nan for entries in found] or [math.nan]
+        for box in obj.findall("bndbox") or [None]:
+            corners = [] if box is None else [box.findall(key) for key in _CORNERS]
+            values = [_number(entries[0].text) if len(entries) == 1 else math.nan for entries in corners] or [math.nan]
             if any(math.isnan(value) for value in values):
                 self.issues.error(
                     "objects have no <bndbox> of four numbers xmin, ymin, xmax, ymax", f"{what} in {name}"
                 )
                 continue
             self.normalized.add(values, f"{what} in {name}")
-            # the fraction is cut off, as the published scripts did
+            # truncated, as in the published scripts
             x1, y1, x2, y2 = (int(value) - 1 for value in values)
             self.boxes += 1
             if x2 < x1 or y2 < y1:
@@ -156,8 +159,8 @@ class _Reader:
             self.issues.warn("objects have several <bndbox> (each is used as a box)", f"{what} in {name}")
         return boxes
 
-    def _is_difficult(self, thing, what: str, name: str) -> bool:
-        texts = {(entry.text or "").strip().lower() for entry in thing.findall("difficult")} or {""}
+    def _is_difficult(self, obj, what: str, name: str) -> bool:
+        texts = {(entry.text or "").strip().lower() for entry in obj.findall("difficult")} or {""}
         text = min(texts)
         if len({_FLAGS.get(other) for other in texts}) > 1:
             self.issues.error("objects have several <difficult> that differ", f"{what} in {name}")
@@ -180,7 +183,7 @@ def _side(text) -> int:
 def _image_finder(folder: str, issues: Issues):
     """(XML's stem, its <filename>) -> path of the image or None, and the names of the images.
 
-    The XML's own name decides: <filename> may lack its ending, hold a path, or name another image.
+    The name of the XML file decides: <filename> may lack its extension, hold a path, or name another image.
     """
     names = [name for name in _names(folder, issues) if name.lower().endswith(IMAGE_ENDINGS)]
     by_stem = {}
@@ -188,14 +191,14 @@ def _image_finder(folder: str, issues: Issues):
         by_stem.setdefault(os.path.splitext(name)[0], []).append(name)
     known = set(names)
 
-    def find(stem: str, said: str):
-        said = on_disk(os.path.basename(said.replace("\\", "/")))
-        own = by_stem.get(stem, [])
-        if own:
-            return os.path.join(folder, said if said in own else own[0])
-        if said in known:
-            return os.path.join(folder, said)
-        return os.path.join(folder, by_stem[said][0]) if said in by_stem else None
+    def find(stem: str, filename: str):
+        filename = on_disk(os.path.basename(filename.replace("\\", "/")))
+        of_stem = by_stem.get(stem, [])
+        if of_stem:
+            return os.path.join(folder, filename if filename in of_stem else of_stem[0])
+        if filename in known:
+            return os.path.join(folder, filename)
+        return os.path.join(folder, by_stem[filename][0]) if filename in by_stem else None
 
     return find, names
 
@@ -210,11 +213,11 @@ def _names(folder: str, issues: Issues) -> list:
 
 
 def read_voc(cfg, is_training: bool) -> DataSet:
-    """Samples of `voc_root`. An image named by a number has that id, the others a counter beside them."""
+    """Samples of `voc_root`. An image whose name is a number has that id, the others get free numbers."""
     image_dir, annotation_dir = _folders(data_file(cfg, cfg.voc_root), is_training)
-    issues, found, owners = Issues(), [], {}
+    issues, samples, owners = Issues(), [], {}
     find, names = _image_finder(image_dir, issues)
-    other_faults = issues if annotation_dir != image_dir else Issues()  # hidden files count once
+    other_faults = issues if annotation_dir != image_dir else Issues()  # hidden files are noted once
     files = [name for name in _names(annotation_dir, other_faults) if name.lower().endswith(".xml")]
     if not files:
         raise UserError(
@@ -226,9 +229,9 @@ def read_voc(cfg, is_training: bool) -> DataSet:
         content = reader.parse(os.path.join(annotation_dir, name))
         if content is None:
             continue
-        said, width, height, rows, difficult = content
+        filename, width, height, rows, difficult = content
         stem = os.path.splitext(name)[0]
-        image = find(stem, said)
+        image = find(stem, filename)
         if image is None:
             issues.error(f"annotation files have no image in {image_dir}", name + _other_format(image_dir, stem))
             continue
@@ -239,28 +242,28 @@ def read_voc(cfg, is_training: bool) -> DataSet:
         sample = Sample(0, os.path.abspath(image), boxes_array(rows), width, height, printable(os.path.basename(image)))
         sample.difficult = np.array(difficult, bool)
         if sample.clip(0, 0)[1]:
-            issues.warn("files with boxes of no area (dropped)", name)
-        found.append(sample)
+            issues.warn("files with boxes of zero area (dropped)", name)
+        samples.append(sample)
     reader.normalized.note(issues)
     note_reversed(reader.reversed, reader.boxes, annotation_dir, issues)
     for name in names:
         if os.path.join(image_dir, name) not in owners:
             issues.warn("images have no annotation file (left out)", name)
-    for sample, own in zip(found, _ids([sample.path for sample in found])):
-        sample.image_id = own
-    note_absent_classes(found, cfg.classes, issues)
-    return DataSet(found, [os.path.join(annotation_dir, name) for name in files], annotation_dir, issues)
+    for sample, image_id in zip(samples, _ids([sample.path for sample in samples])):
+        sample.image_id = image_id
+    note_absent_classes(samples, cfg.classes, issues)
+    return DataSet(samples, [os.path.join(annotation_dir, name) for name in files], annotation_dir, issues)
 
 
 def _other_format(folder: str, stem: str) -> str:
-    """In brackets: a file of that name in a format that is not read."""
+    """A hint, in brackets, at a file of that name in an unsupported format."""
     endings = (".webp", ".gif", ".heic", ".avif", ".jfif", ".jp2", "")
     found = [stem + ending for ending in endings if os.path.isfile(os.path.join(folder, stem + ending))]
-    return f" (there is {found[0]}; read are {', '.join(IMAGE_ENDINGS)})" if found else ""
+    return f" (there is {found[0]}; supported are {', '.join(IMAGE_ENDINGS)})" if found else ""
 
 
 def _ids(images: list) -> list:
-    """An id for each image: its name where that is a number of its own, else the next free number from 0."""
+    """An id for each image: its name if that is a unique number, else the next free number from 0."""
     stems = [os.path.splitext(os.path.basename(image))[0] for image in images]
     # up to 15 digits: a longer name is a time stamp or a hash, and JSON readers lose its last digits
     numbers = [int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 16 else None for stem in stems]

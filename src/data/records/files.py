@@ -29,7 +29,7 @@ def all_files(prefix: str) -> List[str]:
 
 
 def foreign_files(prefix: str) -> List[str]:
-    """MindRecord files of the same folder under other names, as a renamed set leaves them."""
+    """MindRecord files in the same folder with other names, as after renaming a set."""
     folder = os.path.dirname(prefix)
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     # `mv ssd.mindrecord0 x0` keeps the number at the end, and its index file has the same name with .db
@@ -50,11 +50,11 @@ class IncompleteRecords(Exception):
 
 
 class RenamedRecords(IncompleteRecords):
-    """They would be complete under the names that they had when they were written."""
+    """Files that would be complete under the names that they had when they were written."""
 
 
 def count_rows(prefix: str) -> int:
-    """Rows of complete records: every file exists, under the name in its header and as long as its header says.
+    """Number of rows of complete records: every file exists, with the name and the length stated in its header.
 
     Raises:
         IncompleteRecords, RenamedRecords: with the reason.
@@ -86,7 +86,7 @@ def _rows(path: str) -> int:
     if not COLUMNS <= fields:
         raise IncompleteRecords(f"{name} has the columns {', '.join(sorted(fields))}, not {', '.join(sorted(COLUMNS))}")
     if os.path.getsize(path) < end:
-        raise IncompleteRecords(f"{name} has {os.path.getsize(path)} bytes, its header says {end}")
+        raise IncompleteRecords(f"{name} has {os.path.getsize(path)} bytes, its header states {end}")
     indexed = _indexed_rows(path + ".db")
     if indexed != rows:
         raise IncompleteRecords(f"{name} holds {rows} rows, its index {indexed}")

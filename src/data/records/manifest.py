@@ -1,7 +1,7 @@
 """The manifest of a record set: what it was made from, what it holds, and whether it is up to date.
 
 A manifest `ssd.mindrecord.json` (or `ssd_eval.mindrecord.json`) lies next to the eight files. It is written last, so
-files without it are another program's, or those of a conversion that did not end.
+files without it are another program's, or those of an unfinished conversion.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from src.data.records.ground_truth import given_annotation_files
 from src.utils.output import write_json
 
 VERSION = 4
-"""Of the converter: a change of its rules makes new records."""
+"""Of the converter: records of another version are outdated."""
 _KEYS = set("version settings data_path fingerprint sources given images bad_images".split())
 _KEYS |= set("sizes count rows ids annotation_file".split())
 
@@ -28,27 +28,27 @@ def manifest_path(prefix: str) -> str:
 
 
 def portable_path(path: str, data_path: str) -> str:
-    """A path relative to `data_path` where it lies below, so that both may be moved together; else as it is."""
+    """A path relative to `data_path` if it lies below it, so that both may be moved together; else unchanged."""
     below = os.path.join(os.path.abspath(data_path), "")
     return path[len(below) :] if path.startswith(below) else path
 
 
 def record_settings(cfg, is_training: bool) -> dict:
-    """What identifies a data set in a configuration: format, places (`portable_path`), split and class list.
+    """What identifies a data set in a configuration: format, paths (`portable_path`), split and class list.
 
-    Records of equal settings are versions of the same data set; others belong to another one.
+    Records with equal settings are versions of the same data set; others belong to another one.
     """
     if cfg.dataset == "coco":
         root, split = data_file(cfg, cfg.coco_root), cfg.train_data_type if is_training else cfg.val_data_type
         annotations = os.path.join(root, cfg.instances_set.format(split))
-        places = {"annotations": annotations, "images": os.path.join(root, split)}
+        paths = {"annotations": annotations, "images": os.path.join(root, split)}
     elif cfg.dataset == "voc":
-        places = {"folder": os.path.join(data_file(cfg, cfg.voc_root), "train" if is_training else "eval")}
+        paths = {"folder": os.path.join(data_file(cfg, cfg.voc_root), "train" if is_training else "eval")}
     else:
         name = cfg.anno_path if is_training or not cfg.anno_path_val else cfg.anno_path_val
-        places = {"annotations": data_file(cfg, name), "images": data_file(cfg, cfg.image_dir)}
-    places = {key: portable_path(path, cfg.data_path) for key, path in places.items()}
-    return {"dataset": cfg.dataset, "classes": list(cfg.classes), **places}
+        paths = {"annotations": data_file(cfg, name), "images": data_file(cfg, cfg.image_dir)}
+    paths = {key: portable_path(path, cfg.data_path) for key, path in paths.items()}
+    return {"dataset": cfg.dataset, "classes": list(cfg.classes), **paths}
 
 
 def settings_key(settings: dict, data_path: str) -> str:
@@ -71,7 +71,7 @@ def file_checksum(path: str) -> str:
 
 
 def fingerprint(settings: dict, sources: Sequence[str], images: Sequence[str], data_path: str) -> Dict[str, str]:
-    """Short texts, one for each thing whose change makes new records.
+    """Short strings, one for each input whose change makes the records outdated.
 
     Args:
         sources, images: paths of the annotation files and of the images, as `portable_path` gives them.
@@ -85,7 +85,7 @@ def fingerprint(settings: dict, sources: Sequence[str], images: Sequence[str], d
         stats.update(_bytes(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n"))
     for path in sources:
         contents.update(_bytes(f"{path}|{file_checksum(os.path.join(data_path, path))}\n"))
-    if settings["dataset"] == "voc":  # its files are found by looking, so a new name in a folder is a change
+    if settings["dataset"] == "voc":  # its files are found by listing folders, so a new name in a folder is a change
         for folder in sorted({os.path.dirname(path) for path in (*sources, *images)}):
             names = sorted(os.listdir(os.path.join(data_path, folder)))
             listing.update(_bytes("\n".join([folder, *names])))
@@ -113,12 +113,12 @@ def read_manifest(prefix: str) -> Optional[dict]:
 
 
 def write_unfinished(prefix: str) -> None:
-    """Say that the files are being replaced: without it a killed move looks like records of another program."""
+    """Mark the files as being replaced: otherwise an interrupted move would look like another program's records."""
     write_json(manifest_path(prefix), {"unfinished": True})
 
 
 def write_manifest(prefix: str, content: dict) -> None:
-    """Write the manifest of records that are complete and in their place.
+    """Write the manifest of records that are complete and have their final names.
 
     Args:
         content: settings, data_path, fingerprint, sources, given (annotation files of the user), images,
@@ -130,8 +130,8 @@ def write_manifest(prefix: str, content: dict) -> None:
 
 
 def annotation_entry(path: str, prefix: str, data_path: str) -> dict:
-    """An annotation file in a manifest: its name where it lies next to the records, which may be moved, else its path;
-    and its checksum where it was written by the conversion."""
+    """An annotation file in a manifest: its name and checksum if the conversion wrote it next to the records, which may
+    be moved, else its path."""
     if os.path.dirname(path) != os.path.dirname(prefix):
         return {"path": portable_path(path, data_path)}
     return {"path": os.path.basename(path), "sha256": file_checksum(path)}
@@ -146,10 +146,10 @@ def annotation_path(manifest: dict, prefix: str, data_path: str) -> str:
 
 
 def outdated_because(prefix: str, manifest: dict, cfg) -> str:
-    """Why the records at `prefix` cannot be used as they are, "" when they can. No annotation is parsed for it."""
+    """Why the records at `prefix` are outdated, "" if they are not. No annotation is parsed."""
     try:
         if [os.path.getsize(path) for path in all_files(prefix)] != manifest["sizes"]:
-            return "a record file has another size than when it was written"
+            return "the size of a record file has changed since it was written"
     except OSError:
         return "record files are missing"
     if manifest["bad_images"] > cfg.max_bad_images:
@@ -165,6 +165,6 @@ def outdated_because(prefix: str, manifest: dict, cfg) -> str:
     try:
         now = fingerprint(manifest["settings"], manifest["sources"], manifest["images"], cfg.data_path)
     except OSError as error:
-        return f"a file that they were made from cannot be read: {error.filename}"
+        return f"one of their source files cannot be read: {error.filename}"
     changed = [key for key, value in now.items() if manifest["fingerprint"].get(key) != value]
     return f"changed since then: {', '.join(changed)}" if changed else ""

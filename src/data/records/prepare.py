@@ -1,7 +1,7 @@
-"""Which records a run reads: those that exist, or new ones.
+"""The records that a run reads: existing ones, or new ones.
 
 Records lie in `mindrecord_dir` under the published names. A second data set or class list that uses the same
-`mindrecord_dir` gets a folder of its own in it, so two of them never touch each other's files. Every process that reads
+`mindrecord_dir` gets a separate folder in it, so two of them never touch each other's files. Every process that reads
 records holds a shared lock on them; a conversion replaces only records that nobody reads.
 """
 
@@ -51,7 +51,7 @@ _MAX_PREFIXES = 100
 
 @dataclass
 class RecordSet:
-    """MindRecord files that are complete.
+    """A complete set of MindRecord files.
 
     files: the 8 paths; count: rows; rows: img_id of every row in the order of the files, int64 [count]; ids: img_id ->
     the data set's id, None where they are the same; annotation_file: COCO-style json for the evaluator, "" for
@@ -71,15 +71,15 @@ class RecordSet:
 
 
 def prepare_records(cfg, is_training: bool, comm: Communicator = Communicator()) -> RecordSet:
-    """The records of a configuration, written again when what they came from has changed.
+    """The records of a configuration, written again if their sources have changed.
 
-    Rank 0 converts while the others wait; then the first rank of every other machine looks whether it sees the same
-    files, and converts where it does not (a folder of its own). Records without a manifest are another program's (the
-    published scripts'): they are read as they are when they are complete, and the annotations are not read for
+    Rank 0 converts while the others wait; then the first rank of every other machine checks whether it sees the same
+    files, and converts if it does not (a folder of that machine). Records without a manifest are another program's (the
+    published scripts'): they are read as they are if they are complete, and the annotations are not read for
     training.
 
     Raises:
-        UserError: no data, a missing or broken image, no room, a folder that cannot be written.
+        UserError: no data, a missing or broken image, no disk space, a folder that cannot be written.
     """
     _check_locale(data_file(cfg, cfg.mindrecord_dir))
     found: Optional[Tuple[str, Lock]] = None
@@ -87,16 +87,16 @@ def prepare_records(cfg, is_training: bool, comm: Communicator = Communicator())
         if (comm.rank == 0) == first and comm.local_rank == 0:
             found = _find(cfg, is_training) or _convert(cfg, is_training)
         comm.barrier()
-    # a machine's own folder may have chosen another place than rank 0's
-    named = [row for row in comm.all_gather((socket.gethostname(), found[0] if found else "")) if row[1]]
-    prefix = next((path for host, path in named if host == socket.gethostname()), named[0][1])
+    # a local folder may have led to another prefix than rank 0's
+    prefixes = [row for row in comm.all_gather((socket.gethostname(), found[0] if found else "")) if row[1]]
+    prefix = next((path for host, path in prefixes if host == socket.gethostname()), prefixes[0][1])
     lock = found[1] if found else _reader_lock(prefix)
     manifest = read_manifest(prefix)
     return _ours(cfg, prefix, manifest, lock) if manifest else _foreign(cfg, prefix, is_training, lock)
 
 
 def _check_locale(folder: str) -> None:
-    """MindSpore takes a path as UTF-8, Python in the encoding of the locale: they must agree, or MindSpore crashes.
+    """Check that the locale encodes a path as UTF-8, as MindSpore does; otherwise MindSpore crashes.
 
     Raises:
         UserError: they differ for this path.
@@ -135,11 +135,11 @@ def _prefixes(cfg, is_training: bool) -> Iterator[str]:
 
 
 def _reader_lock(prefix: str) -> Lock:
-    return wait_lock(prefix + ".lock", f"waiting for another process that writes {prefix}*", shared=True)
+    return wait_lock(prefix + ".lock", f"waiting for another process that is writing {prefix}*", shared=True)
 
 
 def _find(cfg, is_training: bool) -> Optional[Tuple[str, Lock]]:
-    """Prefix and shared lock of records that can be used as they are, None where there are none."""
+    """Prefix and shared lock of records that can be used as they are, None if there are none."""
     settings = record_settings(cfg, is_training)
     for prefix in _prefixes(cfg, is_training):
         if not os.path.isdir(os.path.dirname(prefix)):
@@ -152,7 +152,7 @@ def _find(cfg, is_training: bool) -> Optional[Tuple[str, Lock]]:
         if manifest is None or manifest["settings"] != settings or outdated_because(prefix, manifest, cfg):
             continue
         lock = _reader_lock(prefix)
-        if read_manifest(prefix) == manifest:  # nobody has replaced them before the lock was there
+        if read_manifest(prefix) == manifest:  # nobody replaced them before the lock was taken
             LOGGER.info("records for %s: %s* are up to date", _what(is_training), prefix)
             return prefix, lock
         lock.release()
@@ -164,7 +164,7 @@ def _what(is_training: bool) -> str:
 
 
 def _convert(cfg, is_training: bool) -> Tuple[str, Lock]:
-    """Prefix and shared lock of records that are written now, or by another process in the meantime."""
+    """Prefix and shared lock of records written by this call, or by another process in the meantime."""
     folder, settings = data_file(cfg, cfg.mindrecord_dir), record_settings(cfg, is_training)
     _warn_about_renamed_files(os.path.join(folder, _name(is_training)))
     data = read_dataset(cfg, is_training)
@@ -203,8 +203,8 @@ def _convert(cfg, is_training: bool) -> Tuple[str, Lock]:
 
 
 def _reserve(cfg, is_training: bool) -> Tuple[str, Lock, str]:
-    """The first place that is free, or holds an outdated version that nobody reads: prefix, exclusive lock, and why
-    records are written."""
+    """(prefix, exclusive lock, why records are written) of the first prefix that is free, or holds an outdated version
+    that nobody reads."""
     reasons = []
     for prefix in _prefixes(cfg, is_training):
         usable, reason = _may_replace(cfg, prefix, is_training)
@@ -225,20 +225,20 @@ def _reserve(cfg, is_training: bool) -> Tuple[str, Lock, str]:
 
 
 def _may_replace(cfg, prefix: str, is_training: bool) -> Tuple[bool, str]:
-    """Whether new records may be written at `prefix`, and what lies there in words."""
+    """Whether new records may be written at `prefix`, and the state of those that are there, in words."""
     if _is_foreign(prefix):
         return False, "were written by another program"
     manifest = read_manifest(prefix)
     if manifest is None:
         exist = any(os.path.exists(path) for path in all_files(prefix))
-        unfinished = "an earlier conversion did not end, or an earlier version wrote the records"
+        unfinished = "an earlier conversion did not finish, or an earlier version wrote the records"
         return True, unfinished if exist else "there are none yet"
     same = manifest["settings"] == record_settings(cfg, is_training)
     if same and manifest["data_path"] == os.path.abspath(cfg.data_path):
         return True, outdated_because(prefix, manifest, cfg)
     base = manifest["data_path"]
     if not any(os.path.exists(os.path.join(base, path)) for path in manifest["sources"]):
-        return True, f"belong to a data set that is gone: {base}"
+        return True, f"belong to a data set that no longer exists: {base}"
     return False, "belong to another data set or class list"
 
 
@@ -254,7 +254,7 @@ def _is_foreign(prefix: str) -> bool:
     """Complete records without a manifest.
 
     Raises:
-        UserError: they were renamed; new ones would overwrite what is complete under its old name.
+        UserError: they were renamed; they are still complete under their old names, and new ones would overwrite them.
     """
     if os.path.exists(manifest_path(prefix)):
         return False
@@ -263,7 +263,7 @@ def _is_foreign(prefix: str) -> bool:
     except RenamedRecords as error:
         raise UserError(
             f"mindrecord_dir: {prefix}* were renamed ({error}), and MindRecord files can only be read under the name "
-            f"they were written with: name them back, or remove them to have them written again"
+            f"they were written with: rename them back, or remove them to have them written again"
         ) from None
     except IncompleteRecords:
         return False
@@ -273,7 +273,7 @@ def _usable_foreign(cfg, prefix: str) -> bool:
     if cfg.dataset == "other":
         warn_once(
             f"{prefix}* are not used: the published scripts wrote the boxes of list files with x and y swapped; "
-            f"records are written from the list file instead, into a folder of their own"
+            f"records are written from the list file instead, into a separate folder"
         )
         return False
     return True
@@ -296,7 +296,10 @@ def _foreign(cfg, prefix: str, is_training: bool, lock: Lock) -> RecordSet:
 
 
 def _check_labels(prefix: str, num_classes: int) -> None:
-    """The classes in the rows are those of the configuration, as far as their number tells."""
+    """Check that the classes in the rows are those of the configuration, as far as their number shows.
+
+    Raises:
+        UserError: a row has a class beyond `num_classes`."""
     import mindspore.dataset as ds
 
     rows = ds.MindDataset(record_files(prefix)[0], ["annotation"], shuffle=False)
@@ -310,7 +313,7 @@ def _check_labels(prefix: str, num_classes: int) -> None:
 
 
 def missing_evaluation_set(cfg) -> str:
-    """The file or folder without which there is nothing to evaluate on, "" where it exists (or records do).
+    """The file or folder that is missing for an evaluation, "" if nothing is missing or records exist.
 
     COCO's archive of annotations has both splits, so the folder of the images may be what is missing.
     """
@@ -324,14 +327,14 @@ def missing_evaluation_set(cfg) -> str:
     if os.path.isdir(images):
         return ""
     data = read_dataset(cfg, is_training=False)
-    return images if len(missing_images(data)[0]) == len(data.samples) else ""  # paths may lead elsewhere
+    return images if len(missing_images(data)[0]) == len(data.samples) else ""  # paths may point elsewhere
 
 
 def check_images_exist(data: DataSet) -> None:
-    """Every image file exists.
+    """Check that every image file exists.
 
     Raises:
-        UserError: how many do not, and the first five.
+        UserError: the number of missing files, and the first five.
     """
     missing, hint = missing_images(data)
     if missing:
@@ -346,6 +349,6 @@ def _warn_about_renamed_files(prefix: str) -> None:
     others = foreign_files(prefix)
     if others and not os.path.exists(manifest_path(prefix)):
         warn_once(
-            f"{os.path.dirname(prefix)} holds MindRecord files under other names ({', '.join(others[:3])}); they are "
+            f"{os.path.dirname(prefix)} holds MindRecord files with other names ({', '.join(others[:3])}); they are "
             f"not read: records are {os.path.basename(prefix)}0..7 and cannot be renamed after they were written"
         )

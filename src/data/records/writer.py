@@ -1,4 +1,4 @@
-"""Samples -> MindRecord files: complete or not at all, one writer per folder."""
+"""Samples -> MindRecord files: complete or none, one writer per folder."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ SCHEMA = {
 
 @contextlib.contextmanager
 def conversion_lock(folder: str) -> Iterator[None]:
-    """Hold `folder`, which is made where it is missing, for one conversion at a time; others wait.
+    """Lock `folder`, created if missing, for one conversion at a time; others wait.
 
     Raises:
-        UserError: the folder cannot be made or read.
+        UserError: the folder cannot be created or read.
     """
     try:
         while True:
             os.makedirs(folder, exist_ok=True)
-            lock = wait_lock(folder, f"waiting for another process that writes records in {folder}")
+            lock = wait_lock(folder, f"waiting for another process that is writing records in {folder}")
             with contextlib.suppress(FileNotFoundError):
                 os.stat(folder)
                 break
@@ -57,17 +57,17 @@ def conversion_lock(folder: str) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.rmdir(folder)  # only where it is empty: a conversion that failed leaves nothing
+            os.rmdir(folder)  # only if it is empty: a failed conversion leaves nothing
         lock.release()
 
 
 def _temporary_folder(folder: str) -> str:
-    """Where this process writes; `_remove_left_overs` removes what a killed one left there."""
+    """The folder this process writes to; `_remove_left_overs` removes those of killed processes."""
     return os.path.join(folder, f".writing-{socket.gethostname()}-{os.getpid()}")
 
 
 def _remove_left_overs(folder: str, prefix: str) -> None:
-    """Folders of conversions that were killed on this machine, and files of records that earlier versions wrote."""
+    """Remove folders of conversions killed on this machine, and record files that earlier versions wrote."""
     for path in glob.glob(os.path.join(glob.escape(folder), f".writing-{socket.gethostname()}-*")):
         shutil.rmtree(path, ignore_errors=True)
     for ending in (".origin.json", ".rows.npz"):
@@ -90,7 +90,7 @@ def _check_room(folder: str, samples: List[Sample]) -> None:
 
 
 def _load(sample: Sample) -> tuple:
-    """(bytes, (height, width), orientation, reason it is broken or "", what is odd about its pixels or "")."""
+    """(bytes, (height, width), orientation, why it is broken or "", what is odd about its pixels or "")."""
     try:
         with open(sample.path, "rb") as handle:
             data = handle.read()
@@ -104,19 +104,19 @@ def _load(sample: Sample) -> tuple:
 
 
 def _loaded(ids: List[int], samples: List[Sample], workers: int) -> Iterator[tuple]:
-    """(id, sample, what `_load` gives) in order; threads read and decode ahead, enough to be busy while a group is
-    written, but never many bytes."""
+    """(id, sample, `_load` of it) in order; threads read and decode ahead, enough to be busy while a group is written,
+    within a limit of bytes."""
     with ThreadPoolExecutor(workers) as pool, progress(len(samples), "converting") as bar:
-        ahead, held, left = deque(), 0, zip(ids, samples)
+        ahead, pending_bytes, left = deque(), 0, zip(ids, samples)
         pair = next(left, None)
         try:
             while pair is not None or ahead:
-                while pair is not None and len(ahead) < 2 * workers + GROUP_ROWS and held <= GROUP_BYTES:
+                while pair is not None and len(ahead) < 2 * workers + GROUP_ROWS and pending_bytes <= GROUP_BYTES:
                     size = os.path.getsize(pair[1].path) if os.path.exists(pair[1].path) else 0
                     ahead.append((*pair, size, pool.submit(_load, pair[1])))
-                    held, pair = held + size, next(left, None)
+                    pending_bytes, pair = pending_bytes + size, next(left, None)
                 img_id, sample, size, result = ahead.popleft()
-                held -= size
+                pending_bytes -= size
                 yield img_id, sample, result.result()
                 bar.update()
         finally:
@@ -125,14 +125,14 @@ def _loaded(ids: List[int], samples: List[Sample], workers: int) -> Iterator[tup
 
 
 class _ImageChecks:
-    """What a conversion finds out about its images: faults, broken ones, sizes."""
+    """Results of a conversion's image checks: issues, broken images, sizes."""
 
     def __init__(self, most_bad: int, is_training: bool):
         self.most_bad, self.is_training = most_bad, is_training
         self.issues, self.bad, self.sizes = Issues(), [], {}
 
     def boxes(self, img_id: int, sample: Sample, size: tuple, orientation: int, reason: str):
-        """Boxes clipped to the file's own size, None where the image is left out.
+        """Boxes clipped to the size of the image file, None if the image is left out.
 
         Raises:
             UserError: one broken image more than allowed.
@@ -153,7 +153,7 @@ class _ImageChecks:
 
 
 def record_ids(samples: List[Sample]) -> tuple:
-    """int32 ids of the rows, and the data set's id of each, or None where they are the same."""
+    """int32 ids of the rows, and the data set's id of each, or None if they are the same."""
     ids = [sample.image_id for sample in samples]
     if all(isinstance(value, int) and -(2**31) <= value < 2**31 for value in ids) and len(set(ids)) == len(ids):
         return ids, None
@@ -161,18 +161,18 @@ def record_ids(samples: List[Sample]) -> tuple:
 
 
 def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, annotation_file: Optional[str]) -> None:
-    """Write records into a temporary folder, then move them to their place; the manifest comes last.
+    """Write records into a temporary folder, then move them to `prefix`; the manifest is written last.
 
     Args:
-        folder: `mindrecord_dir`, held by `conversion_lock`.
+        folder: `mindrecord_dir`, locked by `conversion_lock`.
         prefix: path of the files without their number, in `folder` or in a folder of it.
-        manifest: what is known of the records before: settings, data_path, fingerprint, sources, images.
-        annotation_file: None for training; else the json that evaluation compares with, which is written where it lies
-            next to the records.
+        manifest: what is known before writing: settings, data_path, fingerprint, sources, images.
+        annotation_file: None for training; else the json that evaluation compares with, which is written here if it
+            belongs next to the records.
 
     Raises:
-        UserError: a broken image, no room, nothing left to write.
-        OutputError: the disk is full, say; records that were there before are as they were.
+        UserError: a broken image, no disk space, nothing left to write.
+        OutputError: for example a full disk; earlier records are unchanged.
     """
     is_training = annotation_file is None
     _remove_left_overs(folder, prefix)
@@ -212,13 +212,13 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
 
 
 def _rows_as_written(prefix: str, count: int) -> np.ndarray:
-    """`read_row_ids` of records that were just written: MindSpore says little about a write that failed."""
+    """`read_row_ids` of records that were just written: MindSpore reports little about a failed write."""
     try:
         kept = count_rows(prefix)
     except IncompleteRecords as error:
         raise OSError(f"the files are incomplete: {error}") from None
     if kept != count:
-        raise OSError(f"{kept} of {count} rows arrived")
+        raise OSError(f"{kept} of {count} rows were written")
     return read_row_ids(prefix)
 
 
@@ -246,7 +246,7 @@ def _rows(ids: List[int], data: DataSet, checked: _ImageChecks, workers: int) ->
 
 
 def _write(path: str, rows: Iterator[dict]) -> int:
-    """Write the rows in groups; the number of them."""
+    """Write the rows in groups and return their number."""
     from mindspore.mindrecord import FileWriter
 
     writer = FileWriter(path, FILES, overwrite=True)
@@ -264,9 +264,9 @@ def _write(path: str, rows: Iterator[dict]) -> int:
         if count:
             writer.commit()
             for name in all_files(path):
-                os.chmod(name, 0o666 & ~_umask())  # MindSpore lets nobody else read them
+                os.chmod(name, 0o666 & ~_umask())  # MindSpore makes them readable for their owner only
     except RuntimeError as error:
-        # MindSpore's first line says where it failed; the line that begins with a reason comes later, or not at all
+        # MindSpore's first line names the location of the failure; the reason comes later, or not at all
         lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" -")]
         reason = [line for line in lines if "Error Message" not in line and "Exception thrown" not in line]
         raise OSError(reason[0] if reason else lines[0]) from None
