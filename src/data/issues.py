@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Dict, List
 
 from src.utils.errors import UserError
-from src.utils.log import one_line
+from src.utils.text import one_line
 
 MAX_EXAMPLES = 5
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from src.utils.console import say
 from src.utils.errors import output_arrived, output_lost
 from src.utils.output import OutputError, append_bytes, append_line, output_error
+from src.utils.text import escape_surrogates
 
 LOGGER = logging.getLogger("ssd")
 _ALREADY_WARNED = set()
@@ -50,21 +51,6 @@ def setup_logging(output_path: str | None = None, rank: int = 0, size: int = 1) 
 def append_json_line(path: str, record: dict) -> None:
     """Append one JSON object as one line (the history of a run)."""
     append_line(path, json.dumps(record))
-
-
-def printable(text) -> str:
-    """Text that any terminal or file takes: JSON may hold halves of characters, and under LC_ALL=C the bytes of a
-    command line or a path arrive as surrogates; those that are UTF-8 become characters again."""
-    try:
-        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:
-        return str(text).encode("utf-8", "backslashreplace").decode()
-
-
-def one_line(text) -> str:
-    """`printable` text in one line: line breaks of a name, and blanks that look like others, become escapes."""
-    shown = printable(text)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
 def warn_once(line: str) -> None:
@@ -106,7 +92,7 @@ class _Formatter(logging.Formatter):
     """Formatter whose lines every terminal and file accepts."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return escape_surrogates(super().format(record))
 
 
 class _Console(logging.StreamHandler):

@@ -23,6 +23,7 @@ from typing import IO, Iterator, List, Optional
 import numpy as np
 
 from src.utils.errors import RunError, UserError
+from src.utils.text import one_line as shown
 
 PART = ".part-"
 _NUMBERS = itertools.count()
@@ -30,15 +31,6 @@ _CLEANED = set()
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MARK = b"drawn by ssd_resnet50_fpn"
 MARK_BOX = struct.pack(">I4s", 8 + len(_MARK), b"free") + _MARK  # the end of a marked MP4 file
-
-
-def shown(text) -> str:
-    """A name or message on one line that any terminal and log takes.
-
-    Line breaks, control characters and halves of characters (a file name of another encoding) are escaped.
-    """
-    text = str(text).encode("utf-8", "backslashreplace").decode()
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 class OutputError(RunError):

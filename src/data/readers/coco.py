@@ -13,7 +13,8 @@ from src.data.readers.json_file import no_collection, read_json
 from src.data.readers.locate import locate
 from src.data.sample import DataSet, Sample, boxes_array
 from src.utils.errors import UserError
-from src.utils.log import one_line, warn_once
+from src.utils.log import warn_once
+from src.utils.text import one_line
 
 _CROWD = {"0": 0, "0.0": 0, "false": 0, "": 0, "1": 1, "1.0": 1, "true": 1}
 

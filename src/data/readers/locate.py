@@ -13,7 +13,7 @@ from typing import Iterator, List, Tuple
 
 from src.data.issues import Issues
 from src.data.sample import DataSet
-from src.utils.log import one_line, printable
+from src.utils.text import escape_surrogates, one_line
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 _SYSTEM = ("thumbs.db", "desktop.ini", "__macosx")
@@ -52,8 +52,8 @@ def locate(root: str, name: str, issues: Issues) -> Tuple[str, str]:
     inside = os.path.relpath(path, root)
     if inside == os.pardir or inside.startswith(os.pardir + os.sep):
         issues.warn(f"images lie outside {root} (read from where their path points)", name)
-        return path, printable(path)
-    return path, printable(inside)
+        return path, escape_surrogates(path)
+    return path, escape_surrogates(inside)
 
 
 def _other_readings(root: str, name: str) -> Iterator[Tuple[str, str]]:

@@ -17,7 +17,7 @@ from src.data.readers.doubts import Normalized, alike, note_reversed
 from src.data.readers.locate import IMAGE_ENDINGS, is_system_file, on_disk
 from src.data.sample import DataSet, Sample, boxes_array, note_absent_classes
 from src.utils.errors import UserError
-from src.utils.log import printable
+from src.utils.text import escape_surrogates
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _FLAGS = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
@@ -239,7 +239,9 @@ def read_voc(cfg, is_training: bool) -> DataSet:
             issues.error("images have two annotation files", f"{os.path.basename(image)}: {owners[image]}, {name}")
             continue
         owners[image] = name
-        sample = Sample(0, os.path.abspath(image), boxes_array(rows), width, height, printable(os.path.basename(image)))
+        sample = Sample(
+            0, os.path.abspath(image), boxes_array(rows), width, height, escape_surrogates(os.path.basename(image))
+        )
         sample.difficult = np.array(difficult, bool)
         if sample.clip(0, 0)[1]:
             issues.warn("files with boxes of zero area (dropped)", name)

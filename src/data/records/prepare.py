@@ -44,7 +44,8 @@ from src.data.sample import DataSet
 from src.utils.distributed import Communicator
 from src.utils.errors import UserError
 from src.utils.locks import Lock, try_lock, wait_lock
-from src.utils.log import LOGGER, one_line, warn_once
+from src.utils.log import LOGGER, warn_once
+from src.utils.text import one_line
 
 _MAX_PREFIXES = 100
 

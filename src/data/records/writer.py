@@ -22,8 +22,9 @@ from src.data.records.manifest import annotation_entry, write_manifest, write_un
 from src.data.sample import DataSet, Sample, clip_to_image
 from src.utils.errors import UserError
 from src.utils.locks import wait_lock
-from src.utils.log import LOGGER, one_line, progress, warn_once
+from src.utils.log import LOGGER, progress, warn_once
 from src.utils.output import OutputError, write_json, write_text
+from src.utils.text import one_line
 
 # rows are written in groups: one row at a time is half as fast, and memory must not grow with the images
 GROUP_ROWS, GROUP_BYTES = 128, 32 << 20
