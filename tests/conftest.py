@@ -14,12 +14,19 @@ import pytest
 
 from src.config import load_config
 from src.utils.device import init_device, prepare_environment
+from src.utils.log import LOGGER
 from tests.helpers.paths import REFERENCE
 
 os.environ.setdefault("GLOG_v", "4")
 # compiled steps are kept for the session, apart from the user's own
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ssd_tests_cache_")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def log_propagates():
+    """caplog sees the log, whatever `setup_logging` an earlier test has called."""
+    LOGGER.propagate = True
 
 
 @pytest.fixture(scope="session")
