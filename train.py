@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Iterator
 
-# first: it tells in one line where this Python has no packages
+# first: it reports missing packages in one line
 import src  # noqa: F401
 
 # isort: split

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-# first: it tells in one line where this Python has no packages
+# first: it reports missing packages in one line
 import src  # noqa: E402, F401
 
 # isort: split

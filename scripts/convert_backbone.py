@@ -19,7 +19,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# first: it tells in one line where this Python has no packages
+# first: it reports missing packages in one line
 import src  # noqa: E402, F401
 
 # isort: split
@@ -29,9 +29,9 @@ from src.models.backbone_convert import convert_state_dict  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
 from src.utils.output import (
     ensure_writable,  # noqa: E402
-    shown,  # noqa: E402
 )
 from src.utils.signals import SignalGuard  # noqa: E402
+from src.utils.text import one_line  # noqa: E402
 
 
 def read_torch(path: str) -> dict:
@@ -83,9 +83,9 @@ def read(path: str) -> dict:
     """
     ending = os.path.splitext(path)[1].lower()
     if os.path.isdir(path):
-        raise UserError(f"--input: {shown(os.path.abspath(path))} is a folder; name the file of weights")
+        raise UserError(f"--input: {one_line(os.path.abspath(path))} is a folder; name the file of weights")
     if not os.path.isfile(path):
-        raise UserError(f"--input: no such file: {shown(os.path.abspath(path))}")
+        raise UserError(f"--input: no such file: {one_line(os.path.abspath(path))}")
     if ending not in READERS:
         raise UserError(f"--input: a name that ends in {', '.join(READERS)} is wanted, got {path}")
     try:
@@ -112,9 +112,9 @@ def main(argv) -> int:
     options = parser.parse_args(argv)
     output = os.path.abspath(options.output)
     if not output.endswith(".ckpt"):
-        raise UserError(f"--output: a name that ends in .ckpt is wanted, got {shown(options.output)}")
+        raise UserError(f"--output: a name that ends in .ckpt is wanted, got {one_line(options.output)}")
     if os.path.isdir(output):
-        raise UserError(f"--output: {shown(output)} is a folder; name the file to write")
+        raise UserError(f"--output: {one_line(output)} is a folder; name the file to write")
     if os.path.realpath(options.input) == os.path.realpath(output):
         raise UserError("--output: this is the file of --input; name another one")
     SignalGuard().install()
@@ -125,7 +125,7 @@ def main(argv) -> int:
     from src.models.checkpoint_file import write_checkpoint
 
     write_checkpoint(output, converted.items())
-    print(f"{shown(options.output)}: {len(converted)} parameters of the backbone, all of ResNet50's")
+    print(f"{one_line(options.output)}: {len(converted)} parameters of the backbone, all of ResNet50's")
     counters = [name for name in unused if name.endswith("num_batches_tracked")]
     others = [name for name in unused if name not in counters]
     rest = ", ".join([f"{len(counters)} num_batches_tracked"] * bool(counters) + others) or "none"

@@ -18,7 +18,7 @@ import sys
 from collections import defaultdict
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# first: it tells in one line where this Python has no packages
+# first: it reports missing packages in one line
 import src  # noqa: E402, F401
 
 # isort: split
@@ -32,10 +32,10 @@ from src.utils.log import LOGGER, setup_logging  # noqa: E402
 from src.utils.output import (  # noqa: E402
     Arrivals,
     ensure_writable,  # noqa: E402
-    shown,
     write_picture,
 )
 from src.utils.signals import SignalGuard  # noqa: E402
+from src.utils.text import one_line  # noqa: E402
 
 GREEN, RED = (60, 200, 60), (40, 40, 230)  # BGR
 TILE = 384
@@ -69,7 +69,7 @@ def read_predictions(path: str, content: dict, folder: str) -> dict:
             predictions = json.load(handle)
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"it is not valid JSON ({error})"
-        raise UserError(f"--predictions: cannot read {shown(path)}: {reason}") from None
+        raise UserError(f"--predictions: cannot read {one_line(path)}: {reason}") from None
     ids, names = {record["id"]: record["id"] for record in content["images"]}, category_names(content["categories"])
     if isinstance(predictions, dict):
         ids, names, predictions = _own(path, predictions, content, folder)
@@ -77,7 +77,7 @@ def read_predictions(path: str, content: dict, folder: str) -> dict:
         raise _unusable(path)
     found, unknown = defaultdict(list), 0
     for number, row in enumerate(predictions, 1):
-        box, score, category = _checked(row, f"--predictions: {shown(path)}: row {number}")
+        box, score, category = _checked(row, f"--predictions: {one_line(path)}: row {number}")
         image_id = row["image_id"]
         if isinstance(image_id, (str, int, float)) and image_id in ids:
             found[ids[image_id]].append((box, names.get(category, f"category {category}"), score))
@@ -85,7 +85,7 @@ def read_predictions(path: str, content: dict, folder: str) -> dict:
             unknown += 1
     if unknown == len(predictions) > 0:
         raise UserError(
-            f"--predictions: none of the {unknown} detections in {shown(path)} is of an image of --annotations"
+            f"--predictions: none of the {unknown} detections in {one_line(path)} is of an image of --annotations"
         )
     if unknown:
         LOGGER.warning(
@@ -96,7 +96,7 @@ def read_predictions(path: str, content: dict, folder: str) -> dict:
 
 def _unusable(path: str) -> UserError:
     return UserError(
-        f"--predictions: {shown(path)} is neither predictions.json of eval.py (a list of detections) nor "
+        f"--predictions: {one_line(path)} is neither predictions.json of eval.py (a list of detections) nor "
         "detections.json of predict.py"
     )
 
@@ -113,7 +113,7 @@ def _checked(row, where: str) -> tuple:
             f"{where}: bbox must be four numbers below 1e9 and score one, got {str(row['bbox'])[:80]}, "
             f"{str(row['score'])[:20]}"
         )
-    return box, score, category if isinstance(category, (int, float, str)) else shown(category)
+    return box, score, category if isinstance(category, (int, float, str)) else one_line(category)
 
 
 def _own(path: str, predictions: dict, content: dict, folder: str) -> tuple:
@@ -146,7 +146,7 @@ def parse(argv) -> argparse.Namespace:
     if not 0 <= options.min_score <= 1:
         raise UserError(f"--min_score must lie in [0, 1], got {options.min_score}")
     if not os.path.isdir(options.images):
-        raise UserError(f"--images: no such folder: {shown(os.path.abspath(options.images))}")
+        raise UserError(f"--images: no such folder: {one_line(os.path.abspath(options.images))}")
     return options
 
 
@@ -156,7 +156,7 @@ def main(argv) -> int:
     setup_logging()
     content = load_coco_json(options.annotations)
     if not content["images"]:
-        raise UserError(f"--annotations: {shown(options.annotations)} lists no image")
+        raise UserError(f"--annotations: {one_line(options.annotations)} lists no image")
     predictions = read_predictions(options.predictions, content, options.images)
     names, truths = category_names(content["categories"]), defaultdict(list)
     for row in content["annotations"]:
@@ -183,7 +183,7 @@ def main(argv) -> int:
     drawn = arrivals.count
     with arrivals.one():
         write_picture(overview, sheet(tiles), drawing=True)
-        print(f"drew {drawn} pictures: {shown(overview)}")
+        print(f"drew {drawn} pictures: {one_line(overview)}")
     arrivals.finish()
     return 0
 

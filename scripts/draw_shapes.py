@@ -20,7 +20,7 @@ import shutil
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# first: it tells in one line where this Python has no packages
+# first: it reports missing packages in one line
 import src  # noqa: E402, F401
 
 # isort: split
@@ -32,11 +32,11 @@ from src.utils.locks import hold_folder  # noqa: E402
 from src.utils.output import (  # noqa: E402
     ensure_writable,  # noqa: E402
     output_error,
-    shown,
     write_json,
     write_picture,
 )
 from src.utils.signals import SignalGuard  # noqa: E402
+from src.utils.text import one_line  # noqa: E402
 
 VERSION = 3
 RECORD, WORK = "drawn.json", ".drawing"
@@ -250,7 +250,7 @@ def read_record(output: str) -> dict:
         others = [name for name in os.listdir(output) if name not in (WORK, ".drawing.lock")]
         if others:
             raise UserError(
-                f"--output: {shown(output)} holds files that this script did not draw; name an empty folder"
+                f"--output: {one_line(output)} holds files that this script did not draw; name an empty folder"
             ) from None
     except (OSError, ValueError):
         pass
@@ -289,7 +289,7 @@ def publish(work: str, output: str, record: dict, arguments: dict) -> list:
     changed = [path for path, value in new.items() if is_foreign(output, path, {value, *old.get(path, ())})]
     if changed and not (same and all(os.path.isfile(os.path.join(output, path)) for path in changed)):
         raise UserError(
-            f"--output: {shown(output)} holds what this script did not draw, or what was changed since, in place of "
+            f"--output: {one_line(output)} holds what this script did not draw, or what was changed since, in place of "
             f"{len(changed)} of its files (first {changed[0]}); move it away or name another folder"
         )
     write_json(os.path.join(output, RECORD), {"files": new, "earlier": {path: sorted(old[path]) for path in old}})
@@ -324,7 +324,7 @@ def draw_into(output: str, options: argparse.Namespace) -> None:
     record, work = read_record(output), os.path.join(output, WORK)
     files = ours(record)
     if files and without_files(record) == arguments and all(os.path.isfile(os.path.join(output, p)) for p in files):
-        print(f"already drawn: {shown(output)}")
+        print(f"already drawn: {one_line(output)}")
         return
     try:
         shutil.rmtree(work, ignore_errors=True)  # of a killed drawing
@@ -334,7 +334,7 @@ def draw_into(output: str, options: argparse.Namespace) -> None:
         raise output_error(error.filename or output, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"drew {options.train} training and {options.val} held-out images: {shown(output)}")
+    print(f"drew {options.train} training and {options.val} held-out images: {one_line(output)}")
     if changed:
         print(f"kept as it is, because it was changed since: {len(changed)} of them, first {changed[0]}")
 

@@ -19,7 +19,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# first: it tells in one line where this Python has no packages
+# first: it reports missing packages in one line
 import src  # noqa: E402, F401
 
 # isort: split
@@ -36,11 +36,11 @@ from src.utils.output import (  # noqa: E402
     Arrivals,
     OutputError,
     ensure_writable,  # noqa: E402
-    shown,
     write_json,
     write_picture,
 )
 from src.utils.signals import SignalGuard  # noqa: E402
+from src.utils.text import one_line  # noqa: E402
 from src.utils.video import VideoFile  # noqa: E402
 
 RESULT = "detections.json"
@@ -99,7 +99,7 @@ class Drawings(Arrivals):
         size = os.path.getsize(path)
         os.remove(path)
         self.count -= 1
-        self.add_failure(OutputError(f"cannot keep {shown(path)}: {RESULT} needs its room on a full disk", True))
+        self.add_failure(OutputError(f"cannot keep {one_line(path)}: {RESULT} needs its room on a full disk", True))
         return size
 
 
@@ -131,7 +131,7 @@ def detect_video(path: str, target: str, predictor, found: CocoResults, drawings
     number = 0
     with contextlib.ExitStack() as stack:
         stack.callback(video.release)
-        bar = stack.enter_context(progress(frames or None, shown(os.path.basename(path)), "frames"))
+        bar = stack.enter_context(progress(frames or None, one_line(os.path.basename(path)), "frames"))
         drawn = stack.enter_context(VideoFile(target, rate))
         failure = None
         while True:
@@ -148,9 +148,9 @@ def detect_video(path: str, target: str, predictor, found: CocoResults, drawings
                 except OutputError as error:
                     failure = error
         if not number:
-            raise UserError(f"cannot read {shown(path)}: no frame can be decoded")
+            raise UserError(f"cannot read {one_line(path)}: no frame can be decoded")
         if number < 0.9 * frames:
-            LOGGER.warning("%s: only %d of %d frames could be decoded", shown(path), number, frames)
+            LOGGER.warning("%s: only %d of %d frames could be decoded", one_line(path), number, frames)
         with drawings.one():
             if failure is not None:
                 raise failure
@@ -176,7 +176,7 @@ def detect(files: list, folder: str, predictor, found: CocoResults, drawings: Dr
                 failed.append(path)
             bar.update()
     if renamed:
-        first = shown(", ".join(renamed[:3]))
+        first = one_line(", ".join(renamed[:3]))
         LOGGER.info("drawings under another name, because theirs was taken: %d (%s)", len(renamed), first)
     return failed
 
@@ -215,7 +215,7 @@ def main(argv) -> int:
     if options.min_score is not None and not 0 <= options.min_score <= 1:
         raise UserError(f"--min_score must lie in [0, 1], got {options.min_score}")
     if not os.path.isfile(options.model):
-        raise UserError(f"--model: no such file: {shown(os.path.abspath(options.model))}")
+        raise UserError(f"--model: no such file: {one_line(os.path.abspath(options.model))}")
     SignalGuard().install()
     setup_logging()
     folder = os.path.abspath(options.output)
@@ -245,11 +245,11 @@ def run(files: list, folder: str, predictor) -> int:
     )
     tried = drawings.count + len(drawings.failed)
     state = "" if lost is None else "an older " if os.path.isfile(os.path.join(folder, RESULT)) else "no "
-    print(f"{drawings.count} of {tried} drawings and {state}{RESULT}: {shown(folder)}")
+    print(f"{drawings.count} of {tried} drawings and {state}{RESULT}: {one_line(folder)}")
     faults = [str(error) for error in (lost, drawings.error()) if error]
     missing = bool(faults)
     if unread:
-        faults.append(f"{len(unread)} of {len(files)} files could not be read, first {shown(unread[0])}")
+        faults.append(f"{len(unread)} of {len(files)} files could not be read, first {one_line(unread[0])}")
     if faults:
         raise (OutputError if missing else UserError)("; ".join(faults))
     return 0

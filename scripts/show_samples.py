@@ -16,7 +16,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# first: it tells in one line where this Python has no packages
+# first: it reports missing packages in one line
 import src  # noqa: E402, F401
 
 # isort: split

@@ -43,7 +43,7 @@ def write_report(
         highest: highest score of any box (`Detector.max_score`).
 
     Returns:
-        name -> path of what was written; and where mAP is next to nothing, why, a line each.
+        name -> path of what was written; and the reasons for a mAP close to zero, one per line.
     """
     images = evaluator.images()
     min_score = best_f1_threshold(images, evaluator.min_score)

@@ -60,7 +60,7 @@ def report_page(figures: dict, best: Sequence[Tuple[str, bytes]], worst: Sequenc
         parts.append(f"<p class=note>{html.escape(figures['note'])}</p>")
     if figures["diagnosis"]:
         rows = "".join(f"<li>{html.escape(line)}</li>" for line in figures["diagnosis"])
-        parts.append(f"<div class=why id=why><b>Why it is next to nothing</b><ul>{rows}</ul></div>")
+        parts.append(f"<div class=why id=why><b>Why the mAP is close to zero</b><ul>{rows}</ul></div>")
     parts += ["<h2>The 12 figures</h2>", _twelve(figures), "<h2>By class</h2>", _by_class(figures)]
     parts += ["<h2>Precision and recall</h2>", _picture(_curves(figures), "precision-recall curves")]
     parts += ["<h2>By size of object</h2>", _picture(_sizes(figures), "AP and AR by object size")]

@@ -13,7 +13,7 @@ from src.data.transforms import resize
 from src.inference.search import find_files, is_video
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
-from src.utils.output import shown
+from src.utils.text import one_line
 
 
 def read_picture(path: str) -> np.ndarray:
@@ -26,9 +26,9 @@ def read_picture(path: str) -> np.ndarray:
         with open(path, "rb") as handle:
             return decode_rgb(handle.read())
     except OSError as error:
-        raise UserError(f"cannot read {shown(path)}: {error.strerror}") from None
+        raise UserError(f"cannot read {one_line(path)}: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"cannot read {shown(path)}: {error}") from None
+        raise UserError(f"cannot read {one_line(path)}: {error}") from None
 
 
 def comparison_pictures(folder: str, img_shape: Sequence[int], count: int) -> Tuple[np.ndarray, np.ndarray, str]:

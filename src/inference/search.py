@@ -9,7 +9,8 @@ from typing import Dict, Iterator, List, Sequence
 
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
-from src.utils.output import is_drawing, shown
+from src.utils.output import is_drawing
+from src.utils.text import one_line
 
 PICTURES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
@@ -40,7 +41,7 @@ def find_files(places: Sequence[str], output: str = "") -> List[str]:
     for place in places:
         search.add(place)
     if not search.files:
-        search.refuse(f"nothing to detect on in {shown(', '.join(places))}")
+        search.refuse(f"nothing to detect on in {one_line(', '.join(places))}")
     if search.left_out:
         LOGGER.info("%s", search.summary())
     return search.files
@@ -69,7 +70,7 @@ class _Search:
             self._pattern(place)
         if not self._reached:
             what = "no picture or video in the folder" if os.path.isdir(place) else "no such file, folder or pattern:"
-            self.refuse(f"{what} {shown(place)} (read are {', '.join(PICTURES + VIDEOS)})")
+            self.refuse(f"{what} {one_line(place)} (read are {', '.join(PICTURES + VIDEOS)})")
 
     def refuse(self, reason: str) -> None:
         """Raise a UserError that says what is left out, too."""
@@ -89,7 +90,7 @@ class _Search:
         return f"left out {sum(len(names) for _, names in kinds)}: {'; '.join(parts)}"
 
     def _leave(self, kind: str, path: str) -> None:
-        self.left_out.setdefault(kind, []).append(shown(os.path.basename(path)))
+        self.left_out.setdefault(kind, []).append(one_line(os.path.basename(path)))
 
     def _named(self, path: str) -> None:
         """A file that was named as a place."""

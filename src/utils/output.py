@@ -23,7 +23,7 @@ from typing import IO, Iterator, List, Optional
 import numpy as np
 
 from src.utils.errors import RunError, UserError
-from src.utils.text import one_line as shown
+from src.utils.text import one_line
 
 PART = ".part-"
 _NUMBERS = itertools.count()
@@ -53,7 +53,7 @@ def output_error(path: str, error: BaseException) -> OutputError:
 def failure(path: str, reason: str, full: bool = False) -> OutputError:
     """As `output_error`, for a reason given in words."""
     path = os.path.abspath(path)
-    line = f"cannot write {shown(path)}: {' '.join(str(reason).split())}"
+    line = f"cannot write {one_line(path)}: {' '.join(str(reason).split())}"
     free = free_bytes(path)
     if full or (free is not None and free < 1 << 20):
         line += f" ({free} bytes are free; make room or choose another folder)"

@@ -21,11 +21,11 @@ from src.utils.output import (
     atomic_write,
     is_drawing,
     part_file,
-    shown,
     write_json,
     write_picture,
     write_text,
 )
+from src.utils.text import one_line
 from src.utils.video import VideoFile
 from tests.disks import files_limited, small_disk
 from tests.helpers.paths import ROOT
@@ -119,7 +119,7 @@ def test_text_that_utf8_cannot_hold_is_escaped(tmp_path):
     assert (tmp_path / "a.html").read_text() == "lat\\udce4in"
     write_json(str(tmp_path / "a.json"), [name])
     assert json.loads((tmp_path / "a.json").read_text()) == [name]
-    assert shown(f"ü 你\n{name}\x1b") == "ü 你\\nlat\\xe4in\\x1b"
+    assert one_line(f"ü 你\n{name}\x1b") == "ü 你\\nlat\\xe4in\\x1b"
 
 
 def test_a_line_is_appended_complete_or_not_at_all(tmp_path):
