@@ -77,11 +77,14 @@ def write_checkpoint(path: str, entries: Iterable[Tuple[str, np.ndarray]]) -> No
         needed += sum(value.nbytes for _, value in rest)
         folder = os.path.dirname(os.path.abspath(path))
         saved = glob.glob(os.path.join(glob.escape(folder), "*.ckpt"))
-        advice = "those saved before are complete: make room and go on with --resume" if saved else "none is saved yet"
-        raise RunError(
-            f"cannot save {path} ({reason}): {needed} bytes are needed, {free_bytes(os.path.abspath(path))} are free; "
-            f"{advice}"
-        ) from None
+        room, remedy = "", "correct that"
+        if error.full:
+            room = f": {needed} bytes are needed, {free_bytes(os.path.abspath(path))} are free"
+            remedy = "make room"
+        advice = (
+            f"earlier checkpoints are complete: {remedy} and resume with --resume" if saved else "none is saved yet"
+        )
+        raise RunError(f"cannot save {path} ({reason}){room}; {advice}") from None
 
 
 def read_checkpoint(path: str, key: str) -> Dict[str, object]:
