@@ -23,7 +23,7 @@ PAGES = [
         for page in ("resume", "data", "export", "distributed", "performance", "training", "configuration")
     ),
 ]
-COPIED = ["src", "scripts", "config", "ckpt", "train.py", "eval.py", "export.py"]
+COPIED = ["src", "scripts", "benchmarks", "config", "ckpt", "train.py", "eval.py", "export.py"]
 # run by CI itself or by hand, several machines, a file of PyTorch's
 ELSEWHERE = r"test\.sh|lint\.sh|kill_test\.py|rehearsal\.py|--torch|--hostfile|^msrun|Ascend|resnet50\.pth"
 USUAL = "--config_path config/ssd_resnet50_fpn_config_cpu.yaml --data_path cv --output_path output"
