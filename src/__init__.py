@@ -28,6 +28,8 @@ def _make_cuda_runtime_findable() -> None:
 
 # what the programs import at once, and what later
 _AT_ONCE = ("cv2", "easydict", "numpy", "yaml")
+# where programs lie that a user starts
+_PROGRAM_FOLDERS = (".", "scripts", os.path.join("benchmarks", "rehearsal"))
 PACKAGES = (*_AT_ONCE, "PIL", "matplotlib", "mindspore", "mpi4py", "pycocotools", "tensorboardX", "tqdm")
 
 
@@ -42,7 +44,7 @@ def missing_package_message(names: str) -> str:
 def _check_packages() -> None:
     """A program of this repository that the wrong Python runs ends here, in one line."""
     program, root = os.path.abspath(sys.argv[0]), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if os.path.dirname(program) not in (root, os.path.join(root, "scripts")):
+    if os.path.relpath(os.path.dirname(program), root) not in _PROGRAM_FOLDERS:
         return
     missing = [name for name in _AT_ONCE if importlib.util.find_spec(name) is None]
     if missing:

@@ -150,7 +150,7 @@ BAD = [
 
 PROGRAMS = ["train.py", "eval.py", "export.py"]
 SCRIPTS = "check_data show_samples predict draw_shapes draw_detections benchmark convert_backbone"
-PROGRAMS += [f"scripts/{name}.py" for name in SCRIPTS.split()]
+PROGRAMS += [*(f"scripts/{name}.py" for name in SCRIPTS.split()), "benchmarks/rehearsal/data.py"]
 
 
 @pytest.mark.parametrize("script", PROGRAMS)
