@@ -52,14 +52,14 @@ def read_history(model: str) -> TrainingHistory:
     if None not in (epochs, in_epoch, of_epoch):
         steps = epochs * of_epoch + in_epoch
         epochs = epochs + in_epoch / of_epoch if of_epoch else epochs
-    batch, comm = _number(config.get("batch_size")), _number(state.get("size"))
+    batch, ranks = _number(config.get("batch_size")), _number(state.get("size"))
     started_from = state.get("started_from")
     if not isinstance(started_from, str):
         started_from = _started_from_files(model)
     return TrainingHistory(
         steps=None if steps is None else int(steps),
         epochs=epochs,
-        images=int(batch * comm) if batch and comm else None,
+        images=int(batch * ranks) if batch and ranks else None,
         started_from=started_from,
         warmup_epochs=_number(config.get("warmup_epochs")),
         bn_recalibration_steps=_number(config.get("bn_recalibration_steps")),

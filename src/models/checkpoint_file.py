@@ -74,11 +74,11 @@ def write_checkpoint(path: str, entries: Iterable[Tuple[str, np.ndarray]]) -> No
             handle.write(digest.digest())
     except OutputError as error:
         reason = getattr(error.__cause__, "strerror", None) or str(error)
-        needed += sum(value.nbytes for _, value in rest)
         folder = os.path.dirname(os.path.abspath(path))
         saved = glob.glob(os.path.join(glob.escape(folder), "*.ckpt"))
         room, remedy = "", "correct that"
         if error.full:
+            needed += sum(value.nbytes for _, value in rest)
             room = f": {needed} bytes are needed, {free_bytes(os.path.abspath(path))} are free"
             remedy = "make room"
         advice = (

@@ -58,8 +58,7 @@ def checkpoint(path, names, count=4):
 
 
 @pytest.fixture
-def lines(monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("ssd"), "propagate", True)
+def lines(caplog):
     caplog.set_level(logging.INFO, "ssd")
     return lambda level: [r.getMessage() for r in caplog.records if r.levelno == level and "trained" in r.getMessage()]
 

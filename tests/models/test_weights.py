@@ -37,7 +37,6 @@ def test_backbone_names_may_start_anywhere(model, tmp_path, caplog, prefix):
     entries = {prefix + name[len(BACKBONE) :]: value for name, value in wanted.items()}
     entries["end_point.weight"] = np.zeros((10, 10), np.float32)
     entries.pop(prefix + "bn1.gamma")
-    logging.getLogger("ssd").propagate = True
     with caplog.at_level(logging.INFO, "ssd"):
         load_backbone(model, write(tmp_path / "resnet50.ckpt", entries))
     after = values(model)
@@ -72,8 +71,7 @@ def test_other_number_of_classes(model, tmp_path):
 
 
 @pytest.fixture
-def log(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("ssd"), "propagate", True)
+def log(caplog):
     caplog.set_level(logging.DEBUG, "ssd")
     return caplog
 

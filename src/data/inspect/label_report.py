@@ -10,7 +10,7 @@ from typing import List, Sequence
 import numpy as np
 
 from src.boxes.default_boxes import build_default_boxes
-from src.data.inspect.sample_preview import Preview
+from src.data.inspect.sample_preview import Preview, corner_differences
 from src.data.inspect.statistics import QUANTILES, best_iou, class_rows, normalized_boxes, shape_figures
 from src.data.sample import Sample
 
@@ -61,13 +61,13 @@ def label_figures(samples: Sequence[Sample], seen: Sequence[Preview], cfg) -> di
 
 
 def _matches_per_box(seen: Sequence[Preview]) -> List[int]:
-    """Number of default boxes matched to each ground truth: each is counted for the nearest sample of its class."""
+    """Number of default boxes matched to each ground truth: each counts for the nearest one of its class."""
     numbers = []
     for sample in seen:
         if len(sample.truth):
-            distances = np.abs(sample.targets[:, None, :4] - sample.truth[None, :, :4]).max(-1)
-            distances[sample.targets[:, None, 4] != sample.truth[None, :, 4]] = np.inf
-            nearest = distances.argmin(1) if len(sample.targets) else np.zeros(0, int)
+            nearest = (
+                corner_differences(sample.targets, sample.truth).argmin(1) if len(sample.targets) else np.zeros(0, int)
+            )
             numbers += np.bincount(nearest, minlength=len(sample.truth)).tolist()
     return numbers
 

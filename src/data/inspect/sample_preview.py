@@ -72,10 +72,15 @@ def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes:
     )
 
 
+def corner_differences(targets: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """[K, M]: the largest corner difference of each target [K, 5] from each ground truth [M, 5], inf between classes."""
+    distances = np.abs(targets[:, None, :4] - truth[None, :, :4]).max(-1)
+    distances[targets[:, None, 4] != truth[None, :, 4]] = np.inf
+    return distances
+
+
 def _largest_distance(targets: np.ndarray, truth: np.ndarray) -> float:
     """The largest corner difference of any target from the nearest ground truth of its class."""
     if len(targets) == 0:
         return 0.0
-    distances = np.abs(targets[:, None, :4] - truth[None, :, :4]).max(-1)
-    distances[targets[:, None, 4] != truth[None, :, 4]] = np.inf
-    return float(distances.min(1).max()) if len(truth) else float("inf")
+    return float(corner_differences(targets, truth).min(1).max()) if len(truth) else float("inf")
