@@ -73,7 +73,7 @@ def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes:
 
 
 def corner_differences(targets: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """[K, M]: the largest corner difference of each target [K, 5] from each ground truth [M, 5], inf between classes."""
+    """[K, M]: largest corner difference of each target [K, 5] from each ground truth [M, 5]; inf between classes."""
     distances = np.abs(targets[:, None, :4] - truth[None, :, :4]).max(-1)
     distances[targets[:, None, 4] != truth[None, :, 4]] = np.inf
     return distances
