@@ -98,7 +98,7 @@ def ssd300_default_boxes(
             )
         for i in range(size):
             for j in range(size):
-                rows += [((i + 0.5) * step / height, (j + 0.5) * step / width, h, w) for w, h in sizes]
+                rows += [((i + 0.5) / (height / step), (j + 0.5) / (width / step), h, w) for w, h in sizes]
     cyxhw = np.array(rows, np.float64)
     return cyxhw.astype(np.float32), cyxhw_to_yxyx(cyxhw).astype(np.float32)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import textwrap
 
-from src.config.published import NETWORKS, PUBLISHED_KEYS
+from src.config.networks import NETWORKS
+from src.config.published import PUBLISHED_KEYS
 from src.config.values import ANY_NUMBER
 
 _WIDTH = 110

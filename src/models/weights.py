@@ -20,7 +20,6 @@ from src.models.trained_classes import (
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
 
-BACKBONE = "feature_extractor.resnet."
 MOMENTS = "moments."
 TRAINING_STATE_ENTRIES = ("global_step", "momentum", "learning_rate", "run_state")
 MAX_LOGGED_NAMES = 5
@@ -110,17 +109,17 @@ def _shape_advice(name: str, path: str, key: str, strict: bool, exclude: Sequenc
 
 
 def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_param") -> None:
-    """Load a ResNet50 checkpoint, whose names may start at the backbone or anywhere above it."""
+    """Load a checkpoint of the backbone alone, whose names may start at the backbone or anywhere above it."""
     found = read_checkpoint(path, key)
-    wanted = {
-        without_network_prefix(p.name): p
-        for p in model.get_parameters()
-        if without_network_prefix(p.name).startswith(BACKBONE)
-    }
+    prefix = model.backbone_prefix
+    wanted = {without_network_prefix(p.name): p for p in model.get_parameters()}
+    wanted = {name: parameter for name, parameter in wanted.items() if name.startswith(prefix)}
+    starts = ["", "backbone.", NETWORK]
+    starts += [prefix.split(".", 1)[1]] if prefix.count(".") > 1 else []
     usable, used = {}, set()
     for name in wanted:
-        short = name[len(BACKBONE) :]
-        for candidate in (short, "resnet." + short, "backbone." + short, NETWORK + short, name, NETWORK + name):
+        in_file = model.name_in_backbone_file(name)
+        for candidate in [start + in_file for start in starts if in_file] + [name, NETWORK + name]:
             if candidate in found:
                 usable[name] = found[candidate]
                 used.add(candidate)
