@@ -53,7 +53,9 @@ def help_text(program: str, path: str, values: dict, groups: dict, texts: dict, 
     for key, value in values.items():
         if key in groups:
             lines += ["", f"{groups[key]}:"]
-        lines.append(f"  --{key} {_kind(key, value, choices)}  (default {_default(value)})")
+        option, default = f"  --{key} {_kind(key, value, choices)}", f"(default {_default(value)})"
+        fits = len(option) + 2 + len(default) <= _WIDTH
+        lines += [f"{option}  {default}"] if fits else [option, " " * 6 + default]
         lines += textwrap.wrap(str(texts[key]), _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     lines += ["", "accepted for compatibility with the published files, without effect here:"]
     lines += textwrap.wrap(

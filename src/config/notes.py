@@ -62,13 +62,14 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
         notes.append(f"keys without effect here: {', '.join(without)}")
     if steps_that_fit(cfg) != cfg.steps:
         notes.append(
-            f"steps {cfg.steps}: the default boxes do not cover the image of {cfg.img_shape} evenly, as {steps_that_fit(cfg)} would"
+            f"steps {cfg.steps}: the default boxes do not cover img_shape {cfg.img_shape} evenly, as "
+            f"{steps_that_fit(cfg)} would"
         )
     if not cfg.run_distribute and cfg.device_num > 1:
         notes.append(f"device_num {cfg.device_num} has no effect without --run_distribute=True: one process computes")
     if cfg.run_distribute and cfg.device_id:
         notes.append(f"device_id {cfg.device_id} has no effect with run_distribute: each rank uses its local rank")
-    if not cfg.run_distribute and chosen("all_reduce_fusion_config"):
+    if not cfg.run_distribute and on_command_line("all_reduce_fusion_config"):
         training.append("all_reduce_fusion_config has no effect without --run_distribute=True")
     if cfg.mode_sink == "non_sink":
         training.append("mode_sink has no effect: sink and non_sink train identically here")

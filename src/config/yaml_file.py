@@ -49,15 +49,16 @@ def _name(key: yaml.Node):
 
 
 def _mapping(loader, node, deep=False):
-    keys, values = [], []
+    values = {}
     for key_node, value_node in node.value:
         if key_node.tag == _MERGE:
             continue
-        key, value = loader.construct_object(key_node, deep=True), loader.construct_object(value_node, deep=True)
-        if key in keys and values[keys.index(key)] != value and loader.twice is None:
-            loader.twice = (key, key_node.start_mark.line + 1)
-        keys.append(key)
-        values.append(value)
+        key = loader.construct_object(key_node, deep=True)
+        if key in values and loader.twice is None:
+            first, second = (loader.construct_object(value, deep=True) for value in (values[key], value_node))
+            if first != second:
+                loader.twice = (key, key_node.start_mark.line + 1)
+        values[key] = value_node
     return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
 
 
