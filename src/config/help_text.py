@@ -39,7 +39,7 @@ def help_text(program: str, path: str, values: dict, groups: dict, texts: dict, 
         values, texts, choices: by key.
         groups: key -> heading of the group that it opens.
     """
-    choices = dict(choices, model_name=list(NETWORKS))
+    texts = dict(texts, model_name=f"{texts['model_name']}: {', '.join(NETWORKS)}")
     lines = [
         f"usage: python3 {program} [--config_path FILE] [--key VALUE | --key=VALUE ...]",
         "",
@@ -53,9 +53,7 @@ def help_text(program: str, path: str, values: dict, groups: dict, texts: dict, 
     for key, value in values.items():
         if key in groups:
             lines += ["", f"{groups[key]}:"]
-        option, default = f"  --{key} {_kind(key, value, choices)}", f"(default {_default(value)})"
-        fits = len(option) + 2 + len(default) <= _WIDTH
-        lines += [f"{option}  {default}"] if fits else [option, " " * 6 + default]
+        lines.append(f"  --{key} {_kind(key, value, choices)}  (default {_default(value)})")
         lines += textwrap.wrap(str(texts[key]), _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     lines += ["", "accepted for compatibility with the published files, without effect here:"]
     lines += textwrap.wrap(

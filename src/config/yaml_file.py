@@ -49,16 +49,18 @@ def _name(key: yaml.Node):
 
 
 def _mapping(loader, node, deep=False):
-    values = {}
+    keys, values = [], []  # a list is a key too, until it is refused
     for key_node, value_node in node.value:
         if key_node.tag == _MERGE:
             continue
         key = loader.construct_object(key_node, deep=True)
-        if key in values and loader.twice is None:
-            first, second = (loader.construct_object(value, deep=True) for value in (values[key], value_node))
+        if key in keys and loader.twice is None:
+            nodes = values[keys.index(key)], value_node
+            first, second = (loader.construct_object(value, deep=True) for value in nodes)
             if first != second:
                 loader.twice = (key, key_node.start_mark.line + 1)
-        values[key] = value_node
+        keys.append(key)
+        values.append(value_node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
 
 
