@@ -129,7 +129,10 @@ SSD300 = "--model_name=ssd300"
     [
         ([SSD300, "--img_shape=[300, 320]"], "use a square image"),
         ([SSD300, "--feature_size=[19, 10, 5, 3, 2, 2]"], "have [19, 10, 5, 3, 2, 1] cells along the longer side"),
-        ([SSD300, "--num_ssd_boxes=1638"], "num_ssd_boxes is 1638, but img_shape, model_name and num_default give 1917"),
+        (
+            [SSD300, "--num_ssd_boxes=1638"],
+            "num_ssd_boxes is 1638, but img_shape, model_name and num_default give 1917",
+        ),
         ([SSD300, "--num_default=[6, 6, 6, 6, 6, 6]"], "aspect_ratios[0] = [] gives 3"),
         ([SSD300, "--steps=[16, 32]"], "steps has 2 entries, but ssd300 has 6 levels"),
         ([SSD300, "--extras_out_channels=[576, 1280, 512, 256, 256, 64]"], "the levels of ssd300 have [576, 1280,"),

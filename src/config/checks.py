@@ -325,9 +325,7 @@ def _check_ssd300_layout(cfg, bad: Bad) -> None:
             f"a square image, or use_anchor_generator True"
         )
     if len(cfg.aspect_ratios) < len(cfg.steps):
-        raise bad(
-            f"aspect_ratios has {len(cfg.aspect_ratios)} lists, but {cfg.model_name} has {len(cfg.steps)} levels"
-        )
+        raise bad(f"aspect_ratios has {len(cfg.aspect_ratios)} lists, but {cfg.model_name} has {len(cfg.steps)} levels")
     if cfg.min_scale > cfg.max_scale:
         raise bad(f"min_scale {cfg.min_scale} is above max_scale {cfg.max_scale}")
     for level, number in enumerate(cfg.num_default):

@@ -73,9 +73,7 @@ class SSDMobileNetV1(SSD):
         self.multi_box = head
         # block 14 is the second of 512 channels, not the last (22) as in the paper: so it was published
         self.feature_extractor = _FeatureExtractor(MobileNetV1((14, 26), symmetric))
-        self.multi_residual = nn.CellList(
-            [ConvBnRelu6(before, after, 3, stride) for before, after, stride in extras]
-        )
+        self.multi_residual = nn.CellList([ConvBnRelu6(before, after, 3, stride) for before, after, stride in extras])
 
     def features(self, x):
         maps = self.feature_extractor(x)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Sequence
 
 NETWORK = "network."
+_PREDICTOR = re.compile(r"multi_box\.(multi_)?(cls|loc)_layers\.")
 
 
 def without_network_prefix(name: str) -> str:
@@ -16,3 +18,13 @@ def is_left_out(name: str, entries: Sequence[str]) -> bool:
     """Whether `checkpoint_filter_list` leaves out a parameter: its published name, with `network.`, contains one of
     the entries."""
     return any(entry in NETWORK + without_network_prefix(name) for entry in entries)
+
+
+def is_predictor(name: str, classes_only: bool = False) -> bool:
+    """Whether a parameter belongs to the last layers, whose shapes follow from the classes and default boxes per cell.
+
+    Args:
+        classes_only: of those, the ones that predict classes.
+    """
+    match = _PREDICTOR.match(without_network_prefix(name))
+    return match is not None and (match.group(2) == "cls" or not classes_only)

@@ -59,9 +59,7 @@ class Dropout(nn.Dropout):
         super().__init__()
         rng = np.random.default_rng([mindspore.get_seed() or 0, channels, side])
         # frac(offset + rate * key): for each key another, unrelated set of the cells
-        self.offset, self.rate = (
-            Tensor(rng.random((1, channels, side, side), np.float32)) for _ in range(2)
-        )
+        self.offset, self.rate = (Tensor(rng.random((1, channels, side, side), np.float32)) for _ in range(2))
         self.sum, self.floor, self.abs = ops.ReduceSum(keep_dims=True), ops.Floor(), ops.Abs()
 
     def construct(self, x):
