@@ -63,8 +63,8 @@ def export(argv, locks: contextlib.ExitStack) -> int:
     init_device(cfg)
     log_notes(cfg, LOGGER.warning)
 
-    from src.inference.detector import build_inference
     from src.boxes.default_boxes import layout
+    from src.inference.detector import build_inference
     from src.models.build import build_model
     from src.models.weights import load_network
 

@@ -3,8 +3,7 @@
 import pytest
 import yaml
 
-from src.config import SCHEMA_FILE, load_config
-from src.utils.errors import UserError
+from src.config import load_config
 from tests.helpers.configuration import notes, refusal
 
 NAMES = (

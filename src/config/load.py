@@ -17,8 +17,8 @@ from easydict import EasyDict
 
 from src.config.checks import check_boxes, check_choices, check_classes, check_epochs, check_values
 from src.config.help_text import help_text
-from src.config.notes import Given, list_notes
 from src.config.networks import NETWORKS, check_model_name
+from src.config.notes import Given, list_notes
 from src.config.published import PUBLISHED_KEYS, check_published
 from src.config.values import convert, parse_text, shown
 from src.config.yaml_file import read_documents

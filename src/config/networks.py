@@ -43,11 +43,6 @@ class Network(NamedTuple):
         return self.channels is None
 
     @property
-    def class_predictor(self) -> str:
-        """What the names of the last layer that predicts the classes of the first level begin with."""
-        return "multi_box.cls_layers.0" if self.has_shared_head else "multi_box.multi_cls_layers.0.3"
-
-    @property
     def smallest_side(self) -> int:
         """Side in pixels of the smallest image of which every level has a map."""
         return next(side for side in range(1, 1024) if min(self.map_sides(side)) > 0)

@@ -40,7 +40,7 @@ def _to_float16(model: nn.Cell) -> None:
 
 
 def freeze(model: nn.Cell, layer) -> None:
-    """Parameters that are not trained: None, `backbone` (its names begin with the network's `backbone_prefix`), or a list of name prefixes.
+    """Parameters that are not trained: None, `backbone`, or a list of name prefixes.
 
     BN whose parameters are all among them is frozen too: it uses its running statistics and does not update them.
 

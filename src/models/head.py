@@ -1,5 +1,4 @@
-"""MultiBox heads: one shared by all levels, and one with predictors of its own for each level; docs/reference.md, "Head"
-and "Heads of the SSD300 networks"."""
+"""MultiBox heads: shared by all levels, or predictors for each level; docs/reference.md, "Head" and "SSD300 head"."""
 
 from __future__ import annotations
 

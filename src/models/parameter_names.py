@@ -6,6 +6,8 @@ import re
 from typing import Sequence
 
 NETWORK = "network."
+# the layers that predict the classes, of the shared head and of the other one's first level
+CLASS_PREDICTORS = ("multi_box.cls_layers.0", "multi_box.multi_cls_layers.0.3")
 _PREDICTOR = re.compile(r"multi_box\.(multi_)?(cls|loc)_layers\.")
 
 

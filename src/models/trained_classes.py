@@ -14,9 +14,8 @@ from typing import List, Sequence
 import numpy as np
 import yaml
 
-from src.config import NETWORKS
 from src.models.checkpoint_entries import BrokenFile, UnknownType, check_entries, read_entry, reading
-from src.models.parameter_names import is_left_out
+from src.models.parameter_names import CLASS_PREDICTORS, is_left_out
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
 
@@ -202,8 +201,9 @@ def check_before_start(cfg, resume_files: Sequence[str]) -> None:
         check_resume_classes(there, cfg.classes, path)
     elif cfg.pre_trained:
         filters = cfg.checkpoint_filter_list if cfg.filter_weight else []
-        predictors = NETWORKS[cfg.model_name].class_predictor
-        left_out = all(is_left_out(f"{predictors}.{part}", filters) for part in ("weight", "bias"))
+        left_out = any(
+            all(is_left_out(f"{layer}.{part}", filters) for part in ("weight", "bias")) for layer in CLASS_PREDICTORS
+        )
         there = trained_classes(read_trained_config(cfg.pre_trained))
         if there and not left_out and _is_other_order(there, cfg.classes):  # a warning comes with the loading
             check_start_classes(there, cfg.classes, cfg.pre_trained, True, bool(filters))
