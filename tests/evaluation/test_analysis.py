@@ -62,13 +62,13 @@ def text(*arguments):
 
 def test_diagnosis_of_each_kind():
     nothing = [image(1, [(LEFT, 1)], [])]
-    assert "not trained yet, or its weights did not load" in text(nothing, CLASSES, [], 0.03, 0.1)
+    assert "not trained yet, or its weights were not loaded" in text(nothing, CLASSES, [], 0.03, 0.1)
     swapped = [image(k, [(LEFT, 1), (RIGHT, 2)], [(LEFT, 2, 0.9), (RIGHT, 1, 0.8)]) for k in range(3)]
     assert "another order of `classes`" in text(swapped, CLASSES, [], 0.9, 0.1)
     assert "6 on 3 images; most of cat (3), dog (3)" in text(swapped, CLASSES, [], 0.9, 0.1)
     elsewhere = [image(1, [(LEFT, 1)], [(AWAY, 1, 0.9)])]
-    assert "boxes lie elsewhere" in text(elsewhere, CLASSES, [], 0.9, 0.1)
-    assert "lacks: dog; are names spelt alike" in text(elsewhere, CLASSES, ["dog"], 0.9, 0.1)
+    assert "boxes are misplaced" in text(elsewhere, CLASSES, [], 0.9, 0.1)
+    assert "lacks: dog; is their spelling the same" in text(elsewhere, CLASSES, ["dog"], 0.9, 0.1)
 
 
 def overlap(one, two):

@@ -124,7 +124,7 @@ def test_in_a_browser(written, tmp_path):
     assert done.returncode == 0 and "CONSOLE" not in log, log[-2000:]
     tables = Tables()
     tables.feed(dom)
-    shown = [row[4:] for row in tables.tables["figures"][1:]]
+    shown = [row[4:] for row in tables.tables["metrics"][1:]]
     assert shown == [
         [f"{v:.4f}" if v >= 0 else "-" for v in pair] for pair in zip(result["stats"], result["stats_published"])
     ]

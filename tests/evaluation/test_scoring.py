@@ -11,13 +11,13 @@ from pycocotools.cocoeval import COCOeval
 
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.decimals import texts
-from src.evaluation.scoring import Found, Truth, accumulate, figures, match
+from src.evaluation.scoring import Detections, Truth, accumulate, coco_metrics, match
 
 IMAGES, CLASSES = 14, ["background", "cat", "dog", "cow", "bird"]
 
 
 def random_set(seed, most=12, grid=True, crowds=0.15, weak=0, categories=4, sizes=(4, 150)):
-    """(Truth, Found): boxes on a grid with scores of one decimal (ties everywhere), or random floats.
+    """(Truth, Detections): boxes on a grid with scores of one decimal (ties everywhere), or random floats.
 
     Every third image is empty and the last category has no ground truth; `weak`: more detections of category 0 in each
     fifth image.
@@ -50,7 +50,7 @@ def random_set(seed, most=12, grid=True, crowds=0.15, weak=0, categories=4, size
         boxes[:, 2] * boxes[:, 3] * rng.choice([1, 0.6], len(boxes)),  # a mask's area is not the box's
         column(rows, 3).astype(bool),
     )
-    return truth, Found(
+    return truth, Detections(
         column(found, 0).astype(int),
         column(found, 1).astype(int),
         column(found, 2),
@@ -119,18 +119,18 @@ def test_every_number_is_pycocotools(kind, seed):
         scores, expected = accumulate(matching, images), pycocotools(truth, found, categories, images)
         np.testing.assert_array_equal(scores.precision, expected.eval["precision"])
         np.testing.assert_array_equal(scores.recall, expected.eval["recall"])
-        assert figures(scores) == expected.stats.tolist()
+        assert coco_metrics(scores) == expected.stats.tolist()
     if kind in ("ties", "no grid"):
-        assert 0.02 < figures(accumulate(matching))[0] < 0.98
+        assert 0.02 < coco_metrics(accumulate(matching))[0] < 0.98
 
 
 def test_without_any_detection():
     truth, found = random_set(0)
-    nothing = Found(*(column[:0] for column in found))
+    nothing = Detections(*(column[:0] for column in found))
     scores, expected = accumulate(match(truth, nothing, 4)), pycocotools(truth, nothing, 4)
     np.testing.assert_array_equal(scores.precision, expected.eval["precision"])
     np.testing.assert_array_equal(scores.recall, expected.eval["recall"])
-    assert figures(scores) == expected.stats.tolist()
+    assert coco_metrics(scores) == expected.stats.tolist()
 
 
 def test_overlaps_at_a_threshold_and_of_equal_size():
@@ -143,10 +143,10 @@ def test_overlaps_at_a_threshold_and_of_equal_size():
         np.zeros(4, bool),
     )
     boxes = np.array([[0, 0, 10, 5], [100, 0, 6, 10], [201, 0, 10, 10], [202, 0, 10, 10]], float)
-    found = Found(np.zeros(4, int), np.zeros(4, int), boxes, np.array([0.9, 0.8, 0.7, 0.6]))
+    found = Detections(np.zeros(4, int), np.zeros(4, int), boxes, np.array([0.9, 0.8, 0.7, 0.6]))
     matching, expected = match(truth, found, 1), pycocotools(truth, found, 1)
-    assert matching.taken[0, :, 0].tolist() == [True] + [False] * 9
-    assert matching.taken[0, :, 1].tolist() == [True] * 6 + [False] * 4
+    assert matching.matched[0, :, 0].tolist() == [True] + [False] * 9
+    assert matching.matched[0, :, 1].tolist() == [True] * 6 + [False] * 4
     np.testing.assert_array_equal(accumulate(matching).recall, expected.eval["recall"])
     np.testing.assert_array_equal(accumulate(matching).precision, expected.eval["precision"])
 
