@@ -69,7 +69,7 @@ def test_the_detections_of_predict(data):
 
 def test_unknown_categories_are_drawn_and_unknown_images_counted(data):
     done = draw(data, [row(category_id=99), row(image_id=77), row(image_id=[1]), row(category_id=None)])
-    assert done.returncode == 0 and "2 of 4 detections are of images" in done.stdout, done.stderr
+    assert done.returncode == 0 and "2 of 4 detections are skipped" in done.stdout, done.stderr
     assert is_drawn(data / "out" / "2.png", RED, 84, 336)
 
 
@@ -77,12 +77,12 @@ def test_unknown_categories_are_drawn_and_unknown_images_counted(data):
     "predictions, words",
     [
         ([row(image_id=77)], "none of the 1 detections"),
-        ([row(), {"image_id": 1}], "row 2 is no detection"),
-        ([3], "row 1 is no detection"),
+        ([row(), {"image_id": 1}], "row 2 is not a detection"),
+        ([3], "row 1 is not a detection"),
         ([row(bbox=[1, 2])], "row 1: bbox must be four numbers"),
-        ([row(bbox="abcd")], "row 1 is no detection"),
+        ([row(bbox="abcd")], "row 1 is not a detection"),
         ([row(bbox=[1, 2, 3, 1e300])], "row 1: bbox must be four numbers"),
-        ([row(score=float("nan"))], "row 1: bbox must be four numbers below 1e9 and score one"),
+        ([row(score=float("nan"))], "row 1: bbox must be four numbers below 1e9 and score a number"),
         ({"images": 3}, "neither predictions.json of eval.py"),
         (3, "neither predictions.json of eval.py"),
         (None, "cannot read predictions.json"),

@@ -112,7 +112,7 @@ def test_a_file_of_the_users_is_never_replaced(tmp_path, change):
         name.write_text("mine")
     before = digests(folder)
     done = draw(folder, "--train", "4", "--val", "2", "--image_size", "64", "--seed", "2")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "move it away" in done.stderr, done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "move them away" in done.stderr, done.stderr
     assert digests(folder) == before and not (folder / ".drawing").exists()
 
 

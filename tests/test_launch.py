@@ -77,9 +77,9 @@ def test_the_target_is_the_one_given_or_that_of_the_configuration():
     [
         ("run_distribute_train.sh", ["2"], ["DEVICE_NUM EPOCH_SIZE", "scripts/run_distribute_train.sh --device_num=2"]),
         ("run_distribute_train.sh", ["8", "60", "0.05", "coco"], ["--epoch_size=60 --lr=0.05 --dataset=coco"]),
-        ("run_distribute_train.sh", ["8", "coco", "60", "0.05", GPU], ["'coco' stands where EPOCH_SIZE belongs"]),
-        ("run_distribute_train.sh", ["--lr=0.1", "2"], ["'2' belongs to no option"]),
-        ("run_distribute_train.sh", ["--lr", "0.1", "2"], ["'2' belongs to no option"]),
+        ("run_distribute_train.sh", ["8", "coco", "60", "0.05", GPU], ["'coco' is not a valid EPOCH_SIZE"]),
+        ("run_distribute_train.sh", ["--lr=0.1", "2"], ["'2' does not belong to an option"]),
+        ("run_distribute_train.sh", ["--lr", "0.1", "2"], ["'2' does not belong to an option"]),
         ("run_distribute_train.sh", ["--device_num=0"], ["--device_num must be at least 1"]),
         ("run_standalone_train.sh", ["0"], ["DEVICE_ID EPOCH_SIZE", "--device_id=0"]),
         ("run_eval.sh", ["coco", "x.ckpt"], ["CHECKPOINT_FILE_PATH", "--dataset=coco --checkpoint_file_path=x.ckpt"]),

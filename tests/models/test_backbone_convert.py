@@ -118,7 +118,7 @@ def converted(tmp_path_factory, cfg256):
     done = script("--input", folder / "resnet50.npz", "--output", folder / "resnet50.ckpt", "--fold_eps")
     assert done.returncode == 0, done.stderr
     assert "265 parameters" in done.stdout
-    assert "of 320 entries 55 have no place in it" in done.stdout and "fc.weight" in done.stdout
+    assert "55 of 320 entries were not used" in done.stdout and "fc.weight" in done.stdout
     return folder / "resnet50.ckpt", state
 
 
@@ -203,16 +203,16 @@ def test_targets_that_cannot_be_written(converted, tmp_path):
     weights, _ = converted
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "file").write_text("x")
-    own = weights.read_bytes()
+    before = weights.read_bytes()
     for target, words in (
         (tmp_path / "folder.ckpt", "is a folder"),
         (tmp_path / "file" / "a.ckpt", "cannot write to"),
-        (tmp_path / "a.bin", "ends in .ckpt"),
-        (weights, "this is the file of --input"),
+        (tmp_path / "a.bin", "must end in .ckpt"),
+        (weights, "the file is the same as --input"),
     ):
         done = script("--input", weights, "--output", target)
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    assert weights.read_bytes() == own and sorted(os.listdir(tmp_path)) == ["file", "folder.ckpt"]
+    assert weights.read_bytes() == before and sorted(os.listdir(tmp_path)) == ["file", "folder.ckpt"]
     assert "is a folder; name the file" in script("--input", tmp_path, "--output", tmp_path / "a.ckpt").stderr
     with small_disk(tmp_path / "disk", 20_000) as disk:
         with open(f"{disk}/a.ckpt", "w", encoding="utf-8") as handle:
