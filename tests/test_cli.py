@@ -1,4 +1,4 @@
-"""The scripts as processes: a whole run on drawn pictures, and what bad input is told."""
+"""The programs as processes: a complete run on drawn images, and the errors for bad input."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def config(folder, *more):
 
 
 def done_figures(shapes, model, cwd):
-    """The 24 figures that eval.py prints for a model."""
+    """The 24 metrics that eval.py prints for a model."""
     done = run("eval.py", *config(shapes, f"--checkpoint_file_path={model}", "--min_score=0.01"), cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
@@ -66,9 +66,9 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     stats = pycocotools_stats(str(shapes / "shapes" / "annotations" / "instances_val2017.json"), str(predictions))
     assert printed == pytest.approx(max(stats[0], 0), abs=1e-6)
     assert len(json.loads(predictions.read_text())) > 0
-    figures = json.loads((shapes / "out" / "evaluation.json").read_text())
+    metrics = json.loads((shapes / "out" / "evaluation.json").read_text())
     assert (
-        figures["mAP"] == pytest.approx(printed, abs=1e-6)
+        metrics["mAP"] == pytest.approx(printed, abs=1e-6)
         and "<h2>By class</h2>" in (shapes / "out" / "report.html").read_text()
     )
 
@@ -86,7 +86,7 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
         )
         assert done.returncode == 0 and "compared with the network" in done.stdout, done.stdout + done.stderr
         assert os.path.getsize(shapes / f"ssd.{ending}") > 1e8
-    # every form of the model gives the same figures
+    # every form of the model gives the same metrics
     printed = done_figures(shapes, checkpoint, tmp_path)
     for ending in ("mindir", "onnx"):
         np.testing.assert_allclose(done_figures(shapes, shapes / f"ssd.{ending}", tmp_path), printed, atol=1e-3)
@@ -167,8 +167,8 @@ def test_a_missing_module_is_told_in_a_line_only_where_it_is_a_package_of_ours(n
         raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
     assert run_main(main, []) == status
-    told = capsys.readouterr().err
-    assert ("Traceback" in told) == (status == 1) and ("scripts/environment.sh" in told) == (status == 2)
+    printed = capsys.readouterr().err
+    assert ("Traceback" in printed) == (status == 1) and ("scripts/environment.sh" in printed) == (status == 2)
 
 
 @pytest.mark.parametrize("script, options, words", BAD)

@@ -72,10 +72,10 @@ def list_lines(annotations, classes):
     """Lines of a list file, x first, of the objects of the first classes in a COCO file."""
     with open(annotations, encoding="utf-8") as handle:
         content = json.load(handle)
-    wanted = {category["id"]: number for number, category in enumerate(content["categories"][:classes], 1)}
+    numbers = {category["id"]: number for number, category in enumerate(content["categories"][:classes], 1)}
     for image in content["images"]:
         objects = [one for one in content["annotations"] if one["image_id"] == image["id"]]
-        boxes = [(one["bbox"], wanted[one["category_id"]]) for one in objects if one["category_id"] in wanted]
+        boxes = [(one["bbox"], numbers[one["category_id"]]) for one in objects if one["category_id"] in numbers]
         if boxes:
             parts = [f"{int(x)},{int(y)},{int(x + w)},{int(y + h)},{label}" for (x, y, w, h), label in boxes]
             yield " ".join([image["file_name"], *parts])
@@ -104,7 +104,8 @@ def sandbox(tmp_path_factory):
         shutil.copytree(folder / "mydata" / "photos", folder / place)
     quick_start = folder / "scripts" / "quickstart.sh"
     change(quick_start, r'draw_shapes\.py"', 'draw_shapes.py" --train 24 --val 6')
-    change(quick_start, r'bash "\$root/scripts/environment\.sh"', ":")  # it would make the tests' own anew
+    # do not create the environment of the tests again
+    change(quick_start, r'bash "\$root/scripts/environment\.sh"', ":")
     change(folder / "config" / "ssd_resnet50_fpn_config_quickstart.yaml", r"epoch_size: \d+", "epoch_size: 1")
     clip = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (128, 128))
     for value in (40, 90):

@@ -56,13 +56,13 @@ def test_boxes_lie_where_they_belong(data):
 
 
 def test_the_detections_of_predict(data):
-    """Its image ids and category ids are its own: pictures are found by name, classes by theirs."""
-    own = {
+    """It has other image and category ids: images and classes are found by name."""
+    detections = {
         "images": [{"id": 1, "file_name": str(data / "images" / "3.png"), "height": 96, "width": 128}],
         "categories": [{"id": 1, "name": "cat"}],
         "annotations": [{"id": 1, "area": 1, "iscrowd": 0, **row(image_id=1, category_id=1)}],
     }
-    done = draw(data, own)
+    done = draw(data, detections)
     assert done.returncode == 0, done.stderr
     assert [is_drawn(data / "out" / f"{number}.png", RED, 84, 336) for number in (1, 2, 3)] == [False, False, True]
 

@@ -74,7 +74,7 @@ def test_importing_changes_nothing(tmp_path):
     code = """
 import os, sys
 sys.argv = ["x", "--no_such_option", "1"]
-import cv2, mindspore.dataset, pycocotools.cocoeval, tqdm, yaml   # they set variables of their own
+import cv2, mindspore.dataset, pycocotools.cocoeval, tqdm, yaml   # these set environment variables themselves
 import mindspore as ms
 before = (dict(os.environ), list(sys.argv), os.getcwd(), ms.get_context("mode"), ms.get_context("device_target"))
 import importlib

@@ -108,7 +108,7 @@ def test_a_hangup_before_the_first_step(data, tmp_path):
     assert set(os.listdir(tmp_path)) <= {"log_0.txt", "ckpt_0", "run.json", "config.yaml"}
 
 
-@pytest.mark.skipif(not has_mpirun(), reason="no mpirun beside this Python")
+@pytest.mark.skipif(not has_mpirun(), reason="no mpirun next to this Python")
 def test_ranks_are_refused_together(data, tmp_path):
     (tmp_path / "out").mkdir()
     code = f"from src.utils.locks import hold_folder; lock = hold_folder({str(tmp_path / 'out')!r}, 'training'); "

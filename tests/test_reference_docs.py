@@ -199,12 +199,12 @@ def test_matching(example):
     assert match(gt) == (owners("ground truth after G1"), 2)
     assert match(gt)[0] == [int(label) for label in steps["label"]]
     # the scores by the rule as it stands on the page
-    held = np.zeros(3)
+    best_scores = np.zeros(3)
     for row in (0, 1):
         scores = np.array([float(value) for value in steps[f"IoU with G{row}"]])
         scores[np.argmax(scores)] = 2.0
-        held = np.where((scores > 0.5) & (scores > held), scores, held)
-        assert held.tolist() == [float(value) for value in steps[f"scores after G{row}"]]
+        best_scores = np.where((scores > 0.5) & (scores > best_scores), scores, best_scores)
+        assert best_scores.tolist() == [float(value) for value in steps[f"scores after G{row}"]]
     # "If G1 had the corners of G0": it goes without any default box
     twins = gt[[0, 0]]
     twins[1, 4] = 2

@@ -77,7 +77,7 @@ def test_drawn_pictures_and_boxes(drawn):
 
 
 def test_annotations_of_cocos_size_fit_into_memory(drawn):
-    """COCO's own file has 500 bytes an annotation, most of them outlines: 3 KB as Python's numbers, 2.7 GB in all."""
+    """COCO's file has 500 bytes per annotation, mostly outlines: 3 KB as Python numbers, 2.7 GB in total."""
     path = drawn[0] / "annotations" / "instances_train2017.json"
     assert 450 < path.stat().st_size / 2580 < 650
     tracemalloc.start()

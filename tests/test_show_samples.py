@@ -47,7 +47,7 @@ def test_targets_are_the_slow_encoding_of_the_augmented_boxes(sample, epoch):
     np.testing.assert_array_equal(seen.targets[:, 4], label[label > 0])
     np.testing.assert_allclose(seen.defaults, yxyx[label > 0] * 128, atol=1e-4)
     assert seen.distance < 0.01
-    # levels from the boxes' own sizes: 4 x stride, up to sqrt(2) larger
+    # levels from the sizes of the boxes: 4 x stride, up to sqrt(2) larger
     sides = np.sqrt((seen.defaults[:, 2] - seen.defaults[:, 0]) * (seen.defaults[:, 3] - seen.defaults[:, 1]))
     np.testing.assert_array_equal(seen.levels, np.floor(np.log2(sides / 32 + 1e-6)).astype(int))
 
@@ -114,9 +114,9 @@ def test_as_a_process(tmp_path):
     assert names == ["labels.html", "labels.json", *(f"sample_{k:02d}.png" for k in range(4)), "samples.png"]
     with open(shapes / "annotations" / "instances_train2017.json") as handle:
         truth = json.load(handle)
-    figures = json.loads((tmp_path / "out" / "labels.json").read_text())
+    statistics = json.loads((tmp_path / "out" / "labels.json").read_text())
     names = {c["id"]: c["name"] for c in truth["categories"]}
-    counts = {row["name"]: row["boxes"] for row in figures["classes"]}
+    counts = {row["name"]: row["boxes"] for row in statistics["classes"]}
     for name in names.values():
         assert counts[name] == sum(names[a["category_id"]] == name for a in truth["annotations"])
     page = (tmp_path / "out" / "labels.html").read_text()

@@ -11,13 +11,13 @@ from src.boxes.ops import iou
 
 def match_all(gt, defaults, threshold):
     """docs/reference.md, "Matching", literally, over all default boxes: {default box: ground truth}."""
-    held, owner = np.zeros(len(defaults), np.float32), {}
+    best_score, owner = np.zeros(len(defaults), np.float32), {}
     for row, box in enumerate(gt):
         score = iou(defaults, box)
         score[np.argmax(score)] = 2.0
-        for index in np.flatnonzero((score > threshold) & (score > held)):
+        for index in np.flatnonzero((score > threshold) & (score > best_score)):
             owner[int(index)] = row
-        held = np.maximum(held, score)
+        best_score = np.maximum(best_score, score)
     return owner
 
 
@@ -58,7 +58,7 @@ def test_a_forced_match_wins_over_a_higher_iou():
 
 
 def random_boxes(rng, count, shape, kind):
-    """[M, 4]: of any size; in whole pixels; of few pixels; long and thin; beyond the image; the same again."""
+    """[M, 4]: of any size; with integer corners; of few pixels; long and thin; beyond the image; the same again."""
     low = {"tiny": 0.002, "thin": 0.004}.get(kind, 0.01)
     size = np.exp(rng.uniform(np.log(low), np.log(0.02 if kind == "tiny" else 0.95), (count, 2)))
     if kind == "thin":
@@ -118,9 +118,11 @@ def test_images_of_a_batch_do_not_compete():
     boxes, rows = Matcher(cyxhw, yxyx, 0.5)(np.concatenate(images), image)
     starts = np.searchsorted(image, np.arange(len(images)))
     for number, gt in enumerate(images):
-        own = image[rows] == number
-        assert dict(zip(boxes[own].tolist(), (rows[own] - starts[number]).tolist())) == match_all(gt, yxyx, 0.5)
-        assert (np.diff(boxes[own]) > 0).all()
+        of_image = image[rows] == number
+        assert dict(zip(boxes[of_image].tolist(), (rows[of_image] - starts[number]).tolist())) == match_all(
+            gt, yxyx, 0.5
+        )
+        assert (np.diff(boxes[of_image]) > 0).all()
 
 
 def test_few_boxes_are_looked_at():

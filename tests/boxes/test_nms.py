@@ -7,14 +7,14 @@ from tests.oracles import nms as oracle_nms
 
 @pytest.mark.parametrize("number", range(8))
 def test_published_choices(reference, number):
-    figures = reference("nms.npz")
+    published = reference("nms.npz")
     kept = nms(
-        figures[f"boxes{number}"],
-        figures[f"scores{number}"],
-        float(figures[f"thres{number}"]),
-        int(figures[f"max{number}"]),
+        published[f"boxes{number}"],
+        published[f"scores{number}"],
+        float(published[f"thres{number}"]),
+        int(published[f"max{number}"]),
     )
-    np.testing.assert_array_equal(kept, figures[f"keep{number}"])
+    np.testing.assert_array_equal(kept, published[f"keep{number}"])
 
 
 @pytest.mark.parametrize("seed", range(6))

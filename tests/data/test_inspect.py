@@ -46,10 +46,10 @@ def test_best_iou_is_the_dense_one(options):
 def test_sizes_and_aspects_by_hand():
     # at 640 x 640: 64 x 16 pixels (size 32, aspect 4), 320 x 320, 6.4 x 6.4
     boxes = np.array([[0, 0, 0.025, 0.1, 1], [0, 0, 0.5, 0.5, 1], [0, 0, 0.01, 0.01, 2]])
-    figures = shape_figures(boxes, (640, 640))
-    assert list(figures["sizes"].values()) == [1, 0, 1, 1]
-    assert figures["size"]["0%"] == 6.4 and figures["size"]["50%"] == 32 and figures["size"]["100%"] == 320
-    assert figures["aspect"]["100%"] == 4 and figures["aspect"]["0%"] == 1
+    statistics = shape_figures(boxes, (640, 640))
+    assert list(statistics["sizes"].values()) == [1, 0, 1, 1]
+    assert statistics["size"]["0%"] == 6.4 and statistics["size"]["50%"] == 32 and statistics["size"]["100%"] == 320
+    assert statistics["aspect"]["100%"] == 4 and statistics["aspect"]["0%"] == 1
 
 
 def draw(path, height, width):
@@ -130,11 +130,11 @@ def coco_check(folder, annotations, sizes=((5, 100, 200), (6, 100, 200)), names=
     """Reports of a COCO set whose images are drawn in different greys; train and val have the same annotations."""
     coco(folder, annotations, images=sizes)
     for grey, split in ((1, "train2017"), (2, "val2017")):
-        for own, height, width in sizes:
-            path = str(folder / "coco" / split / f"{own}.png")
+        for image_id, height, width in sizes:
+            path = str(folder / "coco" / split / f"{image_id}.png")
             draw(path, height, width)
             image = cv2.imread(path)
-            image[:, ::2] = grey * 50 + own
+            image[:, ::2] = grey * 50 + image_id
             cv2.imwrite(path, image)
             os.replace(path, path[:-3] + "jpg")
     if "change" in more:

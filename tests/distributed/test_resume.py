@@ -21,7 +21,7 @@ CASES = [(ranks, where, on) for ranks in (1, 2) for where in ("epoch end", "mid-
 BY_DEFAULT = [(1, "mid-epoch", True), (2, "mid-epoch", False)]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not has_mpirun(), reason="no mpirun beside this Python (Open MPI is x86-64 Linux only)"),
+    pytest.mark.skipif(not has_mpirun(), reason="no mpirun next to this Python (Open MPI is x86-64 Linux only)"),
 ]
 
 

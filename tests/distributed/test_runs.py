@@ -15,7 +15,7 @@ from tests.helpers.paths import ROOT
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not has_mpirun(), reason="no mpirun beside this Python (Open MPI is x86-64 Linux only)"),
+    pytest.mark.skipif(not has_mpirun(), reason="no mpirun next to this Python (Open MPI is x86-64 Linux only)"),
 ]
 
 
@@ -69,8 +69,8 @@ def test_the_seed_command_and_evaluation(shapes, checkout):
     assert len(re.findall("epoch 1/1: loss", run.output())) == 1  # rank 0 logs
     in_training = json.loads(history[0])["mAP"]
 
-    # the same 12 figures from one process and from two, for 5 images; and those of the evaluation in training
-    figures = []
+    # the same 12 metrics from one process and from two, for 5 images; and those of the evaluation in training
+    printed = []
     for ranks in (1, 2):
         words = ["python3", "eval.py", f"--run_distribute={ranks > 1}", f"--device_num={ranks}", "--device_target=CPU"]
         words += [*small(shapes), "--checkpoint_file_path=output/ckpt_0/best_map.ckpt", f"--output_path=eval_{ranks}"]
@@ -78,10 +78,10 @@ def test_the_seed_command_and_evaluation(shapes, checkout):
         run = Run(words if ranks == 1 else mpirun(2, *words), checkout)
         run.process.wait(timeout=120)
         assert run.end() == 0, run.output()
-        figures.append(re.findall(r"^((?:AP|AR|mAP).*)$", run.output(), re.M))
-        assert len(figures[-1]) == 14
-    assert figures[0] == figures[1]
-    np.testing.assert_allclose(float(figures[0][12].split()[-1]), in_training, atol=1e-6)
+        printed.append(re.findall(r"^((?:AP|AR|mAP).*)$", run.output(), re.M))
+        assert len(printed[-1]) == 14
+    assert printed[0] == printed[1]
+    np.testing.assert_allclose(float(printed[0][12].split()[-1]), in_training, atol=1e-6)
     first, second = (json.loads((checkout / f"eval_{n}" / "predictions.json").read_text()) for n in (1, 2))
     assert [(d["image_id"], d["category_id"]) for d in first] == [(d["image_id"], d["category_id"]) for d in second]
 

@@ -75,11 +75,11 @@ def fail(how):
 def exchange(folder):
     """Every kind of exchange between the ranks. FOLDER/done_N names the rank's communicator."""
     comm = init_device(config(int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ["MS_WORKER_NUM"])))
-    own = {"rank": comm.rank, "text": "x" * (10 * comm.rank)}
+    value = {"rank": comm.rank, "text": "x" * (10 * comm.rank)}
     everything = [{"rank": r, "text": "x" * (10 * r)} for r in range(comm.size)]
-    assert comm.all_gather(own) == everything
-    assert comm.gather(own) == (everything if comm.rank == 0 else None)
-    assert comm.broadcast(own) == everything[0]
+    assert comm.all_gather(value) == everything
+    assert comm.gather(value) == (everything if comm.rank == 0 else None)
+    assert comm.broadcast(value) == everything[0]
     (array,) = comm.broadcast_arrays([np.full((2, 3), comm.rank + 1, np.float32)])
     np.testing.assert_array_equal(array, np.ones((2, 3), np.float32))
     assert comm.all_reduce_max(10 + comm.rank) == 10 + comm.size - 1

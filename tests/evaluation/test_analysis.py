@@ -101,11 +101,11 @@ def crowded(seed, images=9):
         return np.hstack([np.zeros((n, 2)), rng.integers(0, 14, (n, 2))]) + rng.integers(0, 5, (n, 1))
 
     result = []
-    for own in range(images):
+    for image_id in range(images):
         given, found = rng.integers(0, 6), rng.integers(0, 25)
         scores = np.sort(np.round(rng.uniform(0, 1, found), 1))[::-1]
         labels = rng.integers(1, 3, given), rng.integers(1, 3, found)
-        result.append(ImageResult(own, boxes(given), labels[0], boxes(found), labels[1], scores))
+        result.append(ImageResult(image_id, boxes(given), labels[0], boxes(found), labels[1], scores))
     return result
 
 

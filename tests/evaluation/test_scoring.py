@@ -25,18 +25,18 @@ def random_set(seed, most=12, grid=True, crowds=0.15, weak=0, categories=4, size
     rng = np.random.default_rng(seed)
     rows, found = [], []
     for image in range(IMAGES):
-        own = []
+        objects = []
         for _ in range(int(rng.integers(0, most)) if image % 3 else 0):
             box = np.r_[rng.uniform(0, 200, 2), rng.uniform(*sizes, 2)]
             box = np.round(box) if grid else box
             rows.append((image, int(rng.integers(0, max(categories - 1, 1))), box, rng.uniform() < crowds))
             for _ in range(int(rng.integers(0, 12))):
-                apart = rng.integers(-6, 7, 4) if grid else rng.normal(0, 8, 4)
+                offset = rng.integers(-6, 7, 4) if grid else rng.normal(0, 8, 4)
                 category = rows[-1][1] if rng.uniform() < 0.8 else int(rng.integers(0, categories))
-                own.append((category, np.maximum(box + apart, [0, 0, 1, 1])))
+                objects.append((category, np.maximum(box + offset, [0, 0, 1, 1])))
         for _ in range(5 + (weak if image % 5 == 0 else 0)):
-            own.append((0, np.r_[rng.uniform(0, 200, 2), rng.uniform(4, 150, 2)]))
-        found += [(image, *one) for one in own]
+            objects.append((0, np.r_[rng.uniform(0, 200, 2), rng.uniform(4, 150, 2)]))
+        found += [(image, *one) for one in objects]
     scores = rng.uniform(0, 1, len(found))
 
     def column(rows, place):
@@ -70,7 +70,7 @@ def index(images, categories, annotations):
 
 
 def pycocotools(truth, found, categories, images=None):
-    """pycocotools' own run; all its ids begin with 1."""
+    """A run of pycocotools; all its ids begin with 1."""
     columns = [column.tolist() for column in truth]
     given = [
         {"image_id": i + 1, "category_id": c + 1, "bbox": box, "area": area, "iscrowd": int(crowd)}
@@ -155,8 +155,11 @@ def files(tmp_path, truth, image_ids, category_ids):
     """An annotation file with ids of any kind, images in another order than their ids'."""
     columns = [column.tolist() for column in truth]
     content = {
-        "images": [{"id": own, "file_name": f"{own}.jpg", "height": 400, "width": 400} for own in image_ids[::-1]],
-        "categories": [{"id": own, "name": name} for own, name in zip(category_ids, CLASSES[1:])],
+        "images": [
+            {"id": image_id, "file_name": f"{image_id}.jpg", "height": 400, "width": 400}
+            for image_id in image_ids[::-1]
+        ],
+        "categories": [{"id": category_id, "name": name} for category_id, name in zip(category_ids, CLASSES[1:])],
         "annotations": [
             {
                 "id": number,

@@ -128,12 +128,12 @@ def test_an_onnx_file_says_what_it_is(exported, cfg):
     ]
     assert [o.name for o in session.get_outputs()] == ["boxes", "scores", "labels", "image"]
     with open(description_file(exported["mindir"]), encoding="utf-8") as handle:
-        beside = json.load(handle)
-    assert beside["classes"] == cfg.classes and beside["uint8_input"] is False and beside["batch_size"] == 4
+        metadata = json.load(handle)
+    assert metadata["classes"] == cfg.classes and metadata["uint8_input"] is False and metadata["batch_size"] == 4
 
 
 def test_predictor_without_mindspore(exported, pictures, expected):
-    """In a process of its own, which must not import MindSpore."""
+    """In a separate process, which must not import MindSpore."""
     import subprocess
     import sys
 
@@ -248,7 +248,7 @@ def test_what_killed_exports_left_is_removed(tmp_path):
 
 @pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
 def test_an_export_that_cannot_be_written(tmp_path, monkeypatch, cfg, inference, pictures, file_format):
-    """One line that names the file; the earlier file is as it was and nothing is left beside it."""
+    """One line that names the file; the earlier file is unchanged, and no other file is left."""
     _, images, shapes = pictures
     path = target_path(str(tmp_path / "ssd"), file_format)
     with open(path, "w", encoding="utf-8") as handle:

@@ -99,7 +99,7 @@ def test_no_room_at_all(model, photos, tmp_path):
 
 
 def test_files_that_may_not_grow(model, photos, tmp_path):
-    """Without a disk of one's own: a limit of 100 KB a file."""
+    """Without a separate disk: a limit of 100 KB per file."""
     command = [sys.executable, os.path.join(ROOT, "scripts", "predict.py"), "--model", model, str(photos)]
     command += ["--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: limit_files(100))

@@ -1,4 +1,4 @@
-"""Convolutions with gradients of their own, against MindSpore's operator and against sums written out."""
+"""Convolutions with custom gradients, against MindSpore's operator and against explicit sums."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def pair(sizes, has_bias=False, symmetric=False):
     return ours, theirs, rng.standard_normal((2, channels_in, height, width)).astype(np.float32)
 
 
-# the last three are large enough for a gradient of our own
+# the last three are large enough for the custom gradient
 SIZES = [(3, 5, 3, 1, (7, 6)), (4, 2, 3, 2, (8, 8)), (4, 6, 1, 1, (5, 4)), (2, 3, 5, 1, (6, 9)), (4, 6, 1, 2, (6, 4))]
 SIZES += [(3, 5, 3, 1, (21, 20)), (4, 6, 1, 1, (20, 25)), (2, 3, 5, 1, (23, 18))]
 

@@ -55,7 +55,7 @@ class OneOfTwo(Communicator):
         return max(number, int(self.other_overflows))
 
     def all_reduce_mean_(self, values):
-        """The other rank has the same figures."""
+        """The other rank has the same values."""
 
 
 def build(cfg, comm=Communicator(), loss_scale=1.0, half=True):
@@ -104,12 +104,12 @@ def test_an_overflow_changes_nothing(cfg256, batch):
     assert differ(values(step), values(other)) == set() and len(differ(values(step), before)) > 150
 
     # without the halves of floats, the norm and the update are those of the plain step
-    whole = build(cfg256, loss_scale=64.0, half=False)
-    whole(*batch)
+    full = build(cfg256, loss_scale=64.0, half=False)
+    full(*batch)
     other = build(cfg256, loss_scale=64.0)
     other(*batch)
-    assert other.norm == pytest.approx(whole.norm, rel=0.02)
-    np.testing.assert_allclose(other.parts, whole.parts, rtol=0.01)
+    assert other.norm == pytest.approx(full.norm, rel=0.02)
+    np.testing.assert_allclose(other.parts, full.parts, rtol=0.01)
 
     # what the forward pass itself cannot hold: the statistics do not keep it either
     step, before = other, values(other)

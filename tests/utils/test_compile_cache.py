@@ -1,4 +1,4 @@
-"""A kept graph is used for the very same run only, and only whole."""
+"""A cached graph is used only for the same run, and only if it is intact."""
 
 import json
 import os
