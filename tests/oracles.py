@@ -8,7 +8,7 @@ import numpy as np
 
 
 def iou(a, b) -> float:
-    """IoU of two boxes yxyx."""
+    """IoU of two boxes (yxyx)."""
     h = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     w = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - h * w

@@ -97,7 +97,7 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
 
 @pytest.mark.slow
 def test_a_schedule_that_is_partly_done_with_the_boxes_of_ssd300(shapes, tmp_path):
-    """Three epochs of which two are done: one is trained, at the third one's rates."""
+    """Of three epochs two are done: only the third is trained, with its learning rates."""
     options = ["--epoch_size=3", "--pre_trained_epoch_size=2", "--warmup_epochs=1", "--lr=0.01"]
     options += ["--use_anchor_generator=False", "--bn_recalibration_steps=0", f"--output_path={tmp_path / 'out'}"]
     done = run("train.py", *config(shapes, *options), cwd=tmp_path)
@@ -154,7 +154,7 @@ PROGRAMS += [*(f"scripts/{name}.py" for name in SCRIPTS.split()), "benchmarks/re
 
 
 @pytest.mark.parametrize("script", PROGRAMS)
-def test_a_python_without_packages_is_told_so(script):
+def test_a_python_without_packages_gets_a_one_line_error(script):
     words = [sys.executable, "-S", os.path.join(ROOT, script), "--help"]  # -S: without site-packages
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
@@ -162,7 +162,7 @@ def test_a_python_without_packages_is_told_so(script):
 
 
 @pytest.mark.parametrize("name, status", [("mindspore", 2), ("src.nothing", 1), ("te", 1)])
-def test_a_missing_module_is_told_in_a_line_only_where_it_is_a_package_of_ours(name, status, capsys):
+def test_a_missing_module_is_one_line_only_if_it_is_a_required_package(name, status, capsys):
     def main(argv):
         raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 

@@ -1,4 +1,4 @@
-"""Values that pass and values that do not: ranges, types, YAML forms, choices, notes."""
+"""Accepted and rejected values: ranges, types, YAML forms, choices, notes."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from tests.helpers.configuration import notes, refusal
 from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 
 LARGE = "1" * 400
-# 4 ** 40 entries, had they not the same memory
+# 4 ** 40 entries, if they did not share memory
 LAUGHS = "a: &a [x, x, x, x]\n" + "".join(
     f"k{i}: &k{i} [*{last}, *{last}, *{last}, *{last}]\n" for i, last in enumerate(["a", *(f"k{i}" for i in range(40))])
 )

@@ -1,4 +1,4 @@
-"""The commands of the documentation, run one after another on drawn pictures; only made smaller."""
+"""Runs the commands of the documentation one after another on drawn images, only smaller."""
 
 import glob
 import json
@@ -24,10 +24,10 @@ PAGES = [
     ),
 ]
 COPIED = ["src", "scripts", "benchmarks", "config", "ckpt", "train.py", "eval.py", "export.py"]
-# run by CI itself or by hand, several machines, a file of PyTorch's
+# run by CI or by hand, on several machines, or with a file of PyTorch
 ELSEWHERE = r"test\.sh|lint\.sh|kill_test\.py|rehearsal\.py|--torch|--hostfile|^msrun|Ascend|resnet50\.pth"
 USUAL = "--config_path config/ssd_resnet50_fpn_config_cpu.yaml --data_path cv --output_path output"
-# what a reader has in place of ours, or would do for longer
+# paths of the reader, and commands that would take longer
 SMALLER = [
     (r"\.py \.\.\.", f".py {USUAL} --epoch_size=2"),
     (r"--data_path \.\.\.", "--data_path cv"),
@@ -60,7 +60,7 @@ def smaller(line):
 
 
 def run(line, folder):
-    """A command as bash runs it in the repository's folder, with the environment of the tests as its `python3`."""
+    """Run a command in bash in the folder of the repository, with the Python of the tests as `python3`."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     environment = dict(os.environ, PATH=path, VENV=sys.prefix)
     done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True)
@@ -136,7 +136,7 @@ def test_every_command_runs(sandbox):
                 line = line.replace("FILE", newest(sandbox))
             out = run(line, sandbox)
             if "train" in line and glob.glob(str(sandbox / "output" / "ckpt_0" / "*.ckpt")):
-                # a network that has seen so little has no best mAP above 0
+                # a network trained so little never has a mAP above 0
                 shutil.copy(newest(sandbox), sandbox / "output" / "ckpt_0" / "best_map.ckpt")
             if re.search(r"eval\.(py|sh)", line):  # not a training with --run_eval
                 assert re.search(r"^mAP: ", out, re.M), out

@@ -1,4 +1,4 @@
-"""scripts/draw_detections.py: what is drawn where, every form of predictions, and files that do not arrive."""
+"""scripts/draw_detections.py: positions and colours, all forms of predictions, files that cannot be written."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def row(**more):
 
 
 def is_drawn(path, colour, y, x):
-    """The colour of a box's outline is near a pixel."""
+    """Whether a pixel near this position has the colour of an outline."""
     part = cv2.imread(str(path))[y - 3 : y + 4, x - 3 : x + 4].astype(int)
     return bool((np.abs(part - colour).max(-1) < 12).any())
 

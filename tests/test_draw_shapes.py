@@ -1,4 +1,4 @@
-"""The drawn data set: repeatable, valid COCO, and with what a detector must cope with."""
+"""The drawn data set: reproducible, valid COCO, and varied enough for a detector."""
 
 import hashlib
 import json

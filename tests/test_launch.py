@@ -1,4 +1,4 @@
-"""scripts/launch.py: named options, the positional arguments of the published scripts, and stray words."""
+"""scripts/launch.py: options, the positional arguments of the published scripts, and unexpected words."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ CPU = GPU.replace("_gpu", "_cpu")
 
 
 def words(*argv):
-    """The program's command line, launcher included."""
+    """The command line of the program, with its launcher."""
     return launch.command(*launch.parse(argv))
 
 
@@ -111,9 +111,9 @@ time.sleep(60)
 
 
 def launched(folder, hangup=signal.SIG_DFL):
-    """A process that follows a stand-in for mpirun, which saves on USR1 as the ranks do; it has begun.
+    """A process that follows a fake mpirun, which saves at USR1 as the ranks do; it has started.
 
-    hangup: its SIGHUP handler, whatever the tests run under.
+    hangup: its SIGHUP handler, independent of that of the tests.
     """
     (folder / "mpirun").write_text(MPIRUN)
     (folder / "mpirun").chmod(0o755)
@@ -133,7 +133,7 @@ def launched(folder, hangup=signal.SIG_DFL):
 
 
 def test_a_closed_terminal_lets_the_ranks_save(tmp_path):
-    """Nobody reads any more, and shell and kernel send SIGHUP both."""
+    """The output has no reader any more, and shell and kernel both send SIGHUP."""
     run = launched(tmp_path)
     run.stdout.close()
     run.send_signal(signal.SIGHUP)

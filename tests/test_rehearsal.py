@@ -1,4 +1,4 @@
-"""The rehearsal at COCO's size: what it draws, what it measures, what it refuses; and a small one from end to end."""
+"""The rehearsal at the size of COCO: its data, its measurements, its errors; and a small one from end to end."""
 
 import glob
 import json
@@ -67,7 +67,7 @@ def test_drawn_pictures_and_boxes(drawn):
                 x, y, width, height = found["bbox"]
                 assert x >= 0 and y >= 0 and width > 3.9 and height > 3.9
                 assert x + width <= row["width"] and y + height <= row["height"]
-            if coco.getAnnIds(image_id):  # the last box lies on top: its middle has its class's colour
+            if coco.getAnnIds(image_id):  # the last box is on top: its centre has the colour of its class
                 label = rehearsal_data.category_ids().index(found["category_id"])
                 middle = pixels[int(y + height / 2), int(x + width / 2)].astype(int)
                 colours.append(np.abs(middle - rehearsal_data._palette()[label]).max())
@@ -143,7 +143,7 @@ def test_read_only_mount(tmp_path):
 
 
 def test_page_cache_file_takes_no_room_and_goes(tmp_path, monkeypatch):
-    """64 MB are free at first, nothing after the first round, 8 MB again while the stage runs."""
+    """64 MB are free at first, nothing after the first round, and 8 MB again while the stage runs."""
     sizes = iter([64 << 20, 0, 0])
     monkeypatch.setattr(rehearsal_run, "STARVED", 4 << 20)
     monkeypatch.setattr(rehearsal_run, "memory_info", lambda: {"MemFree": next(sizes, 8 << 20)})
@@ -172,7 +172,7 @@ def test_refusals_leave_nothing(tmp_path, monkeypatch):
 
 
 def test_a_failure_is_shown_and_what_needs_it_is_not_run(tmp_path, monkeypatch, capsys):
-    """The second stage fails, the third needs it, the fourth holds too much memory, which stops nothing."""
+    """The second stage fails, the third needs it, the fourth uses too much memory, which does not stop later stages."""
     python = [sys.executable, "-c"]
     stages = [
         rehearsal.Stage("one", lambda: [*python, "print('fine')"], lambda output: ""),

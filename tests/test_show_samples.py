@@ -1,4 +1,4 @@
-"""Samples as the network is fed, drawn: against the slow encoding, against known pixels, as a process."""
+"""Drawn training samples: against the slow encoding, against known pixels, as a process."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_the_window_is_what_was_cut(sample, epoch):
     top, left, bottom, right = seen.window
     image = cv2.imread(sample.path)[top:bottom, left:right, ::-1]
     image = cv2.resize(image, (128, 128))[:, :: -1 if seen.flipped else 1].astype(float)
-    # colours were changed, places not: both pictures rise and fall together
+    # only colours were changed: both images are correlated
     assert np.corrcoef(image.mean(2).ravel(), seen.image.mean(2).ravel())[0, 1] > 0.9
 
 

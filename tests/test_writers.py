@@ -1,4 +1,4 @@
-"""Every file goes through src/utils/output.py: no other call in the sources writes one, but those listed here."""
+"""All files are written through src/utils/output.py; the only other calls that write are listed here."""
 
 import ast
 import os
@@ -43,7 +43,7 @@ WRITERS = {
     "tofile",
 }
 WRITERS |= {"save_checkpoint", "savetxt", "to_csv", "to_json", "to_html", "to_excel", "SummaryWriter", "mkstemp"}
-# these take a path or an open file: only one that `atomic_write` (or memory) gave them is right
+# these accept a path or an open file: only a file from `atomic_write` (or memory) is allowed
 TO_A_HANDLE = {"json.dump": 1, "np.save": 0, "np.savez": 0, "np.savez_compressed": 0, "pickle.dump": 1, "yaml.dump": 1}
 TO_A_HANDLE.update({"savefig": 0, "csv.writer": 0})
 
@@ -83,7 +83,7 @@ def mode_of(call) -> str:
 
 
 def writing_calls(text: str) -> list:
-    """[(call, line)] of what writes a file by itself."""
+    """[(call, line)] of calls that write a file directly."""
     tree, found, safe = ast.parse(text), [], {}
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):

@@ -1,6 +1,6 @@
 """Kill conversions at random moments, then convert again: `kill_converter.py FOLDER KILLS` (a separate process).
 
-A forked child converts, so that MindSpore is imported once. Prints the digest of the records after each second run.
+Forked children convert, so MindSpore is imported only once. Prints the digest of the records after each second run.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from tests.helpers.records import config
 
 
 def digest(folder):
-    """Of every row's id, image and boxes, in the order of ids."""
+    """Digest of the ids, images and boxes of all rows, in the order of ids."""
     records = prepare_records(config(folder), True)
     reader = FileReader(records.files[0], 1)
     rows = sorted(

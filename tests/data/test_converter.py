@@ -1,4 +1,4 @@
-"""Conversion: every rule for images and boxes, records of other programs, kills, no room."""
+"""Conversion: rules for images and boxes, records of other programs, kills, a full disk."""
 
 import os
 import re
@@ -19,13 +19,13 @@ from tests.helpers.paths import ROOT
 from tests.helpers.records import IDS, config, instances, rows_of
 
 
-def test_the_files_own_size_cuts_boxes(folder):
-    # 60 x 40 pictures; annotated as 30 x 40: the box must not be cut at 30
+def test_boxes_are_clipped_to_the_size_of_the_file(folder):
+    # images of 60 x 40, annotated as 30 x 40: the box must not be clipped at 30
     def change(content):
         for image in content["images"]:
             image["width"] = 30
         content["annotations"][0]["bbox"] = [50, 30, 50, 50]
-        content["annotations"][1]["bbox"] = [100, 100, 5, 5]  # wholly beyond: dropped, and its image with it
+        content["annotations"][1]["bbox"] = [100, 100, 5, 5]  # completely outside: dropped, and its image too
         content["annotations"][2]["bbox"] = [-5, -5, 20, 20]
 
     instances(folder, "train2017", change)
@@ -41,7 +41,7 @@ def test_evaluation_keeps_images_without_boxes(folder):
 
 
 def make_published(folder, is_training=True):
-    """Records as another program leaves them: the 16 files and nothing else."""
+    """Make records as other programs write them: only the 16 files."""
     records = prepare_records(config(folder), is_training)
     os.remove(records.files[0][:-1] + ".json")
     return records
@@ -67,7 +67,7 @@ def test_published_evaluation_records(folder):
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no index", "other index", "header"])
-def test_damaged_records_of_others_are_made_anew(folder, damage):
+def test_damaged_records_of_others_are_converted_again(folder, damage):
     path = make_published(folder).files[2]
     assert count_rows(path[:-1]) == 5
     if damage == "cut":
@@ -107,7 +107,7 @@ def test_a_moved_folder_works_and_renamed_files_are_reported(folder, caplog, log
     caplog.clear()
     assert prepare_records(cfg, True).count == 5
     assert any("x.mindrecord0" in line and "renamed" in line for line in log_lines())
-    # another set renamed to our name: refused, and not overwritten
+    # another set renamed to our name: an error, and not overwritten
     for path in list((folder / "elsewhere").iterdir()):
         path.unlink() if path.name.startswith("ssd.") else path.rename(path.with_name(path.name.replace("x.", "ssd.")))
     assert prepare_records(cfg, True).count == 5  # with the original name again
@@ -215,7 +215,7 @@ def test_pixels_are_those_of_the_file(folder):
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR), source)
 
 
-def test_16_bit_images_that_become_black_are_told_at_conversion(tmp_path):
+def test_16_bit_images_that_become_black_are_logged_at_conversion(tmp_path):
     dark = np.full((20, 30), 900, np.uint16)
     dark[5:9, 5:9] = 1000
     cv2.imwrite(str(tmp_path / "dark.png"), dark)

@@ -1,4 +1,4 @@
-"""The data check against hand-made sets; cover by default boxes against the dense IoU."""
+"""The data check on hand-made sets; coverage by default boxes against the dense IoU."""
 
 import json
 import os
@@ -143,7 +143,7 @@ def coco_check(folder, annotations, sizes=((5, 100, 200), (6, 100, 200)), names=
 
 
 def kinds(report, words):
-    """The faults whose kind holds the words: [(number, places)]; none of them refuses the data."""
+    """The problems whose kind contains the words: [(number, places)]; none of them may be an error."""
     found = [fault for fault in report["faults"] if words in fault["kind"]]
     assert not any(fault["refused"] for fault in found)
     return [(fault["number"], [os.path.basename(place) for place in fault["places"]]) for fault in found]
@@ -177,7 +177,7 @@ def test_boxes_given_twice(tmp_path):
 def test_corners_in_place_of_sizes(tmp_path):
     corners = [(x, y, x + w, y + h) for x, y, w, h in XYWH]
     (report,) = coco_check(tmp_path, boxed(*corners))
-    # read as sizes they reach to x = 50, 240, 340, 290, 220 of 200
+    # read as sizes they extend to x = 50, 240, 340, 290, 220 of 200
     assert kinds(report, "look like corners") == [(4, ["5.jpg"] * 4)]
 
 
@@ -328,7 +328,7 @@ def test_an_empty_set_is_refused_as_conversion_does(tmp_path):
 
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}])
 def test_names_are_found_in_any_locale(tmp_path, locale):
-    """Under LC_ALL=C Python's names of files are ASCII; those in annotations are UTF-8, as on disk."""
+    """With LC_ALL=C Python expects ASCII file names; names in annotations and on disk are UTF-8."""
     (tmp_path / "图").mkdir()
     draw(str(tmp_path / "图" / "grün 1.png"), 20, 20)
     (tmp_path / "list.txt").write_text("grün 1.png 1,1,9,9,1\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Damaged annotation files end in samples or in one line that says what is wrong, never in another exception."""
+"""Damaged annotation files give samples or a one-line error, never another exception."""
 
 import copy
 import json
@@ -93,7 +93,7 @@ def change_bytes(data, rng):
 
 
 def read(cfg):
-    """The samples for training and evaluation, or the line that refuses them."""
+    """The samples for training and evaluation, or the error line."""
     outcome = []
     for is_training in (True, False):
         try:

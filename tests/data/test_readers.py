@@ -1,4 +1,4 @@
-"""Each reader against tables made by hand."""
+"""Each reader against hand-made tables."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def test_coco_rules(tmp_path):
             {"image_id": 5, "category_id": 7, "bbox": [10.5, 20.5, 30.2, 40.4]},  # round half to even: 10, 20; 41, 61
             {"image_id": 5, "category_id": 0, "bbox": [1, 2, 3, 4], "iscrowd": 1},  # a crowd is a training target
             {"image_id": 5, "category_id": 9, "bbox": [1, 2, 3, 4]},  # not listed
-            {"image_id": 5, "category_id": 0, "bbox": [180, 90, 50, 50]},  # beyond the image: cut when converted
+            {"image_id": 5, "category_id": 0, "bbox": [180, 90, 50, 50]},  # beyond the image: clipped at conversion
             {"image_id": 6, "category_id": 0, "bbox": [10.6, 10.4, 0.3, 20]},  # no width by rounding
             {"image_id": 6, "category_id": 0, "bbox": [10, 10, 0, 20]},
         ],
@@ -141,7 +141,7 @@ def test_ids_of_another_type_are_matched_and_reported(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["005", " x", "5.0", "77"])
-def test_ids_that_are_texts_and_mean_nothing_are_told_to_be_texts(tmp_path, value):
+def test_ids_that_are_texts_and_mean_nothing_are_reported_as_texts(tmp_path, value):
     data = coco_with(tmp_path, lambda c: c["annotations"][0].update(image_id=value))
     places = noted(data)[1]["annotations whose image_id the file does not list"][1]
     assert places == [f"annotation 1: {value!r} (a string, the file's ids are numbers)"]
@@ -289,7 +289,7 @@ def test_one_faulty_row_is_one_fault(tmp_path):
 
 @pytest.mark.parametrize("rest", ["1, 1, 8, 8, 1", "1;1;8;8;1", "1 1 8 8 1"])
 def test_boxes_of_a_list_that_are_not_recognised_are_no_loss(tmp_path, rest):
-    """Such a line is a path without boxes. Training leaves images without boxes out, but not missing ones."""
+    """Such a line is a path without boxes. Training skips images without boxes, but missing images are an error."""
     (tmp_path / "images").mkdir()
     for name in ("a.png", "b.png"):
         (tmp_path / "images" / name).write_bytes(b"x")

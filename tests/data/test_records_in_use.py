@@ -1,4 +1,4 @@
-"""Records that several data sets, class lists, runs and programs share: none touches another's files."""
+"""Several data sets, class lists, runs and programs in one folder of records: none changes the files of another."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def contents(files):
 
 
 def perfect_map(cfg, records):
-    """mAP of the ground truth itself as detections, from the json that the records name."""
+    """mAP of the ground truth itself as detections, from the annotation file of the records."""
     evaluator = build_evaluator(records, cfg)
     with open(records.annotation_file) as handle:
         truth = json.load(handle)
@@ -51,7 +51,7 @@ def perfect_map(cfg, records):
 
 
 @pytest.mark.parametrize("dataset", ["coco", "voc", "other"])
-def test_two_class_lists_have_their_own_files(tmp_path, dataset):
+def test_two_class_lists_have_separate_files(tmp_path, dataset):
     make_set(tmp_path, 3)
     first_cfg = config(tmp_path, f"--dataset={dataset}")
     second_cfg = config(tmp_path, f"--dataset={dataset}", *DOG_FIRST)
@@ -95,7 +95,7 @@ def test_an_open_reader_keeps_its_records(tmp_path):
     changed = prepare_records(cfg, False)
     assert labels(reader) == before and contents(files) == files
     assert set(sum(labels(changed).values(), [])) == {2}
-    # once nobody reads the outdated ones, a further change takes their place
+    # when the outdated records are not read any more, the next change replaces them
     flat = reader.files[0]
     del reader
     content["annotations"] = [dict(a, category_id=1000) for a in content["annotations"]]
@@ -142,7 +142,7 @@ def test_records_or_everything_may_be_moved(tmp_path, dataset, caplog, log_lines
 
 
 def make_foreign(cfg):
-    """Records as another program leaves them: the 16 files and nothing else."""
+    """Make records as other programs write them: only the 16 files."""
     records = prepare_records(cfg, False)
     prefix = records.files[0][:-1]
     del records
@@ -154,7 +154,7 @@ def make_foreign(cfg):
 
 
 def test_published_records_of_a_list_file_are_not_used(tmp_path, caplog, log_lines):
-    """They hold x and y swapped: the list file is converted, and the published files stay."""
+    """Their x and y are swapped: the list file is converted, and the published files stay."""
     make_set(tmp_path, 3)
     cfg = config(tmp_path, "--dataset=other")
     prefix = make_foreign(cfg)
@@ -167,7 +167,7 @@ def test_published_records_of_a_list_file_are_not_used(tmp_path, caplog, log_lin
 
 
 def test_published_evaluation_records_lack_images(tmp_path, caplog, log_lines):
-    """The published conversion left out the images with a crowd box: what is in the records is what is measured."""
+    """The published conversion skipped images with a crowd box: only the images in the records are evaluated."""
     content = make_set(tmp_path, 4)
     path = tmp_path / "coco" / "annotations" / "instances_val2017.json"
     path.write_text(json.dumps(dict(content, images=content["images"][:3], annotations=content["annotations"][:6])))
@@ -198,7 +198,7 @@ def test_a_given_voc_json_is_used(tmp_path, caplog, log_lines):
     make_set(tmp_path, 3)
     cfg = config(tmp_path, "--dataset=voc")
     records = prepare_records(cfg, False)
-    written = tmp_path / "voc" / "voc.json"  # the copy below voc_root, as the published scripts leave it
+    written = tmp_path / "voc" / "voc.json"  # the copy below voc_root, as written by the published scripts
     assert records.annotation_file != str(written) and json.loads(written.read_text())["images"]
     with open(records.annotation_file) as handle:
         truth = json.load(handle)
@@ -209,7 +209,7 @@ def test_a_given_voc_json_is_used(tmp_path, caplog, log_lines):
     records = prepare_records(cfg, False)
     assert records.annotation_file == str(written) and perfect_map(cfg, records) == pytest.approx(1.0)
     assert json.loads(written.read_text()) == truth
-    # its ids count, whatever the conversion would give; image names may lack their ending
+    # its ids are used instead of those of the conversion; image names may lack their extension
     images = [dict(row, id=f"x{row['id']}", file_name=os.path.splitext(row["file_name"])[0]) for row in truth["images"]]
     annotations = [dict(row, image_id=f"x{row['image_id']}") for row in truth["annotations"]]
     written.write_text(json.dumps(dict(truth, images=images, annotations=annotations)))
@@ -219,7 +219,7 @@ def test_a_given_voc_json_is_used(tmp_path, caplog, log_lines):
     # nested too deeply for Python's reader
     written.write_text("[" * 100000)
     assert prepare_records(cfg, False).annotation_file != str(written)
-    # one of other images is named and not used
+    # a file for other images is logged and not used
     written.write_text(json.dumps(dict(truth, images=truth["images"][:2])))
     caplog.clear()
     records = prepare_records(cfg, False)
@@ -241,7 +241,7 @@ def test_notes_of_version_1_2_1_are_replaced(tmp_path):
 
 
 def test_a_training_set_alone_can_be_converted(tmp_path):
-    """Said in one line, status 0; with run_eval it is an error before anything is converted."""
+    """It is logged in one line, with status 0; with run_eval it is an error before anything is converted."""
     make_set(tmp_path, 3)
     os.rename(tmp_path / "coco" / "val2017", tmp_path / "coco" / "train2017")
     annotations = tmp_path / "coco" / "annotations"
@@ -255,7 +255,7 @@ def test_a_training_set_alone_can_be_converted(tmp_path):
     run = subprocess.run([*command, "--only_create_dataset=True"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "3 training images, no evaluation set (" in run.stdout and (tmp_path / "ssd_mindrecord").exists()
-    # the annotations of both splits, as COCO's archive has them, and the images of one
+    # the annotations of both splits, as in COCO's archive, and the images of one
     shutil.copy(annotations / "instances_train2017.json", annotations / "instances_val2017.json")
     run = subprocess.run([*command, "--only_create_dataset=True"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0 and f"no evaluation set ({tmp_path}/coco/val2017)" in run.stdout, run.stderr

@@ -138,7 +138,7 @@ def test_an_image_outside_its_folder_is_logged_at_conversion(folder, log_lines):
 
 @pytest.mark.slow
 def test_memory_is_flat(tmp_path):
-    """400 images of 1 MB: the peak stays where 60 of them had it."""
+    """The peak of memory is the same for 400 images of 1 MB as for 60."""
     code = """
 import sys, json, os
 sys.path.insert(0, sys.argv[2])

@@ -1,4 +1,4 @@
-"""VOC folders: objects as people write them, difficult ones, hidden files, encodings."""
+"""VOC folders: variants of objects, difficult objects, hidden files, encodings."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Two and three real ranks: the same parameters, the mean gradient, every exchange, clear ends."""
+"""Two and three real ranks: equal parameters, mean gradients, every collective operation, clear errors."""
 
 import os
 
@@ -56,7 +56,7 @@ def test_three_steps_equal_the_mean_of_both_gradients(cfg256, tmp_path):
     # BN takes its statistics from the shard of its rank; everything else is the same, to the last bit
     assert differ and all(name.endswith(("moving_mean", "moving_variance")) for name in differ)
     weights, losses, norm = expected()
-    # float32 convolutions on one core and on two add up in another order, and each step follows from the one before
+    # float32 convolutions on one core and on two add in another order, and differences grow from step to step
     np.testing.assert_allclose(first["losses"], losses, rtol=5e-5)
     # 1.10 sums squares of millions of float32 one after the other
     np.testing.assert_allclose(first["norm"], norm, rtol=5e-3)

@@ -29,7 +29,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder in which the seed command's relative paths lead to this repository."""
+    """A folder in which the relative paths of the published command line lead to this repository."""
     for name in ("train.py", "eval.py", "config"):
         os.symlink(os.path.join(ROOT, name), tmp_path / name)
     return tmp_path
@@ -48,7 +48,7 @@ def small(shapes, records="records"):
 
 
 def seed_command(*more):
-    """The published command line (docs/distributed.md), but for -n 2, CPU and what `more` says."""
+    """The published command line (docs/distributed.md) with -n 2, CPU and the options `more`."""
     words = "python3 train.py --run_distribute=True --lr=0.05 --dataset=coco --device_num=2 --loss_scale=1 "
     words += "--device_target=CPU --epoch_size=60 --config_path=./config/ssd_resnet50_fpn_config_gpu.yaml "
     return mpirun(2) + (words + "--output_path ./output").split() + list(more)
@@ -88,7 +88,7 @@ def test_the_seed_command_and_evaluation(shapes, checkout):
 
 @pytest.fixture(scope="module")
 def big(tmp_path_factory, shapes):
-    """Enough images that a conversion takes seconds."""
+    """So many images that the conversion takes seconds."""
     folder = tmp_path_factory.mktemp("big") / "coco2017"
     os.makedirs(folder / "annotations")
     os.makedirs(folder / "train2017")

@@ -1,4 +1,4 @@
-"""Confusions, best and worst images and the diagnosis, worked out by hand."""
+"""Confusion matrix, best and worst images and diagnosis, computed by hand."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from tests.helpers.results import AWAY, CLASSES, LEFT, RIGHT, image
 
 
 def test_pairs_by_hand():
-    # the surest detection takes LEFT; the second one finds it taken; [0, 0, 10, 4] has an IoU of 0.4 only
+    # the highest score matches LEFT; the second cannot match it again; [0, 0, 10, 4] has an IoU of only 0.4
     one = image(
         1, [(LEFT, 1), (RIGHT, 2)], [(LEFT, 2, 0.9), ([0, 0, 10, 9], 1, 0.8), (RIGHT, 2, 0.3), ([0, 0, 10, 4], 1, 0.2)]
     )
@@ -78,7 +78,7 @@ def overlap(one, two):
 
 
 def slow_pairs(one, min_score, same_class):
-    """Detection by detection, ground truth by ground truth."""
+    """A slow loop over detections and ground truth."""
     pairs, free = [], set(range(len(one.truth)))
     for row in range(len(one.found)):
         best = None
@@ -94,7 +94,7 @@ def slow_pairs(one, min_score, same_class):
 
 
 def crowded(seed, images=9):
-    """Boxes on a coarse grid, some of them without area, scores with ties, images without either."""
+    """Boxes on a coarse grid, some without area, scores with ties, images without objects or detections."""
     rng = np.random.default_rng(seed)
 
     def boxes(n):
@@ -127,7 +127,7 @@ def test_pairs_and_the_score_to_show_from_equal_slow_loops(seed):
 
 
 def test_detections_in_a_crowd_count_for_nothing():
-    """Half inside a crowd of the class: left out, unless it matches a ground truth; of another class: it stays."""
+    """A detection half inside a crowd of its class is removed, unless it matches a ground truth."""
     one = ImageResult(
         7,
         np.array([[0, 0, 10, 10]], float),
@@ -136,7 +136,7 @@ def test_detections_in_a_crowd_count_for_nothing():
         np.array([1, 1, 2, 1, 1]),
         np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
     )
-    crowds = np.array([[0, 0, 40, 40]], float)  # the last two lie in it by 0.4 and 0.6 of their area
+    crowds = np.array([[0, 0, 40, 40]], float)  # the last two are inside by 0.4 and 0.6 of their area
     kept = without_ignored(one, crowds, np.array([1]))
     assert kept.scores.tolist() == [0.9, 0.7, 0.6] and kept.found_labels.tolist() == [1, 2, 1]
     assert kept.truth.tolist() == one.truth.tolist()

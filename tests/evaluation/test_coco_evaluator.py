@@ -180,7 +180,7 @@ def random_set(path, rng, images=12):
 
 
 def near(rng, content, ids, image):
-    """Boxes near the ground truth of an image and noise, with scores of few values (many are equal)."""
+    """Boxes near the ground truth of an image and random ones; many scores are equal."""
     rows = [a for a in content["annotations"] if a["image_id"] == image["id"] and a["category_id"] != ids["ghost"]]
     boxes, scores = random_boxes(rng, 40), rng.uniform(0, 0.4, (40, 4))
     for k, a in enumerate(rows):

@@ -22,7 +22,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Six images of 100 x 100, two boxes each; cats are found, dogs found as cows, cows not at all."""
+    """Six images of 100 x 100 with two boxes each; cats are detected, dogs are detected as cows, cows are missed."""
     folder = tmp_path_factory.mktemp("report")
     boxes = {1: [10, 10, 40, 40], 2: [55, 50, 30, 40]}
     annotations = [
@@ -133,7 +133,7 @@ def test_in_a_browser(written, tmp_path):
     assert shown == [
         [f"{v:.4f}" if v >= 0 else "-" for v in pair] for pair in zip(result["stats"], result["stats_published"])
     ]
-    # the address asked for the table by AP50: its script ran in the browser
+    # the address sorts the table by AP50: the script ran in the browser
     assert [row[0] for row in tables.tables["classes"][1:]] == ["cat", "dog", "cow & calf"]
     fifties = [float(row[3]) for row in tables.tables["classes"][1:]]
     assert fifties == sorted(fifties, reverse=True) and fifties[0] == 1.0

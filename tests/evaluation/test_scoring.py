@@ -1,4 +1,4 @@
-"""Every figure, class and curve equals pycocotools' to the last bit, and numbers are written as Python writes them."""
+"""Metrics, classes and curves equal pycocotools' to the last bit, and numbers are written as by Python."""
 
 import contextlib
 import io
@@ -134,7 +134,7 @@ def test_without_any_detection():
 
 
 def test_overlaps_at_a_threshold_and_of_equal_size():
-    # IoU 0.5 and 0.75 exactly; then two ground truths with the same overlap, of which the later one is taken
+    # IoU 0.5 and 0.75 exactly; then two ground truths with the same overlap, of which the later one is matched
     truth = Truth(
         np.zeros(4, int),
         np.zeros(4, int),
@@ -152,7 +152,7 @@ def test_overlaps_at_a_threshold_and_of_equal_size():
 
 
 def files(tmp_path, truth, image_ids, category_ids):
-    """An annotation file with ids of any kind, images in another order than their ids'."""
+    """An annotation file with ids of any type, whose images are not sorted by id."""
     columns = [column.tolist() for column in truth]
     content = {
         "images": [
@@ -189,7 +189,7 @@ def fill(evaluator, found, image_ids, positions):
 @pytest.mark.parametrize("chosen", [None, range(2, 11)])
 def test_the_evaluator_hands_these_numbers_on(tmp_path, ids, chosen):
     truth, found = random_set(5, weak=120)
-    # sides that survive corners and back
+    # sides that are unchanged by conversion to corners and back
     found = found._replace(boxes=np.round(found.boxes))
     image_ids = [7 * k for k in range(IMAGES)] if ids == "numbers" else [f"{k:02} {k}.jpg" for k in range(IMAGES)]
     category_ids = [3, 8, 11, 90] if ids == "numbers" else ["a", "b", "c", "d"]

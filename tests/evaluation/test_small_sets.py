@@ -45,7 +45,7 @@ def test_figures_for_any_batch(network, tmp_path, count):
 
 
 class Simulated(Communicator):
-    """A rank whose detections are kept, and on the last rank come back for all."""
+    """A communicator that keeps the detections of each rank and returns all of them on the last rank."""
 
     def __init__(self, rank, size, kept):
         self.rank, self.size, self.kept = rank, size, kept

@@ -1,4 +1,4 @@
-"""What a detector makes of a network's outputs, and the pictures that an export is compared on."""
+"""Detections from network outputs, and the images that an export is compared on."""
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ def description(nms):
 
 
 class Brightness(Detector):
-    """Two boxes per image; the score of "cup" is the image's brightness, an empty image is a sure spoon."""
+    """Two boxes per image; the score of "cup" is the brightness of the image, an empty image is a "spoon"."""
 
     def run(self, batch, shapes):
         light = batch.reshape(len(batch), -1).max(axis=1) / 255

@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, log_lines)
 def test_drawings_and_the_output_folder_are_left_out(tmp_path, log_lines):
     image = np.full((40, 40, 3), 90, np.uint8)
     picture(tmp_path / "a.jpg")
-    picture(tmp_path / "out" / "mine.jpg")  # below a place the output folder is left out as it is
+    picture(tmp_path / "out" / "mine.jpg")  # the output folder is skipped in a search above it
     write_picture(str(tmp_path / "drawn.png"), image, drawing=True)
     (tmp_path / "other_way").symlink_to(tmp_path)
     for output in (tmp_path / "out", tmp_path / "other_way" / "out", tmp_path / "x" / ".." / "out"):
@@ -99,7 +99,7 @@ def test_drawings_and_the_output_folder_are_left_out(tmp_path, log_lines):
         assert listing([tmp_path / "*.*", tmp_path / "**"], output, tmp_path) == ["a.jpg"]
     drawings = "drawings of this program: 1 (drawn.png); in the output folder: 1 (mine.jpg)"
     assert any(drawings in line for line in log_lines())
-    # a place in the output folder is searched, and so is one that is the output folder
+    # inputs below the output folder, or the output folder itself, are searched
     assert listing([tmp_path / "out"], tmp_path / "out", tmp_path) == ["out/mine.jpg"]
     assert listing([tmp_path / "out" / "mine.jpg"], tmp_path / "out", tmp_path) == ["out/mine.jpg"]
     assert "a.jpg" in listing([tmp_path], tmp_path, tmp_path)

@@ -1,4 +1,4 @@
-"""Checkpoints as MindSpore writes them are read bit for bit, whatever the page cache holds."""
+"""Checkpoints of MindSpore are read bit for bit, also when the page cache is full."""
 
 import os
 
@@ -51,7 +51,7 @@ def test_every_type_as_mindspore_writes_it(tmp_path):
 
 @pytest.mark.parametrize("piece", [1 << 29, 16])
 def test_mindspore_reads_what_we_write(tmp_path, monkeypatch, piece):
-    """Bit for bit; but for the shape of a scalar in 1.10 ([0]) it writes the same bytes."""
+    """The bytes are those of MindSpore, except for the shape of a scalar in 1.10 ([0])."""
     monkeypatch.setattr(checkpoint_entries, "_PIECE", piece)
     values = dict(arrays(), **{"网.权重": np.arange(12, dtype=np.float32).reshape(3, 4).T, "a" * 200: np.ones(1)})
     theirs, ours = save(tmp_path / "theirs.ckpt", values), tmp_path / "ours.ckpt"
@@ -150,7 +150,7 @@ def test_only_damaged_bytes_are_called_damaged(tmp_path, monkeypatch):
 
 
 def test_no_damage_ends_the_process(tmp_path):
-    """A file without a checksum: each changed byte is read as something, or is a line; MindSpore aborts on some."""
+    """A file without a checksum: each changed byte gives other values or a one-line error; MindSpore aborts on some."""
     path = save(tmp_path / "a.ckpt", {"w": np.ones((2, 3), np.float32), "step": np.array([7], np.int32)})
     os.chmod(path, 0o644)
     with open(path, "rb") as handle:

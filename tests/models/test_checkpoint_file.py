@@ -83,7 +83,7 @@ def is_refused(path):
     except UserError as error:
         assert path in str(error) and "resume" in str(error)
         return True
-    # what is let through must be what was written
+    # what is accepted must be what was written
     return {name: value.asnumpy().tolist() for name, value in got.items()} == {
         name: value.tolist() for name, value in entries().items()
     }

@@ -16,7 +16,7 @@ def gradients(cell, x, sens):
 
 
 def pair(sizes, has_bias=False, symmetric=False):
-    """Our layer and MindSpore's with the same random weights, and an input."""
+    """Our layer and that of MindSpore with the same random weights, and an input."""
     channels_in, channels_out, kernel, stride, (height, width) = sizes
     rng = np.random.default_rng(1)
     ours = conv(channels_in, channels_out, kernel, stride, has_bias, symmetric)
@@ -59,7 +59,7 @@ def test_winograd_and_its_gradients_are_those_of_the_operator(cfg256, sizes):
 
 
 def test_winograd_is_the_sum_over_taps(cfg256):
-    """Whole numbers, and the sum over taps written out in NumPy's integers."""
+    """Integer inputs, against the explicit sum over taps in NumPy integers."""
     rng = np.random.default_rng(5)
     x, weight = rng.integers(-3, 4, (1, 64, 3, 40)), rng.integers(-50, 51, (64, 64, 3, 3))
     want, padded = np.zeros((64, 3, 40), np.int64), np.pad(x[0], ((0, 0), (1, 1), (1, 1)))

@@ -40,7 +40,7 @@ def state(names):
 
 
 class Head(nn.Cell):
-    """The class predictor's names alone."""
+    """A network with only the parameter names of the class predictor."""
 
     def __init__(self, count=4):
         super().__init__()
@@ -165,7 +165,7 @@ def test_resume(tmp_path):
 
 
 def test_a_checkpoint_alone_says_what_it_needs(tmp_path):
-    """Copied out of its run's folder, it is predicted with what it holds."""
+    """A checkpoint copied out of the folder of its run is used with the options in it."""
     cfg = load_config(["--classes", str(NAMES), "--num_classes=4", "--img_shape=[128, 256]", "--device_target=CPU"])
     save_checkpoint_atomically(Head(), str(tmp_path / "best_map.ckpt"), RunState(config=training_relevant_config(cfg)))
     got = load_config(options_of(str(tmp_path / "best_map.ckpt")))
@@ -210,7 +210,7 @@ START = {"pre_trained": "", "feature_extractor_base_param": "", "filter_weight":
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", None], ids=["empty", "page", "cut"])
-def test_a_damaged_start_is_told_before_anything_is_converted(tmp_path, content):
+def test_a_damaged_start_is_reported_before_anything_is_converted(tmp_path, content):
     good, bad = checkpoint(tmp_path / "a.ckpt", NAMES), tmp_path / "b.ckpt"
     bad.write_bytes((tmp_path / "a.ckpt").read_bytes()[:-5] if content is None else content)
     for key in ("pre_trained", "feature_extractor_base_param"):
@@ -220,10 +220,10 @@ def test_a_damaged_start_is_told_before_anything_is_converted(tmp_path, content)
     cfg = EasyDict(dict(START))
     with pytest.raises(UserError, match=f"^resume: {bad} is damaged or no checkpoint: "):
         check_before_start(cfg, [str(bad), str(bad)])
-    check_before_start(cfg, [str(bad), good])  # the newest may be damaged: an older one is gone on from
+    check_before_start(cfg, [str(bad), good])  # the newest may be damaged: an older one is resumed from
 
 
-def test_resuming_from_weights_alone_is_told_before_anything_is_converted(tmp_path):
+def test_resuming_from_weights_only_is_reported_before_anything_is_converted(tmp_path):
     ms.save_checkpoint(Head(), str(tmp_path / "published.ckpt"))
     with pytest.raises(UserError, match="is not a complete training checkpoint.*--pre_trained"):
         check_before_start(EasyDict(dict(START)), [str(tmp_path / "published.ckpt")])

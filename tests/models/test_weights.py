@@ -1,4 +1,4 @@
-"""Checkpoints of several origins into the network: what is loaded, left out, refused."""
+"""Loading checkpoints of several origins: which entries are loaded, left out, or an error."""
 
 import logging
 
@@ -63,7 +63,7 @@ def test_other_number_of_classes(model, tmp_path):
     with pytest.raises(UserError, match="add network.multi_box.cls_layers.0.weight to checkpoint_filter_list"):
         load_network(model, path, "pre_trained", ["loc_layers"])
     for name, value in values(model).items():
-        np.testing.assert_array_equal(value, before[name])  # nothing was loaded by half
+        np.testing.assert_array_equal(value, before[name])  # nothing was loaded partially
     load_network(model, path, "pre_trained", PREDICTORS)
     for name, value in values(model).items():
         left_out = "network." + name in PREDICTORS

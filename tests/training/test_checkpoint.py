@@ -87,7 +87,7 @@ def test_every_damage_is_known(tmp_path):
 
 
 def test_cut_on_the_edge_of_an_entry(tmp_path):
-    """Both MindSpores load such a file without a word."""
+    """Both MindSpore versions load such a file without a warning."""
     path = tmp_path / "complete.ckpt"
     save_checkpoint_atomically(Small(1.0), str(path), STATE)
     data = path.read_bytes()
@@ -162,7 +162,7 @@ def test_what_changed_is_logged_or_an_error(tmp_path, log_lines):
         restore_run(Small(), [middle], RunState(steps_per_epoch=8, images=64, size=2, config=run_config()))
 
 
-def test_another_rank_reads_its_own(tmp_path):
+def test_another_rank_reads_its_file(tmp_path):
     for rank in (0, 1):
         Checkpoints(prepare_folder(str(tmp_path), rank), 5).save(Small(rank), RunState(epochs=1, steps_per_epoch=8))
 
@@ -172,7 +172,7 @@ def test_another_rank_reads_its_own(tmp_path):
     cell = Small(9)
     restore_run(cell, find_resume("auto", str(tmp_path)), RunState(steps_per_epoch=8, size=1), Second())
     assert values(cell)["moments.a"] == [1.0] * 7
-    # a rank that is new takes rank 0's; one that lost its file does not
+    # a new rank uses rank 0's file; a rank whose file is missing does not
     Second.rank = 2
     restore_run(cell, find_resume("auto", str(tmp_path)), RunState(steps_per_epoch=8, size=3), Second())
     assert values(cell)["moments.a"] == [0.0] * 7
@@ -206,7 +206,7 @@ while True:
 """
 
 
-def test_best_map_is_whole_whenever_it_is_killed(tmp_path):
+def test_best_map_is_complete_whenever_it_is_killed(tmp_path):
     kills, rng = int(os.environ.get("KILLS", "3")), random.Random(1)
     environment = dict(os.environ, PYTHONPATH=ROOT, GLOG_v="4")
     for _ in range(kills):

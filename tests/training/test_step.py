@@ -33,7 +33,7 @@ def batch(reference, images256):
 
 @pytest.mark.slow
 def test_half_precision(cfg256, images256, batch):
-    """Close to float32, and nothing of it in what is kept or in the next network."""
+    """The result is close to float32, and neither parameters nor the next network are changed to float16."""
     steps, sides = {}, {}
     for half in (True, False):
         mindspore.set_seed(3)
@@ -82,8 +82,8 @@ def test_published_three_steps(cfg256, load_reference_weights, reference, batch)
     losses = [float(step(*batch).asnumpy())]
     for key, name in keys.items():
         got, want = subsample(parameters[name].asnumpy()) - before[name], published[key] - before[name]
-        # a change of 1e-3 in weights of size 1: float32 leaves two digits less than a gradient has, and a change
-        # smaller than 1e-6 is a few of the smallest steps that the weight can make
+        # a change of 1e-3 in weights of size 1 has two digits less than a gradient in float32, and a change
+        # below 1e-6 is only a few times the float32 spacing of the weight
         np.testing.assert_allclose(got, want, atol=max(2e-2 * np.abs(want).max(), ulp[name]), rtol=0)
     losses += [float(step(*batch).asnumpy()) for _ in range(2)]
     np.testing.assert_allclose(losses[0], published["loss_bs2"], rtol=1e-4)
@@ -111,7 +111,7 @@ def test_loss_equals_float64(cfg256, gamma, alpha):
 
 @pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 1.5, 2.0, 5.0])
 def test_focal_of_saturated_logits(cfg256, gamma):
-    """Values and gradients against float64, where the probability is 0 or 1 to float32: finite, with the limit 0."""
+    """Values and gradients against float64 where the float32 probability is 0 or 1: finite, with the limit 0."""
     x = np.array([0, 1e-3, 0.5, 3, 10, 16, 18, 30, 88, 90, 104, 1e3, 1e4])
     x = np.float32(np.concatenate([-x[::-1], x]))
     logits = np.stack([x, x], axis=-1)[None]  # each is a one once and a zero once

@@ -1,4 +1,4 @@
-"""The loop around a step that only counts: cut at any step it ends as uncut; bad figures reach no file."""
+"""The training loop with a fake step: a run stopped at any step ends like an uninterrupted one; NaN reaches no file."""
 
 import json
 import os
@@ -22,7 +22,7 @@ STEPS, EPOCHS, RATES = 3, 3, np.linspace(1, 0, 9).astype(np.float32)
 
 
 class Data:
-    """Batches whose image id tells epoch and step."""
+    """Batches whose image ids encode epoch and step."""
 
     steps = STEPS
 
@@ -52,7 +52,7 @@ class Step(nn.Cell):
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """A run's signal handlers do not outlive its test."""
+    """Restore the signal handlers after a test."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
@@ -68,7 +68,7 @@ def config(folder, **more):
 
 
 def run(folder, step, stop=None, evaluate=None, **more):
-    """Start, or go on with what lies in the folder."""
+    """Start a run, or resume the one in the folder."""
     state, source = RunState(steps_per_epoch=STEPS), ""
     state, source = restore_run(step, find_resume("auto", str(folder)), state)
     checkpoints = Checkpoints(prepare_folder(str(folder), 0, source), 9)
@@ -83,7 +83,7 @@ def history(folder):
 
 
 def maps(*values):
-    """An evaluation that gives one figure after the other."""
+    """An evaluation that returns the given values one after the other."""
     left = iter(values)
     return lambda should_stop: next(left)
 
@@ -185,7 +185,7 @@ def test_a_last_good_checkpoint_is_named_only_where_there_is_one(tmp_path, start
 
 
 class HalfStep(Step):
-    """A float16 step: those of `overflows` are left out, as `ScaledTrainStep` does it."""
+    """A float16 step that skips the steps of `overflows`, as `ScaledTrainStep` does."""
 
     def __init__(self, overflows=(), **more):
         super().__init__(**more)
@@ -237,7 +237,8 @@ def test_many_overflows_in_a_row_end_the_run(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up(tmp_path, monkeypatch):
-    """Curves and TensorBoard are done without; a line of the history is not, and then no later checkpoint is there."""
+    """A run continues without curves and TensorBoard, but ends if the history cannot be written, before a later
+    checkpoint is saved."""
     lost, failing = {}, set()
 
     def append(path, data):

@@ -1,4 +1,4 @@
-"""Files that are there complete or not at all, and those that did not arrive are named."""
+"""Files are written completely or not at all, and those that could not be written are named."""
 
 import contextlib
 import json
@@ -178,7 +178,7 @@ def test_a_video_arrives_with_every_frame(tmp_path):
     path = str(tmp_path / "a.mp4")
     with VideoFile(path, 5.0) as video:
         for k in range(7):
-            video.write(np.full((100 + k % 2, 160, 3), 30 * k, np.uint8))  # the size changes on the way
+            video.write(np.full((100 + k % 2, 160, 3), 30 * k, np.uint8))  # the size changes during the video
         assert not os.path.exists(path)
         video.close()
     read = cv2.VideoCapture(path)
@@ -193,7 +193,7 @@ def test_frames_that_were_lost_in_between_are_found(tmp_path):
         with files_limited(100):
             for seed in range(20):
                 video.write(noise(240, 320, seed))
-        with pytest.raises(OutputError, match="a.mp4: 0 of 20 frames were written"):  # there is room again
+        with pytest.raises(OutputError, match="a.mp4: 0 of 20 frames were written"):  # the disk has space again
             video.close()
     assert os.listdir(tmp_path) == []
 
