@@ -93,7 +93,7 @@ def read(path: str) -> dict:
     except ImportError as error:
         raise UserError(
             f"--input: reading {ending} needs the package {error.name}: pip install {error.name}, or save the state "
-            f"dict as .npz where it is installed: numpy.savez('x.npz', **{{k: v.numpy() for k, v in state.items()}})"
+            f"dict as .npz on a machine that has it: numpy.savez('x.npz', **{{k: v.numpy() for k, v in state.items()}})"
         ) from None
     except UserError:
         raise

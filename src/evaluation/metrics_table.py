@@ -48,5 +48,5 @@ def _class_lines(per_class: list) -> list:
 
 
 def _format_metric(value) -> str:
-    """Four decimals; "-" where there is no ground truth (None, or pycocotools' -1)."""
+    """Four decimals; "-" without ground truth (None, or pycocotools' -1)."""
     return "-" if value is None or value < 0 else f"{value:.4f}"

@@ -54,13 +54,15 @@ def test_a_broken_picture_is_skipped(tmp_path):
     assert source.startswith("1 pictures")
 
 
-def test_of_thousands_the_surest_are_drawn():
+def test_of_thousands_the_highest_scores_are_drawn():
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 500, (5000, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(5, 140, (5000, 2))], axis=1)
     labels, scores = rng.integers(1, 3, 5000), rng.permutation(5000) / 5000
     image = np.full((640, 640, 3), 128, np.uint8)
-    surest = np.argsort(scores)[-DRAWN:]
+    highest = np.argsort(scores)[-DRAWN:]
     drawn = draw_detections(image, boxes, labels, scores, CLASSES)
-    np.testing.assert_array_equal(drawn, draw_detections(image, boxes[surest], labels[surest], scores[surest], CLASSES))
+    np.testing.assert_array_equal(
+        drawn, draw_detections(image, boxes[highest], labels[highest], scores[highest], CLASSES)
+    )
     assert (drawn != image).any()
