@@ -192,7 +192,7 @@ class Trainer:
         return finished
 
     def _evaluated(self, state: RunState) -> float:
-        """mAP of the current weights. On a signal the state is saved; the resumed run repeats the evaluation."""
+        """mAP of the current weights. On a signal the state is saved, and the resumed run evaluates again."""
         result = self.evaluate(lambda: self.comm.all_reduce_max(self.stop.status) > 0)
         if result is None:
             self._save_and_exit(state)
