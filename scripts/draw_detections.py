@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw ground truth (green) and detections (red) on pictures.
 
-    python3 scripts/draw_detections.py --annotations instances_val2017.json --images val2017 \
+    python3 scripts/draw_detections.py --annotations instances_val2017.json --images val2017 \\
         --predictions output/predictions.json --output pictures [--count 12 --min_score 0.3]
 
 --predictions is predictions.json of eval.py or detections.json of predict.py (whose pictures and classes are found by
