@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure the speed of the parts, each compared with a straightforward implementation ("plain") in the same run.
 
-    python3 scripts/benchmark.py [matching postprocessing pipeline conversion scoring growth step start] [--json FILE]
+    python3 scripts/benchmark.py [matching postprocessing pipeline conversion scoring growth step family start] [--json FILE]
 
 Without names, all parts except growth are measured. Run nothing else at the same time. If --torch names a Python with
 PyTorch, `step` compares with it. --work is a folder for drawn data (600 MB for all parts).
@@ -34,7 +34,7 @@ from benchmarks.data import (  # noqa: E402
     memory,
     network_output,
 )
-from benchmarks.processes import measure_growth, measure_start, measure_step  # noqa: E402
+from benchmarks.processes import measure_family, measure_growth, measure_start, measure_step  # noqa: E402
 from benchmarks.scoring import measure_scoring  # noqa: E402
 from src.boxes.default_boxes import default_boxes  # noqa: E402
 from src.boxes.postprocess import postprocess  # noqa: E402
@@ -210,6 +210,7 @@ PARTS = {
     "scoring": measure_scoring,
     "growth": measure_growth,
     "step": measure_step,
+    "family": measure_family,
     "start": measure_start,
 }
 
@@ -224,7 +225,7 @@ def main(argv) -> int:
         metavar="DIR",
         help="folder for drawn data (default: %(default)s)",
     )
-    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` with")
+    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` and `family` with")
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
