@@ -4,6 +4,8 @@ import ast
 import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -179,3 +181,20 @@ def test_the_page_of_keys_has_the_networks():
         assert set(re.findall(r"\w+", networks)) == {name for name in NETWORKS if key in NETWORKS[name].keys}
         neutral = OPTIONAL_KEYS[key]
         assert elsewhere == ("no effect" if neutral is None else f"only `{neutral}`")
+
+
+def test_architecture_names_files_that_exist(tmp_path):
+    folder = tmp_path / "docs" / "images"
+    folder.mkdir(parents=True)
+    (folder / "architecture.py").write_text(text("docs/images/architecture.py"))
+    subprocess.run([sys.executable, str(folder / "architecture.py")], check=True)
+    assert (tmp_path / "docs" / "architecture.svg").read_text() == text("docs/architecture.svg")
+    sources = {
+        os.path.relpath(os.path.join(top, name), ROOT)
+        for place in ("src", "scripts", "tests")
+        for top, _, names in os.walk(os.path.join(ROOT, place))
+        for name in names
+    }
+    for page in ("docs/architecture.md", "docs/architecture.svg"):
+        for name in set(re.findall(r"[\w/]+\.py\b", text(page))):
+            assert any(f"/{path}".endswith(f"/{name}") for path in sources), f"{page}: {name}"
