@@ -56,6 +56,21 @@ def test_sizes(reference):
         assert wanted[-1] == wanted[0] + wanted[1] + 3
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_order_of_the_parameters(shapes, name):
+    order = {row[0]: row[1] for row in rows("Parameter names", "network")}[name]
+    parts = re.findall(r"[\w.]+\w", order.replace(" to ", ", "))
+    if name == "ssd_vgg16":
+        pairs = [f"b{number}_{part}" for number in range(6, 12) for part in (1, 2)]
+        parts = [f"backbone.b{number}" for number in range(1, 6)] + [*pairs, "multi_box"]
+        parts = [part for part in parts if part not in ("b6_2", "b7_2")]  # dropout
+    found = []
+    for key in shapes(name):
+        part = next(part for part in parts if key.startswith(f"network.{part}."))
+        found += [part] if found[-1:] != [part] else []
+    assert found == parts
+
+
 def test_keys():
     for keys, *shown in rows("The five networks", "key"):
         for values, with_shared_head in zip(shown, (True, False)):
@@ -204,7 +219,7 @@ def test_vgg16(shapes):
     assert "at least 257 pixels" in SENTENCES and NETWORKS["ssd_vgg16"].smallest_side == 257
 
 
-def test_running_statistics_of_each_network():
+def test_running_statistics_of_each_network(cfg256):
     """eps and momentum as the table of the page has them."""
     table = {cell: (float(eps), float(momentum)) for cell, eps, momentum in rows("Network", "BN of")}
     assert list(table.values()).count((1e-5, 0.9)) == 3 and table["resnet"] == (1e-3, 0.997)
@@ -225,7 +240,7 @@ def test_running_statistics_of_each_network():
     assert {"backbone.b1.3.weight", "backbone.b1.4.gamma", "backbone.b3.6.weight", "backbone.b3.7.beta"} <= found
 
 
-def test_files_of_the_backbone():
+def test_files_of_the_backbone(cfg256):
     """Names in backbone files, as the section writes them."""
     section = " ".join(SECTIONS["Initial weights"].split())
     plain, with_bn = re.search(r"`n` is ([\d, ]+); with `pretrain_vgg_bn`[^.]*, it is ([\d, ]+)\.", section).groups()
@@ -243,7 +258,7 @@ def test_files_of_the_backbone():
         assert name in dict(model.parameters_and_names())
 
 
-def test_dropout():
+def test_dropout(cfg256):
     """The mask that the page's formula gives, by NumPy."""
     mindspore.set_seed(1)
     rng = np.random.default_rng([1, 4, 3])
