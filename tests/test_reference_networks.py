@@ -13,7 +13,7 @@ from src.boxes.default_boxes import build_default_boxes
 from src.config import NETWORKS, load_config
 from src.models.build import build_model
 from src.models.vgg16 import Dropout
-from tests.test_reference_docs import SECTIONS, SENTENCES, assert_shown, numbers, rows
+from tests.helpers.reference_page import SECTIONS, SENTENCES, assert_shown, numbers, rows
 
 FOLDERS = {name: "" if name == "ssd_resnet50_fpn" else f"family/{name}/" for name in NETWORKS}
 MOBILE = "network.feature_extractor.mobilenet_v1.network."
