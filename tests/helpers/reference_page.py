@@ -1,4 +1,4 @@
-"""docs/reference.md, by heading: its tables and the numbers in them."""
+"""The page of definitions (reference.md) by heading: its tables and the numbers in them."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def numbers(text):
 
 
 def assert_shown(shown, value):
-    """A number of the page is the code's, to the digits that are shown (six at most)."""
+    """Check that a number on the page equals that of the code, to the digits shown (at most six)."""
     np.testing.assert_allclose(shown, value, rtol=5e-6, atol=1e-7)
