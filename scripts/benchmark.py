@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measure the speed of the parts, each compared with a straightforward implementation ("plain") in the same run.
 
-    python3 scripts/benchmark.py [matching postprocessing pipeline conversion scoring growth step family start] [--json FILE]
+    python3 scripts/benchmark.py [PART ...] [--json FILE]
 
-Without names, all parts except growth are measured. Run nothing else at the same time. If --torch names a Python with
+--help lists the parts. Without names, all parts except growth and family are measured. Run nothing else at the same time. If --torch names a Python with
 PyTorch, `step` compares with it. --work is a folder for drawn data (600 MB for all parts).
 """
 
@@ -225,7 +225,9 @@ def main(argv) -> int:
         metavar="DIR",
         help="folder for drawn data (default: %(default)s)",
     )
-    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` and `family` with")
+    parser.add_argument(
+        "--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` and `family` with"
+    )
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
