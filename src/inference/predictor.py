@@ -84,16 +84,24 @@ class Predictor:
             what the checkpoint holds itself. An exported file needs none; it is compared with one that is given.
         min_score: in place of the file's; a file with NMS inside takes a higher one only.
         device_target: CPU, GPU or Ascend, for a checkpoint or MINDIR.
+        concurrent_calls: how many threads may call an ONNX file at a time; they share the cores. A checkpoint or
+            MINDIR takes one call at a time, from the main thread.
 
     Raises:
         UserError: a file that is missing, damaged or of another network; a threshold that the file cannot give.
     """
 
     def __init__(
-        self, model: str, config_path: str = "", min_score: Optional[float] = None, device_target: str = "CPU"
+        self,
+        model: str,
+        config_path: str = "",
+        min_score: Optional[float] = None,
+        device_target: str = "CPU",
+        concurrent_calls: int = 1,
     ):
         cfg = self._prepare(model, config_path, device_target)
-        self._detector = open_model(model, cfg, "model")
+        self.concurrent_calls = concurrent_calls if model.lower().endswith(".onnx") else 1
+        self._detector = open_model(model, cfg, "model", self.concurrent_calls)
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
         self.classes = self._detector.description.classes
@@ -120,6 +128,28 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> Detections:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"an RGB image uint8 [H, W, 3] is wanted, got {image.dtype} {image.shape}")
-        pixels = resize(image, self._detector.description.img_shape)[None]
-        boxes, scores, labels = self._detector(pixels, np.array([image.shape[:2]]))[0]
-        return boxes, labels, scores
+        return self.detect(self.resize(image)[None], np.array([image.shape[:2]]))[0]
+
+    @property
+    def min_score(self) -> float:
+        """The score that detections are above."""
+        return self._detector.description.min_score
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call that make the best use of the network: those that its file takes, or one."""
+        description = self._detector.description
+        return 1 if getattr(description, "dynamic_batch", False) else description.batch_size
+
+    def resize(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] in the network's size."""
+        return resize(image, self._detector.description.img_shape)
+
+    def detect(self, pixels: np.ndarray, shapes: np.ndarray) -> List[Detections]:
+        """(boxes, labels, scores) of each image, as of a call.
+
+        Args:
+            pixels: RGB uint8 [n, h, w, 3] of the network's size (`resize`).
+            shapes: (height, width) int [n, 2] of the originals.
+        """
+        return [(boxes, labels, scores) for boxes, scores, labels in self._detector(pixels, shapes)]
