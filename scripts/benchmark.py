@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """How fast the parts are, each as a ratio to the straightforward way in the same run.
 
-    python3 scripts/benchmark.py [matching postprocessing pipeline conversion scoring growth step start] [--json FILE]
+    python3 scripts/benchmark.py [matching postprocessing drawing pipeline conversion scoring growth prediction
+        step start] [--json FILE]
 
 Without names: all but growth. Run nothing else at the same time. `step` compares with PyTorch where --torch names a
 Python that has it. --work is a folder for data that is drawn (600 MB for all).
@@ -34,6 +35,7 @@ from benchmarks.data import (  # noqa: E402
     memory,
     network_output,
 )
+from benchmarks.prediction import measure_drawing, measure_prediction  # noqa: E402
 from benchmarks.processes import measure_growth, measure_start, measure_step  # noqa: E402
 from benchmarks.scoring import measure_scoring  # noqa: E402
 from src.boxes.default_boxes import default_boxes  # noqa: E402
@@ -206,10 +208,12 @@ def coco_config(work: str, size: int):
 PARTS = {
     "matching": measure_matching,
     "postprocessing": measure_postprocessing,
+    "drawing": measure_drawing,
     "pipeline": measure_pipeline,
     "conversion": measure_conversion,
     "scoring": measure_scoring,
     "growth": measure_growth,
+    "prediction": measure_prediction,
     "step": measure_step,
     "start": measure_start,
 }
@@ -220,6 +224,7 @@ def main(argv) -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--work", default=os.path.join(tempfile.gettempdir(), "ssd_benchmark"), metavar="DIR")
+    parser.add_argument("--size", type=int, default=128, help="of the network for `prediction` (default: %(default)s)")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, for `step`")
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
