@@ -224,7 +224,7 @@ def main(argv) -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--work", default=os.path.join(tempfile.gettempdir(), "ssd_benchmark"), metavar="DIR")
-    parser.add_argument("--size", type=int, default=128, help="of the network for `prediction` (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=128, help="network size for `prediction` (default: %(default)s)")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, for `step`")
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]

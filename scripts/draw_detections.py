@@ -4,8 +4,8 @@
     python3 scripts/draw_detections.py --annotations instances_val2017.json --images val2017 \
         --predictions output/predictions.json --output pictures [--count 12 --min_score 0.3]
 
---predictions is predictions.json of eval.py, or detections.json of predict.py (its pictures are found by their names,
-its classes by theirs). Detections of other images are left out, and counted.
+--predictions is predictions.json of eval.py or detections.json of predict.py (whose pictures and classes are matched by
+name). Detections of images that --annotations does not list are counted and left out.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ OVERVIEW, OVERVIEW_TILES = "overview.png", 100
 
 
 def draw(image: np.ndarray, boxes: list, colour: tuple, below: bool) -> None:
-    """Boxes [(x, y, w, h), text] on a BGR image in place."""
+    """Draw boxes [((x, y, w, h), text)] on a BGR image in place."""
     for (x, y, w, h), text in boxes:
-        box = np.clip((y, x, y + h, x + w), -TILE, 2 * TILE)  # what lies far outside is not drawn
+        box = np.clip((y, x, y + h, x + w), -TILE, 2 * TILE)  # OpenCV's coordinates are 32-bit integers
         draw_box(image, box, colour)
         draw_tag(image, text, box, colour, below)
 
 
 def category_names(categories: list) -> dict:
-    """Category id -> the name as OpenCV's fonts can draw it."""
+    """Category id -> a name that OpenCV's fonts can draw."""
     return {row["id"]: row["name"] if row["name"].isascii() else f"category {row['id']}" for row in categories}
 
 
@@ -72,7 +72,7 @@ def read_predictions(path: str, content: dict, folder: str) -> dict:
         raise UserError(f"--predictions: cannot read {one_line(path)}: {reason}") from None
     ids, names = {record["id"]: record["id"] for record in content["images"]}, category_names(content["categories"])
     if isinstance(predictions, dict):
-        ids, names, predictions = _own(path, predictions, content, folder)
+        ids, names, predictions = _of_predict(path, predictions, content, folder)
     if not isinstance(predictions, list):
         raise _unusable(path)
     found, unknown = defaultdict(list), 0
@@ -110,14 +110,14 @@ def _checked(row, where: str) -> tuple:
         raise UserError(f"{where} is no detection with image_id, category_id, bbox and score") from None
     if len(box) != 4 or not all(math.isfinite(value) and abs(value) < 1e9 for value in (*box, score)):
         raise UserError(
-            f"{where}: bbox must be four numbers below 1e9 and score one, got {str(row['bbox'])[:80]}, "
+            f"{where}: bbox must be four numbers and score one number, all below 1e9, got {str(row['bbox'])[:80]}, "
             f"{str(row['score'])[:20]}"
         )
     return box, score, category if isinstance(category, (int, float, str)) else one_line(category)
 
 
-def _own(path: str, predictions: dict, content: dict, folder: str) -> tuple:
-    """(annotated image id of each detected one, category names, rows) of predict.py's detections.json."""
+def _of_predict(path: str, predictions: dict, content: dict, folder: str) -> tuple:
+    """(detected image id -> annotated image id, category names, rows) of predict.py's detections.json."""
     try:
         wanted = {os.path.realpath(os.path.join(folder, r["file_name"])): r["id"] for r in content["images"]}
         by_name = defaultdict(list)
@@ -138,8 +138,8 @@ def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("annotations", "images", "predictions", "output"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--count", type=int, default=12, help="pictures to draw, from 1 (default: %(default)s)")
-    parser.add_argument("--min_score", type=float, default=0.3, help="least score drawn (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=12, help="number of pictures to draw (default: %(default)s)")
+    parser.add_argument("--min_score", type=float, default=0.3, help="minimum score (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.count < 1:
         raise UserError(f"--count must be at least 1, got {options.count}")

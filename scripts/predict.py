@@ -3,11 +3,14 @@
 
     python3 scripts/predict.py --model output/ckpt_0/best_map.ckpt photos/ more/*.jpg clip.mp4 --output detections
 
---model is a checkpoint, or a MINDIR or ONNX file of export.py (an ONNX file needs no MindSpore). Places are files,
-folders (with all below them, links followed) and patterns. In --output: every picture and video with its boxes (at
-most 100, the surest), and detections.json with all of them in COCO's form (`images`, `categories`, `annotations`, each
-with a score; a category's id is the class's index). Drawings carry a mark and are not detected on again. What could not
-be read or written is named, and the exit status is not 0; detections.json comes first where the disk is full.
+--model is a checkpoint, or a MINDIR or ONNX file of export.py (an ONNX file needs no MindSpore). The inputs are files,
+folders (with all subfolders; links are followed) and patterns. --output receives every picture and video with its
+detections drawn (at most 100 per picture, those with the highest scores), and detections.json: all detections in COCO's
+format (`images`, `categories`, and `annotations` with a score; a category id is the index of the class).
+
+Reading, the network, drawing and writing overlap in threads. Drawings are marked in the file, so that they are not
+detected on again. Files that cannot be read or written are named, and the exit status is not 0. On a full disk drawings
+make room for detections.json.
 """
 
 from __future__ import annotations
@@ -46,10 +49,11 @@ from src.utils.text import one_line  # noqa: E402
 from src.utils.video import VideoFile  # noqa: E402
 
 RESULT = "detections.json"
+MAX_KINDS = 12  # classes named in the last lines
 
 
 class Drawings(Arrivals):
-    """The drawings of a run: `paths` of those that arrived, in order."""
+    """The drawings of a run; `paths`: those that were written, in order."""
 
     def __init__(self):
         super().__init__("drawings")
@@ -61,12 +65,12 @@ class Drawings(Arrivals):
         self.count += 1
 
     def remove_last(self) -> int:
-        """Remove the newest drawing to make room; its bytes."""
+        """Remove the newest drawing to make room, and return its size in bytes."""
         path = self.paths.pop()
         size = os.path.getsize(path)
         os.remove(path)
         self.count -= 1
-        self.add_failure(OutputError(f"cannot keep {one_line(path)}: {RESULT} needs its room on a full disk", True))
+        self.add_failure(OutputError(f"removed {one_line(path)}: {RESULT} needs its space on a full disk", True))
         return size
 
 
@@ -192,14 +196,14 @@ def save(found: CocoResults, path: str, drawings: Drawings) -> None:
 
 def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("places", nargs="+", metavar="PLACE", help="picture, video, folder or pattern")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, video, folder or pattern")
     parser.add_argument("--model", required=True, help="x.ckpt, x.mindir or x.onnx")
-    parser.add_argument("--config_path", default="", help="for a checkpoint (default: its run's own config.yaml)")
-    parser.add_argument("--output", default="detections", help="folder of drawings and json (default: %(default)s)")
-    parser.add_argument("--min_score", type=float, help="least score (default: the model's)")
+    parser.add_argument("--config_path", default="", help="of a checkpoint (default: config.yaml of its run)")
     parser.add_argument(
-        "--max_detections", type=int, default=DRAWN, help="detections kept per picture (default: %(default)s)"
+        "--output", default="detections", help="folder for drawings and detections.json (default: %(default)s)"
     )
+    parser.add_argument("--min_score", type=float, help="minimum score (default: the model's)")
+    parser.add_argument("--max_detections", type=int, default=DRAWN, help="maximum per picture (default: %(default)s)")
     parser.add_argument("--device_target", default="CPU", choices=("CPU", "GPU", "Ascend"))
     return parser.parse_args(argv)
 
@@ -215,7 +219,7 @@ def main(argv) -> int:
     SignalGuard().install()
     setup_logging()
     folder = os.path.abspath(options.output)
-    files = find_files(options.places, folder)
+    files = find_files(options.inputs, folder)
     cv2.setNumThreads(1)  # the pictures are shared among threads already
     predictor = Predictor(
         options.model, options.config_path, options.min_score, options.device_target, concurrent_calls()
@@ -229,10 +233,13 @@ def print_summary(prediction: Prediction, files: int, seconds: float, lost) -> N
     """Print what was found in so many files, and what was written; lost: why detections.json was not."""
     found, drawings, predictor = prediction.found, prediction.drawings, prediction.predictor
     counts = found.count_by_class()
-    kinds = ", ".join(f"{number} {name}" for number, name in zip(counts, predictor.classes) if number)
+    kinds = [(number, name) for number, name in zip(counts, predictor.classes) if number]
+    named = sorted(kinds, key=lambda kind: -kind[0])[:MAX_KINDS] if len(kinds) > MAX_KINDS else kinds
+    words = [f"{number} {name}" for number, name in named]
+    words += [f"{len(kinds) - len(named)} more classes"] * (len(kinds) > len(named))
     print(
         f"{files - len(prediction.unread)} of {files} files, {len(found.images)} pictures in {seconds:.1f} s: "
-        f"{sum(counts)} detections{f' ({kinds})' if kinds else ''}"
+        f"{sum(counts)} detections" + (f" ({', '.join(words)})" if words else "")
     )
     if found.reduced:
         LOGGER.warning(

@@ -82,7 +82,7 @@ def test_unknown_categories_are_drawn_and_unknown_images_counted(data):
         ([row(bbox=[1, 2])], "row 1: bbox must be four numbers"),
         ([row(bbox="abcd")], "row 1 is no detection"),
         ([row(bbox=[1, 2, 3, 1e300])], "row 1: bbox must be four numbers"),
-        ([row(score=float("nan"))], "row 1: bbox must be four numbers below 1e9 and score one"),
+        ([row(score=float("nan"))], "row 1: bbox must be four numbers and score one number, all below 1e9"),
         ({"images": 3}, "neither predictions.json of eval.py"),
         (3, "neither predictions.json of eval.py"),
         (None, "cannot read predictions.json"),

@@ -1,4 +1,4 @@
-"""Work done in threads ahead of the one who asks for it, in order and within a limit of memory."""
+"""Computing results in threads ahead of their consumer, in order and within a memory limit."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def ordered_map(
     ahead: int,
     max_bytes: int,
 ) -> Iterator[Result]:
-    """Yield `function(item)` of each (item, bytes) in the order of `items`; the threads of `pool` compute them.
+    """Yield `function(item)` for each (item, bytes), in the order of `items`; the threads of `pool` compute them.
 
-    An error of `function` is raised when its result is due. Closing the generator cancels what has not begun.
+    An exception of `function` is raised when its result is due. Closing the generator cancels pending calls.
 
     Args:
-        items: bytes: the memory that the item takes from now until its result is yielded.
-        ahead: items taken from `items` before the first of them is yielded.
-        max_bytes: as long as more than this is taken, no further item is, so the most are `max_bytes` and one item.
+        items: each with the memory in bytes that it takes until its result is yielded.
+        ahead: maximum number of items in work.
+        max_bytes: no further item is taken while those in work exceed this; the last one may exceed it.
     """
     pending, taken = deque(), 0
     try:

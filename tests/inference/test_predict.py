@@ -96,7 +96,7 @@ def test_the_best_detections_of_a_picture_are_kept(model, tmp_path):
         (["--model", "MODEL", "EMPTY"], "no picture or video in the folder"),
         (["--model", "MODEL", "--min_score", "3", "EMPTY"], "--min_score must lie in [0, 1], got 3"),
         (["--model", "MODEL", "--max_detections", "0", "EMPTY"], "--max_detections must be at least 1, got 0"),
-        (["--model", "CKPT", "PICTURE"], "a checkpoint does not say its classes"),
+        (["--model", "CKPT", "PICTURE"], "holds no class names"),
         (["--model", "PICTURE", "PICTURE"], "a model's name ends in .ckpt, .mindir, .onnx"),
     ],
 )
