@@ -71,7 +71,7 @@ def detect(
 
     Detections are those of `predictor(image)`. They are equal to the last bit if the network takes one image per call.
     With a larger fixed batch a picture shares its call with others, and the runtime may choose kernels that round
-    differently; in onnxruntime 1.2x on a CPU all bits were the same.
+    differently; in onnxruntime 1.32 on a CPU all bits were the same.
 
     Args:
         pictures: consumed ahead, within the limits of threads and `MAX_BYTES`.
