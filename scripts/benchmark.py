@@ -3,8 +3,9 @@
 
     python3 scripts/benchmark.py [PART ...] [--json FILE]
 
---help lists the parts. Without names, all parts except growth and family are measured. Run nothing else at the same time. If --torch names a Python with
-PyTorch, `step` compares with it. --work is a folder for drawn data (600 MB for all parts).
+--help lists the parts. Without names, all parts except growth and family are measured. Run nothing else at the same
+time. If --torch names a Python with PyTorch, `step` and `family` compare with it. --work is a folder for drawn data
+(600 MB for all parts).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from benchmarks.data import (  # noqa: E402
     memory,
     network_output,
 )
+from benchmarks.prediction import measure_drawing, measure_prediction  # noqa: E402
 from benchmarks.processes import measure_family, measure_growth, measure_start, measure_step  # noqa: E402
 from benchmarks.scoring import measure_scoring  # noqa: E402
 from src.boxes.default_boxes import default_boxes  # noqa: E402
@@ -205,10 +207,12 @@ def coco_config(work: str, size: int):
 PARTS = {
     "matching": measure_matching,
     "postprocessing": measure_postprocessing,
+    "drawing": measure_drawing,
     "pipeline": measure_pipeline,
     "conversion": measure_conversion,
     "scoring": measure_scoring,
     "growth": measure_growth,
+    "prediction": measure_prediction,
     "step": measure_step,
     "family": measure_family,
     "start": measure_start,
@@ -225,6 +229,7 @@ def main(argv) -> int:
         metavar="DIR",
         help="folder for drawn data (default: %(default)s)",
     )
+    parser.add_argument("--size", type=int, default=128, help="network size for `prediction` (default: %(default)s)")
     parser.add_argument(
         "--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` and `family` with"
     )
@@ -242,7 +247,7 @@ def main(argv) -> int:
     table = Table()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{'':44}{'':>10}{'ours':>10} {'plain':>10} {'':>10}")
-    for part in options.parts or [name for name in PARTS if name != "growth"]:
+    for part in options.parts or [name for name in PARTS if name not in ("growth", "family")]:
         PARTS[part](table, options)
     if options.json:
         results = {"cores": os.cpu_count(), "python": platform.python_version(), "rows": table.rows}
