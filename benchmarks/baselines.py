@@ -1,4 +1,4 @@
-"""Straightforward matching, augmentation, post-processing, drawing and conversion: the baselines of `scripts/benchmark.py`."""
+"""Straightforward versions of what `scripts/benchmark.py` measures, to compare with."""
 
 from __future__ import annotations
 
