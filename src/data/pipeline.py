@@ -14,6 +14,7 @@ from typing import Callable, Iterable, Iterator, List
 import numpy as np
 
 from src.boxes.default_boxes import build_default_boxes
+from src.boxes.matcher import Matcher
 from src.data.images import decode_rgb
 from src.data.records import RecordSet
 from src.data.records.files import boxes_of_row
@@ -97,8 +98,9 @@ class TrainLoader:
         from src.data.targets import ScatterTargets
 
         self.records, self.cfg, self.rank, self.size = records, cfg, rank, size
-        self.defaults = build_default_boxes(cfg)
-        self.dense = ScatterTargets(len(self.defaults[0]))
+        defaults = build_default_boxes(cfg)
+        self.matcher = Matcher(*defaults, cfg.match_threshold)
+        self.dense = ScatterTargets(len(defaults[0]))
         self.order = np.argsort(records.rows, kind="stable")
         self.steps = len(self.order) // (cfg.batch_size * size)
 
@@ -114,9 +116,7 @@ class TrainLoader:
         rows_left = self.indices(epoch)[first_step * cfg.batch_size :]
         if not rows_left:
             return
-        transform = TrainTransform(
-            cfg.img_shape, self.defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch
-        )
+        transform = TrainTransform(cfg.img_shape, self.matcher, cfg.prior_scaling, cfg.seed, epoch)
 
         def prepare(slot, img_id, image, annotation):
             image_id = int(img_id.ravel()[0])
