@@ -17,7 +17,6 @@ from mindspore import dtype as mstype
 from mindspore.ops.functional import tuple_getitem
 
 from src.data.transforms import MEAN, STD
-from src.models.cpu_conv import convolution
 
 SIGMA = np.float32(0.02)
 
@@ -110,7 +109,7 @@ def conv(
 
     The bias is zero: 2.10 draws it at random, 1.10 does not.
     """
-    layer = Conv2d(
+    return Conv2d(
         channels_in,
         channels_out,
         kernel,
@@ -121,10 +120,6 @@ def conv(
         weight_init="zeros",  # `init_weights` draws them: MindSpore's own drawing takes seconds for 32 million
         bias_init="zeros",
     )
-    # without a stride both ways of padding are the same
-    if stride == 1 and mindspore.get_context("device_target") == "CPU":
-        layer.conv2d = convolution(channels_in, channels_out, kernel)
-    return layer
 
 
 def conv_bn_relu6(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> Chain:
