@@ -1,6 +1,9 @@
 """Python's `repr` of many floats at once: the shortest decimal that is read back as the same float.
 
 An evaluation saves millions of numbers, and a microsecond for each would be most of its time.
+
+To remove: `write_rows` of `src/evaluation/detections.py` becomes `json.dump` of `as_rows`: the same bytes in six times
+the time.
 """
 
 from __future__ import annotations
