@@ -63,12 +63,13 @@ def export(argv, locks: contextlib.ExitStack) -> int:
     init_device(cfg)
     log_notes(cfg, LOGGER.warning)
 
+    from src.boxes.default_boxes import layout
     from src.inference.detector import build_inference
     from src.models.build import build_model
     from src.models.weights import load_network
 
     model = build_model(cfg)
-    load_network(model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes)
+    load_network(model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes, boxes=layout(cfg))
     locks.enter_context(hold_file(path, "export", "file_name"))
     description = metadata_from_config(cfg, cfg.export_uint8, cfg.export_nms)
     report = export_network(build_inference(model, cfg), description, cfg.file_format, path, images, shapes)

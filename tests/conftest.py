@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -43,18 +44,22 @@ def reference():
     return load
 
 
+CLASS_PREDICTOR = re.compile(r"multi_box\.(cls_layers\.0|multi_cls_layers\.\d+\.3)\.(weight|bias)$")
+BOX_PREDICTOR = re.compile(r"multi_box\.(loc_layers\.0|multi_loc_layers\.\d+\.3)\.weight$")
+
+
 def reference_weight(name: str, shape) -> np.ndarray:
-    """The weight that tests/reference/README.md gives a parameter."""
+    """The weight that tests/reference/README.md and tests/reference/family/README.md give a parameter."""
     name = name[len("network.") :] if name.startswith("network.") else name
     rng = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
     last = name.rsplit(".", 1)[-1]
     if last == "weight":
         value = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-        value *= {"multi_box.cls_layers.0.weight": 0.1, "multi_box.loc_layers.0.weight": 0.3}.get(name, 1.0)
+        value *= 0.1 if CLASS_PREDICTOR.match(name) else 0.3 if BOX_PREDICTOR.match(name) else 1.0
     elif last == "gamma":
         value = rng.uniform(0.5, 1.5, shape) * (0.2 if name.endswith(".bn3.gamma") else 1.0)
     elif last in ("beta", "bias"):
-        value = rng.normal(0, 0.1, shape) - (4.0 if name == "multi_box.cls_layers.0.bias" else 0.0)
+        value = rng.normal(0, 0.1, shape) - (4.0 if CLASS_PREDICTOR.match(name) else 0.0)
     elif last == "moving_mean":
         value = rng.normal(0, 0.1, shape)
     else:

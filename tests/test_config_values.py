@@ -11,7 +11,7 @@ import yaml
 from src.boxes.default_boxes import build_default_boxes, default_boxes
 from src.config import SCHEMA_FILE, load_config, voc_json_paths
 from src.config.checks import GENERATOR_BOXES
-from src.config.published import NETWORKS, PUBLISHED_KEYS
+from src.config.published import PUBLISHED_KEYS
 from src.utils.errors import UserError
 from tests.helpers.configuration import notes, refusal
 from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
@@ -224,13 +224,6 @@ def test_boxes_without_the_generator_are_those_of_the_maps(options):
 
 def test_the_generator_makes_as_many_boxes_per_cell_as_the_check_says():
     assert len(default_boxes((128, 128))[0]) == GENERATOR_BOXES * (16**2 + 8**2 + 4**2 + 2**2 + 1)
-
-
-def test_the_table_of_networks_is_that_of_the_models():
-    from src.models.build import BACKBONES
-    from src.models.fpn import FeatureExtractor
-
-    assert set(NETWORKS) == set(BACKBONES) and NETWORKS["ssd_resnet50_fpn"] == FeatureExtractor.strides
 
 
 SEED = "--run_distribute=True --lr=0.05 --dataset=coco --device_num=8 --loss_scale=1 --device_target={} --epoch_size=60"

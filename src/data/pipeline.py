@@ -3,8 +3,8 @@
 MindSpore reads the rows; a pool of threads decodes, augments and writes each image into its slot of the batch, some
 batches ahead of the training. OpenCV and NumPy release the GIL while they work.
 
-To remove: `training_batches` of `benchmarks/baselines.py` does the same with MindSpore's operations, at a quarter of the
-speed; but a run could then not be resumed within an epoch bit for bit, as their random numbers depend on the worker.
+To remove: `training_batches` of `benchmarks/baselines.py` does the same with MindSpore's operations, at a quarter of
+the speed; a run could then not be resumed bit for bit, as random numbers depend on the worker.
 """
 
 from __future__ import annotations

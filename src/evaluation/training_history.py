@@ -82,7 +82,7 @@ def likely_causes(history: TrainingHistory) -> List[str]:
     if random:
         lead = "" if lines else "likely cause: no backbone weights were loaded; "
         lines.append(
-            f"{lead}weights of an ImageNet ResNet50 save most of the steps: --feature_extractor_base_param=FILE "
+            f"{lead}weights of an ImageNet backbone save most of the steps: --feature_extractor_base_param=FILE "
             f"(scripts/convert_backbone.py makes it), or --pre_trained=FILE for those of the complete network"
         )
     if steps is not None and history.epochs and history.warmup_epochs and history.epochs <= history.warmup_epochs:

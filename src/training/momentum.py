@@ -2,8 +2,8 @@
 
 Few operations, as each one of each parameter takes its time to compile, and groups of parameters, which save memory.
 
-To remove: `nn.Momentum` and `ops.clip_by_global_norm`, as in `benchmarks/start_baseline.py`; both have the same names in
-a checkpoint.
+To remove: `nn.Momentum` and `ops.clip_by_global_norm`, as in `benchmarks/start_baseline.py`; the names in a checkpoint
+are the same.
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
 from src.models.backbone_convert import backbone_shapes, convert_state_dict
 from src.models.fpn import FeatureExtractor
 from src.models.resnet import ResNet50
+from src.models.ssd import SSD
 from src.models.weights import load_backbone
 from src.utils.errors import UserError
 from tests.disks import small_disk
@@ -122,12 +123,12 @@ def converted(tmp_path_factory, cfg256):
     return folder / "resnet50.ckpt", state
 
 
-class Whole(nn.Cell):
+class Backbone(SSD):
     """The backbone under the name that it has in a network."""
 
     def __init__(self, symmetric):
-        super().__init__()
-        self.feature_extractor = FeatureExtractor(ResNet50(symmetric))
+        super().__init__("feature_extractor.resnet.")
+        self.feature_extractor = FeatureExtractor(ResNet50(symmetric), "resnet")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ class Whole(nn.Cell):
 def test_features_equal_torchvisions(converted, size, symmetric, equal):
     """On odd sizes (97, 49, 25, 13, 7) "same" pads both sides alike; on even ones it does not."""
     path, state = converted
-    network = Whole(symmetric).set_train(False)
+    network = Backbone(symmetric).set_train(False)
     load_backbone(network, str(path))
     image = np.random.default_rng(1).normal(size=(1, 3, size, size)).astype(np.float32)
     got = [feature.asnumpy() for feature in network.feature_extractor.resnet(Tensor(image))]

@@ -146,7 +146,7 @@ def test_pre_trained(tmp_path, lines):
     # perhaps another spelling
     assert (start(path, RENAMED)["multi_box.cls_layers.0.weight"] == 1).all()
     assert [line for line in lines(logging.WARNING) if "class 2 is 'dog' there and 'hound' here" in line]
-    with pytest.raises(UserError, match="'multi_box.cls_layers' in checkpoint_filter_list"):
+    with pytest.raises(UserError, match="'cls_layers' in checkpoint_filter_list"):
         start(path, SWAPPED, ["loc_layers"])
 
 

@@ -8,9 +8,10 @@ import pytest
 from mindspore import Tensor
 
 from src.models.build import build_model, freeze
-from src.models.weights import BACKBONE, load_backbone, load_network
+from src.models.weights import load_backbone, load_network
 from src.utils.errors import UserError
 
+BACKBONE = "feature_extractor.resnet."
 PREDICTORS = [f"network.multi_box.{kind}_layers.0.{part}" for kind in ("cls", "loc") for part in ("weight", "bias")]
 
 

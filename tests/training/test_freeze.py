@@ -8,10 +8,9 @@ from mindspore import Tensor
 
 from src.models.build import build_model, freeze
 from src.models.layers import BatchNorm2d
-from src.models.weights import BACKBONE
 from src.training.step import build_train_step
 
-PREFIX = "network." + BACKBONE
+PREFIX = "network.feature_extractor.resnet."
 
 
 @pytest.fixture(scope="module")
