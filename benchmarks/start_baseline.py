@@ -27,7 +27,7 @@ def plain_layers() -> None:
             if parameter.name.endswith("weight"):
                 parameter.set_data(initializer(TruncatedNormal(0.02), parameter.shape))
 
-    layers.Conv2d, layers.BatchNorm2d, layers.Chain = nn.Conv2d, nn.BatchNorm2d, nn.SequentialCell
+    layers.Conv2d, layers.BatchNorm2d = nn.Conv2d, nn.BatchNorm2d
     os.environ["SSD_PLAIN_CONV"] = "1"
     layers.init_weights = init_weights
 
