@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train SSD ResNet50-FPN: python3 train.py --config_path config/ssd_resnet50_fpn_config_gpu.yaml [--key=value ...]"""
+"""Train an SSD network: python3 train.py --config_path config/ssd_resnet50_fpn_config_gpu.yaml [--key=value ...]"""
 
 from __future__ import annotations
 

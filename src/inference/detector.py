@@ -13,6 +13,7 @@ from src.boxes.postprocess import postprocess
 from src.data.transforms import normalize_image
 from src.inference.metadata import ModelMetadata, from_onnx_props, metadata_from_config
 from src.utils.errors import UserError
+from src.utils.threads import cores
 
 # names inside an exported ONNX file
 IMAGES, IMAGE_SHAPE = "images", "image_shape"
@@ -96,10 +97,15 @@ class NetworkDetector(Detector):
 
 
 class OnnxDetector(Detector):
-    """An ONNX file of export.py, in onnxruntime on the CPU."""
+    """An ONNX file of export.py, in onnxruntime on the CPU.
 
-    def __init__(self, path: str):
-        self.session = _onnx_session(path)
+    Args:
+        path: of the file.
+        concurrent_calls: threads that call it at a time; they share the cores, and each call uses its part of them.
+    """
+
+    def __init__(self, path: str, concurrent_calls: int = 1):
+        self.session = _onnx_session(path, max(cores() // concurrent_calls, 1) if concurrent_calls > 1 else 0)
         super().__init__(from_onnx_props(self.session.get_modelmeta().custom_metadata_map, path))
 
     def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
@@ -109,13 +115,15 @@ class OnnxDetector(Detector):
         return self.session.run(NMS_OUTPUTS if self.description.nms else RAW_OUTPUTS, inputs)
 
 
-def _onnx_session(path: str):
+def _onnx_session(path: str, threads: int):
+    """The session of a file, with so many threads per call (0: onnxruntime's choice)."""
     try:
         import onnxruntime
     except ImportError:
         raise UserError(f"{path}: an ONNX file needs the package onnxruntime: pip install onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds, none of them public

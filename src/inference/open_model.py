@@ -33,7 +33,7 @@ def load_mindir(path: str) -> Callable:
         raise UserError(f"{path} is damaged or no MINDIR of this MindSpore: {reason}") from None
 
 
-def open_model(path: str, cfg=None, key: str = "checkpoint_file_path") -> Detector:
+def open_model(path: str, cfg=None, key: str = "checkpoint_file_path", concurrent_calls: int = 1) -> Detector:
     """A checkpoint, MINDIR or ONNX file, by the ending of its name.
 
     For a checkpoint or MINDIR the device must have been set (`src.utils.device.init_device`).
@@ -42,6 +42,7 @@ def open_model(path: str, cfg=None, key: str = "checkpoint_file_path") -> Detect
         cfg: the configuration. A checkpoint needs it; for an exported file its thresholds count, and classes and
             image size must be the file's.
         key: the option that named the file, for messages.
+        concurrent_calls: see `src.inference.detector.OnnxDetector`.
 
     Raises:
         UserError: no such file, a damaged one, one of another network or other classes.
@@ -54,7 +55,7 @@ def open_model(path: str, cfg=None, key: str = "checkpoint_file_path") -> Detect
     if ending == ".ckpt":
         return _open_checkpoint(path, cfg, key)
     if ending == ".onnx":
-        detector = OnnxDetector(path)
+        detector = OnnxDetector(path, concurrent_calls)
     else:
         description = read_description(path)
         detector = NetworkDetector(load_mindir(path), description)
