@@ -1,4 +1,4 @@
-"""Straightforward matching, augmentation, post-processing, drawing and conversion: baselines of `scripts/benchmark.py`."""
+"""Straightforward matching, augmentation, post-processing, drawing, conversion: baselines of `scripts/benchmark.py`."""
 
 from __future__ import annotations
 
