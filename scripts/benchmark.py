@@ -38,11 +38,12 @@ from benchmarks.data import (  # noqa: E402
 from benchmarks.prediction import measure_drawing, measure_prediction  # noqa: E402
 from benchmarks.processes import measure_family, measure_growth, measure_start, measure_step  # noqa: E402
 from benchmarks.scoring import measure_scoring  # noqa: E402
-from src.boxes.default_boxes import default_boxes  # noqa: E402
+from src.boxes.default_boxes import build_default_boxes, default_boxes  # noqa: E402
+from src.boxes.matcher import Matcher  # noqa: E402
 from src.boxes.postprocess import postprocess  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.images import check_image  # noqa: E402
-from src.data.transforms import encode_targets  # noqa: E402
+from src.data.transforms import encode_matches, encode_targets  # noqa: E402
 from src.utils.device import prepare_environment  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
 from src.utils.log import setup_logging  # noqa: E402
@@ -83,14 +84,19 @@ def best_time(function, cases: list, repeats: int = 5) -> float:
 
 
 def measure_matching(table: Table, options) -> None:
-    """Matching and encoding of the targets of an image of 640 x 640."""
+    """Matching and encoding of the targets of an image of 640 x 640 as in training: one `Matcher` for all images."""
     defaults, rng = default_boxes((640, 640)), np.random.default_rng(0)
+    matcher = Matcher(*defaults, 0.5)
+
+    def encode(gt, *_):
+        return encode_matches([gt], matcher, SCALING)
+
     for count in (1, 7, 30, 90):
         cases = [(ground_truth(rng, count), *defaults, 0.5, SCALING) for _ in range(40)]
         for case in cases[:5]:
             for ours, theirs in zip(encode_targets(*case), baselines.encode(*case)):
                 assert np.array_equal(ours, theirs), "the targets differ"
-        ours, theirs = best_time(encode_targets, cases), best_time(baselines.encode, cases[:5], 3)
+        ours, theirs = best_time(encode, cases), best_time(baselines.encode, cases[:5], 3)
         table.add(f"matching and encoding, {count} boxes", "ms", ours, theirs)
 
 
@@ -142,7 +148,7 @@ def measure_pipeline(table: Table, options) -> None:
     ours, theirs = [], []
     for epoch in range(5):  # alternately: the speed of the machine varies
         ours.append(consumed(data.epoch(epoch), 4, 34)[0])
-        batches = baselines.training_batches(records.files[0], cfg, data.defaults)
+        batches = baselines.training_batches(records.files[0], cfg, build_default_boxes(cfg))
         rate, their_bytes = consumed(([b.asnumpy() for b in batch] for batch in batches), 4, 34)
         del batches  # its threads would continue
         theirs.append(rate)
