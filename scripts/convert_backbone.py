@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
-"""Make a backbone checkpoint from ResNet50 weights of another program.
+"""Make a backbone checkpoint from weights of another program: ResNet50, MobileNetV2, VGG16 or VGG16-BN.
 
     python3 scripts/convert_backbone.py --input resnet50.pth --output ckpt/resnet50.ckpt --fold_eps
 
 --input: torchvision's state dict as .pth or .pt (needs torch), .safetensors (needs safetensors) or .npz, or a
-MindSpore resnet50.ckpt. --output is what the key feature_extractor_base_param reads. BN averages come along; the
-classifier is left out; every entry of the input is accounted for.
+published MindSpore checkpoint. The network is recognised by the names of the parameters. --output is what the key
+feature_extractor_base_param reads. BN averages come along; the classifier is left out; every entry of the input is
+accounted for. A published MobileNetV1 checkpoint is read by feature_extractor_base_param as it is.
 
-torchvision's network differs from the published one in two ways. BN's eps is 1e-5 there and 1e-3 here: --fold_eps
-scales gamma so that both compute the same. Strided layers pad both sides there, below and right only here:
---backbone_padding=symmetric in training, evaluation and export makes them equal (and the checkpoint's names stay).
+ResNet50 (ssd_resnet50_fpn) and MobileNetV2 (ssd300) of torchvision differ from the published networks in two ways.
+BN's eps is 1e-5 there and 1e-3 here: --fold_eps scales gamma so that both compute the same. Strided layers pad both
+sides there, below and right only here: --backbone_padding=symmetric in training, evaluation and export makes them
+equal (and the checkpoint's names stay).
+
+VGG16 (ssd_vgg16) has no biases in the published network and reads no BN: only the 13 convolution weights are written,
+and the features differ from torchvision's. A file made from VGG16-BN needs --pretrain_vgg_bn=True in training.
 """
 
 from __future__ import annotations
@@ -27,9 +32,7 @@ import numpy as np  # noqa: E402
 
 from src.models.backbone_convert import convert_state_dict  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
-from src.utils.output import (
-    ensure_writable,  # noqa: E402
-)
+from src.utils.output import ensure_writable  # noqa: E402
 from src.utils.signals import SignalGuard  # noqa: E402
 from src.utils.text import one_line  # noqa: E402
 
@@ -102,12 +105,19 @@ def read(path: str) -> dict:
         raise UserError(f"--input: {path} is damaged or no {ending} file: {reason}") from None
 
 
+def summary(names: list) -> str:
+    """The names in one line, BN's counters as a number."""
+    counters = [name for name in names if name.endswith("num_batches_tracked")]
+    others = [name for name in names if name not in counters]
+    return ", ".join([f"{len(counters)} num_batches_tracked"] * bool(counters) + others) or "none"
+
+
 def main(argv) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", required=True, metavar="FILE")
     parser.add_argument("--output", required=True, metavar="FILE.ckpt")
     parser.add_argument(
-        "--fold_eps", action="store_true", help="for weights of PyTorch: BN computes what it does there"
+        "--fold_eps", action="store_true", help="for weights of PyTorch (not VGG16): BN computes what it does there"
     )
     options = parser.parse_args(argv)
     output = os.path.abspath(options.output)
@@ -120,17 +130,24 @@ def main(argv) -> int:
     SignalGuard().install()
     ensure_writable(os.path.dirname(output), "output")
     found = read(options.input)
-    converted, unused = convert_state_dict(found, options.input, options.fold_eps)
+    result = convert_state_dict(found, options.input, options.fold_eps)
 
     from src.models.checkpoint_file import write_checkpoint
 
-    write_checkpoint(output, converted.items())
-    print(f"{one_line(options.output)}: {len(converted)} parameters of the backbone, all of ResNet50's")
-    counters = [name for name in unused if name.endswith("num_batches_tracked")]
-    others = [name for name in unused if name not in counters]
-    rest = ", ".join([f"{len(counters)} num_batches_tracked"] * bool(counters) + others) or "none"
-    print(f"of {len(found)} entries {len(unused)} have no place in it: {rest}")
-    print("BN: gamma scaled for eps 1e-3" if options.fold_eps else "BN: as it was (eps is 1e-3 here; see --fold_eps)")
+    write_checkpoint(output, result.parameters.items())
+    name, target = result.architecture.name, one_line(options.output)
+    print(f"{target}: {len(result.parameters)} parameters of the backbone, all of {name}'s")
+    print(f"of {len(found)} entries {len(result.unused)} have no place in it: {summary(result.unused)}")
+    if result.unread:
+        print(
+            f"{len(result.unread)} more, biases and BN of the convolutions, are not read, as in the published network: "
+            f"its features differ from those of {name}"
+        )
+    if options.fold_eps:
+        print("BN: gamma scaled for eps 1e-3")
+    elif result.architecture.eps:
+        print("BN: as it was (eps is 1e-3 here; see --fold_eps)")
+    print(f"train with --feature_extractor_base_param={target} {result.architecture.options}")
     return 0
 
 
