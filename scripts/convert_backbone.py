@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
-"""Make a backbone checkpoint from weights of another program: ResNet50, MobileNetV2, VGG16 or VGG16-BN.
+"""Convert weights of another program (ResNet50, MobileNetV2, VGG16, VGG16-BN) to a backbone checkpoint.
 
     python3 scripts/convert_backbone.py --input resnet50.pth --output ckpt/resnet50.ckpt --fold_eps
 
 --input: torchvision's state dict as .pth or .pt (needs torch), .safetensors (needs safetensors) or .npz, or a
-published MindSpore checkpoint. The network is recognised by the names of the parameters. --output is what the key
-feature_extractor_base_param reads. BN averages come along; the classifier is left out; every entry of the input is
-accounted for. A published MobileNetV1 checkpoint is read by feature_extractor_base_param as it is.
+published MindSpore checkpoint. The network is recognised by the parameter names. --output is the file for the option
+feature_extractor_base_param. BN running statistics are converted too; entries that are not used, such as the
+classifier, are listed. Published MobileNetV1 checkpoints need no conversion.
 
-ResNet50 (ssd_resnet50_fpn) and MobileNetV2 (ssd300) of torchvision differ from the published networks in two ways.
-BN's eps is 1e-5 there and 1e-3 here: --fold_eps scales gamma so that both compute the same. Strided layers pad both
-sides there, below and right only here: --backbone_padding=symmetric in training, evaluation and export makes them
-equal (and the checkpoint's names stay).
+ResNet50 (for ssd_resnet50_fpn) and MobileNetV2 (for ssd300) of torchvision differ from the published networks in two
+ways. The eps of BN is 1e-5 there and 1e-3 here: --fold_eps scales gamma so that both compute the same. Strided layers
+pad all sides there, but only bottom and right here: --backbone_padding=symmetric in training, evaluation and export
+makes them equal (parameter names do not change).
 
-VGG16 (ssd_vgg16) has no biases in the published network and reads no BN: only the 13 convolution weights are written,
-and the features differ from torchvision's. A file made from VGG16-BN needs --pretrain_vgg_bn=True in training.
+VGG16 (for ssd_vgg16) has no biases in the published network, and the BN of a file is not read: only the weights of the
+13 convolutions are written, and the features differ from those of torchvision. The file converted from VGG16-BN needs
+--pretrain_vgg_bn=True in training.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from src.utils.text import one_line  # noqa: E402
 
 
 def read_torch(path: str) -> dict:
-    """A state dict, bare or under the key of a training checkpoint."""
+    """A state dict, or the one inside a training checkpoint."""
     import torch
 
     content = torch.load(path, map_location="cpu", weights_only=True)
@@ -49,20 +50,20 @@ def read_torch(path: str) -> dict:
 
 
 def read_safetensors(path: str) -> dict:
-    """Every tensor of the file (half precisions too, but bfloat16, which NumPy lacks)."""
+    """All tensors of the file (not bfloat16, which NumPy lacks)."""
     from safetensors.numpy import load_file
 
     return load_file(path)
 
 
 def read_npz(path: str) -> dict:
-    """Every array of the file."""
+    """All arrays of the file."""
     with np.load(path, allow_pickle=False) as content:
         return {name: content[name] for name in content.files}
 
 
 def read_mindspore(path: str) -> dict:
-    """Every tensor of a MindSpore checkpoint."""
+    """All tensors of a MindSpore checkpoint."""
     from src.models.checkpoint_file import read_checkpoint
 
     entries = read_checkpoint(path, "input").items()
@@ -79,10 +80,10 @@ READERS = {
 
 
 def read(path: str) -> dict:
-    """Name -> array of a file, by its ending.
+    """Read a file of weights according to its extension: name -> array.
 
     Raises:
-        UserError: no such file, another ending, a package that is missing, a damaged file.
+        UserError: the file is missing or damaged, its extension is unknown, or a package is missing.
     """
     ending = os.path.splitext(path)[1].lower()
     if os.path.isdir(path):
@@ -90,23 +91,23 @@ def read(path: str) -> dict:
     if not os.path.isfile(path):
         raise UserError(f"--input: no such file: {one_line(os.path.abspath(path))}")
     if ending not in READERS:
-        raise UserError(f"--input: a name that ends in {', '.join(READERS)} is wanted, got {path}")
+        raise UserError(f"--input: the name must end in {', '.join(READERS)}, got {path}")
     try:
         return READERS[ending](path)
     except ImportError as error:
         raise UserError(
             f"--input: reading {ending} needs the package {error.name}: pip install {error.name}, or save the state "
-            f"dict as .npz where it is installed: numpy.savez('x.npz', **{{k: v.numpy() for k, v in state.items()}})"
+            f"dict as .npz on a machine that has it: numpy.savez('x.npz', **{{k: v.numpy() for k, v in state.items()}})"
         ) from None
     except UserError:
         raise
-    except Exception as error:  # each library has its own kinds for a damaged file
+    except Exception as error:  # for a damaged file each library raises other types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--input: {path} is damaged or no {ending} file: {reason}") from None
+        raise UserError(f"--input: {path} is damaged or not a {ending} file: {reason}") from None
 
 
 def summary(names: list) -> str:
-    """The names in one line, BN's counters as a number."""
+    """The names in one line; the batch counters of BN are only counted."""
     counters = [name for name in names if name.endswith("num_batches_tracked")]
     others = [name for name in names if name not in counters]
     return ", ".join([f"{len(counters)} num_batches_tracked"] * bool(counters) + others) or "none"
@@ -114,19 +115,19 @@ def summary(names: list) -> str:
 
 def main(argv) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", required=True, metavar="FILE")
-    parser.add_argument("--output", required=True, metavar="FILE.ckpt")
+    parser.add_argument("--input", required=True, metavar="FILE", help="weights to convert, see above")
+    parser.add_argument("--output", required=True, metavar="FILE.ckpt", help="checkpoint to write")
     parser.add_argument(
-        "--fold_eps", action="store_true", help="for weights of PyTorch (not VGG16): BN computes what it does there"
+        "--fold_eps", action="store_true", help="for weights from PyTorch (not VGG16): scale gamma of BN for eps 1e-3"
     )
     options = parser.parse_args(argv)
     output = os.path.abspath(options.output)
     if not output.endswith(".ckpt"):
-        raise UserError(f"--output: a name that ends in .ckpt is wanted, got {one_line(options.output)}")
+        raise UserError(f"--output: the name must end in .ckpt, got {one_line(options.output)}")
     if os.path.isdir(output):
         raise UserError(f"--output: {one_line(output)} is a folder; name the file to write")
     if os.path.realpath(options.input) == os.path.realpath(output):
-        raise UserError("--output: this is the file of --input; name another one")
+        raise UserError("--output: the file is the same as --input; name another one")
     SignalGuard().install()
     ensure_writable(os.path.dirname(output), "output")
     found = read(options.input)
@@ -136,17 +137,18 @@ def main(argv) -> int:
 
     write_checkpoint(output, result.parameters.items())
     name, target = result.architecture.name, one_line(options.output)
-    print(f"{target}: {len(result.parameters)} parameters of the backbone, all of {name}'s")
-    print(f"of {len(found)} entries {len(result.unused)} have no place in it: {summary(result.unused)}")
+    print(f"{target}: {len(result.parameters)} parameters, all that the {name} backbone has")
+    print(f"{len(result.unused)} of {len(found)} entries were not used: {summary(result.unused)}")
     if result.unread:
+        kinds = "biases and BN" if any(key.endswith(".gamma") for key in result.architecture.unread) else "biases"
         print(
-            f"{len(result.unread)} more, biases and BN of the convolutions, are not read, as in the published network: "
-            f"its features differ from those of {name}"
+            f"{len(result.unread)} more were not used: {kinds} of the convolutions, which the published network does not "
+            f"load; its features differ from those of {name}"
         )
     if options.fold_eps:
         print("BN: gamma scaled for eps 1e-3")
     elif result.architecture.eps:
-        print("BN: as it was (eps is 1e-3 here; see --fold_eps)")
+        print("BN: unchanged (eps is 1e-3 here; see --fold_eps)")
     print(f"train with --feature_extractor_base_param={target} {result.architecture.options}")
     return 0
 

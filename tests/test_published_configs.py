@@ -1,4 +1,4 @@
-"""The ten YAML files of the published scripts, as they stand (their keys and values: tests/reference)."""
+"""The ten YAML files of the published scripts, unchanged (their keys and values are in tests/reference)."""
 
 import pytest
 import yaml

@@ -1,5 +1,5 @@
-"""torchvision's classifiers, written out from their architectures: random weights under its names, and what their
-layers compute, in plain NumPy."""
+"""Classifiers of torchvision, written down from their architectures: random weights under its names, and their
+features in plain NumPy."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def windows(x, kernel: int, stride: int, pad: int):
 
 
 class _Layers:
-    """The layers of a state: both sides padded alike, BN with eps 1e-5."""
+    """The layers of a state dict: symmetric padding, BN with eps 1e-5."""
 
     def __init__(self, state: dict):
         self.state = state
@@ -134,10 +134,10 @@ class _Layers:
 
 
 def resnet50_features(state: dict, x) -> list:
-    """C3, C4, C5 as torchvision computes them, with the stride in the 3x3."""
+    """C3, C4, C5 as in torchvision, with the stride in the 3x3."""
     net = _Layers(state)
     x = np.maximum(net.bn("bn1", net.conv("conv1", x, 2)), 0)
-    # padding with -inf, as a maximum is padded: after the ReLU zeros do the same
+    # padding with -inf, as for a maximum: after the ReLU zeros have the same effect
     x = windows(x, 3, 2, 1).max((-1, -2))
     features = []
     for layer, blocks in enumerate((3, 4, 6, 3), 1):

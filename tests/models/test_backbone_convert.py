@@ -32,19 +32,19 @@ def test_names_are_the_networks(reference):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory, cfg256):
-    """The script's checkpoint of a torchvision state, and the state."""
+    """The checkpoint that the script makes of a torchvision state dict, and the state dict."""
     folder = tmp_path_factory.mktemp("backbone")
     state = resnet50_state()
     np.savez(folder / "resnet50.npz", **state)
     done = script("--input", folder / "resnet50.npz", "--output", folder / "resnet50.ckpt", "--fold_eps")
     assert done.returncode == 0, done.stderr
     assert "265 parameters" in done.stdout
-    assert "of 320 entries 55 have no place in it" in done.stdout and "fc.weight" in done.stdout
+    assert "55 of 320 entries were not used" in done.stdout and "fc.weight" in done.stdout
     return folder / "resnet50.ckpt", state
 
 
 class Backbone(SSD):
-    """The backbone under the name that it has in a network."""
+    """The backbone with its name in the network."""
 
     def __init__(self, symmetric):
         super().__init__("feature_extractor.resnet.")
@@ -55,7 +55,7 @@ class Backbone(SSD):
     "size, symmetric, equal", [(96, True, True), (97, True, True), (97, False, True), (96, False, False)]
 )
 def test_features_equal_torchvisions(converted, size, symmetric, equal):
-    """On odd sizes (97, 49, 25, 13, 7) "same" pads both sides alike; on even ones it does not."""
+    """With odd sizes (97, 49, 25, 13, 7) "same" pads symmetrically; with even sizes it does not."""
     path, state = converted
     network = Backbone(symmetric).set_train(False)
     load_backbone(network, str(path))
@@ -65,7 +65,7 @@ def test_features_equal_torchvisions(converted, size, symmetric, equal):
         assert feature.shape == want.shape
         assert 0.01 < want.std() < 1e5
         far = np.abs(feature - want).max() / want.std()
-        # float32 sums in another order over 50 layers: 1e-4; the other padding: as large as the features
+        # other order of float32 sums over 50 layers: 1e-4; the other padding: as large as the features
         assert far < 2e-3 if equal else far > 0.3
 
 
@@ -124,16 +124,16 @@ def test_targets_that_cannot_be_written(converted, tmp_path):
     weights, _ = converted
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "file").write_text("x")
-    own = weights.read_bytes()
+    before = weights.read_bytes()
     for target, words in (
         (tmp_path / "folder.ckpt", "is a folder"),
         (tmp_path / "file" / "a.ckpt", "cannot write to"),
-        (tmp_path / "a.bin", "ends in .ckpt"),
-        (weights, "this is the file of --input"),
+        (tmp_path / "a.bin", "must end in .ckpt"),
+        (weights, "the file is the same as --input"),
     ):
         done = script("--input", weights, "--output", target)
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    assert weights.read_bytes() == own and sorted(os.listdir(tmp_path)) == ["file", "folder.ckpt"]
+    assert weights.read_bytes() == before and sorted(os.listdir(tmp_path)) == ["file", "folder.ckpt"]
     assert "is a folder; name the file" in script("--input", tmp_path, "--output", tmp_path / "a.ckpt").stderr
     with small_disk(tmp_path / "disk", 20_000) as disk:
         with open(f"{disk}/a.ckpt", "w", encoding="utf-8") as handle:

@@ -1,5 +1,5 @@
-"""Files of the backbone alone for the other four networks: torchvision's, converted, and the published ones; where
-each of their parameters lands."""
+"""Backbone checkpoints of the other four networks: converted from torchvision, and published ones; which parameter is
+loaded from which entry."""
 
 import logging
 
@@ -18,7 +18,7 @@ from src.utils.errors import UserError
 from tests.helpers import torchvision
 from tests.helpers.programs import run
 
-# numbers of the convolutions in a VGG16 classifier without and with BN (FAMILY F8; torchvision's `features`)
+# numbers of the convolutions in a VGG16 classifier without and with BN; in torchvision `features` has the same
 LAYERS = {
     False: (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
     True: (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40),
@@ -60,8 +60,8 @@ def vgg16(has_bn=False, file_has_bn=False):
         (
             "MobileNetV2",
             [
-                "260 parameters of the backbone, all of MobileNetV2's",
-                "of 314 entries 54 have no place in it: 52 num_batches_tracked, classifier.1.weight, classifier.1.bias",
+                "260 parameters, all that the MobileNetV2 backbone has",
+                "54 of 314 entries were not used: 52 num_batches_tracked, classifier.1.weight, classifier.1.bias",
                 "BN: gamma scaled for eps 1e-3",
                 "--model_name=ssd300 (and --backbone_padding=symmetric for weights of PyTorch)",
             ],
@@ -69,18 +69,18 @@ def vgg16(has_bn=False, file_has_bn=False):
         (
             "VGG16",
             [
-                "13 parameters of the backbone, all of VGG16's",
-                "of 32 entries 6 have no place in it: classifier.0.weight, ",
-                "13 more, biases and BN of the convolutions, are not read",
+                "13 parameters, all that the VGG16 backbone has",
+                "6 of 32 entries were not used: classifier.0.weight, ",
+                "13 more were not used: biases of the convolutions, which",
                 "--model_name=ssd_vgg16 --pretrain_vgg_bn=False",
             ],
         ),
         (
             "VGG16-BN",
             [
-                "13 parameters of the backbone, all of VGG16-BN's",
-                "of 97 entries 19 have no place in it: 13 num_batches_tracked, classifier.0.weight, ",
-                "65 more, biases and BN of the convolutions, are not read",
+                "13 parameters, all that the VGG16-BN backbone has",
+                "19 of 97 entries were not used: 13 num_batches_tracked, classifier.0.weight, ",
+                "65 more were not used: biases and BN of the convolutions, which",
                 "--model_name=ssd_vgg16 --pretrain_vgg_bn=True",
             ],
         ),
@@ -289,7 +289,7 @@ def test_a_mobilenet_v1_classifier(tmp_path, log, reference, name):
 
 
 def test_a_mobilenet_v2_classifier(states, tmp_path, log):
-    """Block 14's expansion lands in both places, its numbers go on in the second list."""
+    """The expansion of block 14 is loaded twice; the second list continues the numbers of the first."""
     entries = convert_state_dict(states["MobileNetV2"], "x").parameters
     model = SSD300(nn.Cell(), [], symmetric=False)
     gone = "features.14.conv.0.features.1.gamma"
