@@ -142,8 +142,8 @@ def main(argv) -> int:
     if result.unread:
         kinds = "biases and BN" if any(key.endswith(".gamma") for key in result.architecture.unread) else "biases"
         print(
-            f"{len(result.unread)} more were not used: {kinds} of the convolutions, which the published network does not "
-            f"load; its features differ from those of {name}"
+            f"{len(result.unread)} more were not used: {kinds} of the convolutions, which the published network does "
+            f"not load; its features differ from those of {name}"
         )
     if options.fold_eps:
         print("BN: gamma scaled for eps 1e-3")

@@ -19,10 +19,15 @@ VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512,
 
 
 class _State(dict):
-    """Name -> float32 array, drawn in the order in which the layers are added."""
+    """Name -> float32 array, drawn in the order in which the layers are added.
 
-    def __init__(self, seed: int):
+    is_bounded: gamma makes up for small variances; otherwise ReLU6 saturates, and rounding errors grow from block to
+        block.
+    """
+
+    def __init__(self, seed: int, is_bounded: bool = False):
         super().__init__()
+        self.is_bounded = is_bounded
         self.rng = np.random.default_rng(seed)
 
     def add(self, name: str, value) -> None:
@@ -32,11 +37,12 @@ class _State(dict):
         self.add(name + ".weight", self.rng.normal(0, (2 / (into * kernel**2)) ** 0.5, (out, into, kernel, kernel)))
 
     def bn(self, name: str, channels: int, gain: float = 1.0) -> None:
-        # some variances so small that eps decides; their gamma keeps the outputs, and so rounding errors, in bounds
-        variance = np.where(self.rng.random(channels) < 0.04, 1e-3, self.rng.uniform(0.5, 2, channels))
-        self.add(name + ".weight", self.rng.uniform(0.5, 1.5, channels) * gain * np.sqrt(variance))
+        gamma = self.rng.uniform(0.5, 1.5, channels) * gain
         self.add(name + ".bias", self.rng.normal(0, 0.1, channels))
         self.add(name + ".running_mean", self.rng.normal(0, 0.1, channels))
+        # some are so small that eps matters
+        variance = np.where(self.rng.random(channels) < 0.04, 1e-3, self.rng.uniform(0.5, 2, channels))
+        self.add(name + ".weight", gamma * np.sqrt(variance) if self.is_bounded else gamma)
         self.add(name + ".running_var", variance)
         self.add(name + ".num_batches_tracked", 7)
 
@@ -67,7 +73,7 @@ def resnet50_state(seed: int = 3) -> dict:
 
 def mobilenet_v2_state(seed: int = 4) -> dict:
     """314 entries."""
-    state = _State(seed)
+    state = _State(seed, is_bounded=True)
     state.conv("features.0.0", 32, 3, 3)
     state.bn("features.0.1", 32)
     into, number = 32, 1
