@@ -3,6 +3,7 @@
 
 --export_uint8=True: the file accepts pixels, uint8 RGB [B, H, W, 3], and normalises them itself.
 --export_nms=True (ONNX): the file includes post-processing and returns boxes in pixels.
+--export_dynamic_batch=True (ONNX): the file takes any number of images per call.
 --export_images=DIR: images for comparing the file with the network, instead of the evaluation set's or drawn ones.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import replace
 
 from src.config import checkpoint_file, data_file, load_config, log_notes
 from src.utils.device import init_device, prepare_environment
@@ -51,6 +53,10 @@ def export(argv, locks: contextlib.ExitStack) -> int:
         )
     if cfg.export_nms and cfg.file_format != "ONNX":
         raise UserError(f"export_nms: only an ONNX file can include NMS, file_format is {cfg.file_format}")
+    if cfg.export_dynamic_batch and cfg.file_format != "ONNX":
+        raise UserError(
+            f"export_dynamic_batch: only an ONNX file takes any number of images, file_format is {cfg.file_format}"
+        )
 
     from src.inference.exporter import export_network, target_path
     from src.inference.metadata import metadata_from_config
@@ -71,6 +77,7 @@ def export(argv, locks: contextlib.ExitStack) -> int:
     load_network(model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes)
     locks.enter_context(hold_file(path, "export", "file_name"))
     description = metadata_from_config(cfg, cfg.export_uint8, cfg.export_nms)
+    description = replace(description, dynamic_batch=cfg.export_dynamic_batch)
     report = export_network(build_inference(model, cfg), description, cfg.file_format, path, images, shapes)
     print(f"exported: {path}")
     print(f"{report} ({source})")

@@ -25,9 +25,9 @@ Detections = Tuple[np.ndarray, np.ndarray, np.ndarray]
 class Detector:
     """images uint8 RGB [n, H, W, 3] of the network's size, shapes [n, 2] -> detections of each.
 
-    n is any number: images run in batches of the file's size. `shapes` are (height, width) of the original images;
-    detections are what `src.boxes.postprocess.postprocess` gives: boxes_px [D, 4] y1, x1, y2, x2 in pixels of the
-    original, scores [D], labels [D] (index in `description.classes`).
+    n is any number: images run in batches of `description.batch_size`. `shapes` are (height, width) of the original
+    images; detections are what `src.boxes.postprocess.postprocess` gives: boxes_px [D, 4] y1, x1, y2, x2 in pixels of
+    the original, scores [D], labels [D] (index in `description.classes`).
 
     max_score: the highest score seen so far of any class but the background, whatever `min_score` is (where the file
     does NMS itself, among what it kept).
@@ -42,15 +42,16 @@ class Detector:
         for start in range(0, len(images), size):
             batch, of_batch = images[start : start + size], np.asarray(shapes[start : start + size])
             count = len(batch)
-            if count < size:  # one shape for the graph: padded, and the padding is ignored
+            # one shape for the graph: padded, and the padding is ignored
+            if count < size and not self.description.dynamic_batch:
                 batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
                 of_batch = np.concatenate([of_batch, np.ones((size - count, 2), of_batch.dtype)])
             found += self._found(self.run(self._input(batch), of_batch), of_batch[:count])
         return found
 
     def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
-        """The network's outputs for a full batch of its input type: boxes [B, N, 4] and scores [B, N, C], or
-        those of `NMS_OUTPUTS`."""
+        """The network's outputs for a full batch (of any size where the batch is dynamic) of its input type: boxes
+        [B, N, 4] and scores [B, N, C], or those of `NMS_OUTPUTS`."""
         raise NotImplementedError
 
     def _input(self, images: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from dataclasses import replace
-from typing import Iterator, Sequence, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 import numpy as np
 
@@ -48,11 +48,12 @@ def target_path(file_name: str, file_format: str) -> str:
 def export_network(
     inference, description: ModelMetadata, file_format: str, path: str, images: np.ndarray, shapes: np.ndarray
 ) -> str:
-    """Write the network with a fixed input, load the file and compare its output with the network's.
+    """Write the network, load the file and compare its output with the network's.
 
     Args:
         inference: a `src.models.ssd.SSDInference` in evaluation mode. Its convolutions become MindSpore's operators.
-        description: the input that is wanted, with its batch size, and for ONNX whether NMS goes in.
+        description: the input that is wanted, with its batch size, and for ONNX whether the batch is dynamic and NMS
+            goes in.
         path: from `target_path`. The description travels in an ONNX file, and next to the other formats as a JSON file.
         images, shapes: uint8 RGB [n, H, W, 3] and (height, width) [n, 2] of the originals, to compare with.
 
@@ -68,9 +69,14 @@ def export_network(
     from src.models.cpu_conv import use_builtin_conv
 
     use_builtin_conv(inference)
-    raw = replace(description, nms=False)
+    raw = replace(description, nms=False, dynamic_batch=False)
     own = NetworkDetector(inference, raw)
-    example = own._input(np.zeros((description.batch_size, *description.img_shape, 3), np.uint8))
+    count = description.batch_size
+    if description.dynamic_batch:
+        from src.inference.onnx_optimize import TRACED_BATCH
+
+        count = TRACED_BATCH
+    example = own._input(np.zeros((count, *description.img_shape, 3), np.uint8))
     with _part_folder(path) as folder:
         exported = os.path.join(folder, "model" + ENDINGS[file_format])
         try:
@@ -130,7 +136,9 @@ def _part_folder(path: str) -> Iterator[str]:
 
 def _finish_onnx(path: str, description: ModelMetadata, own: Detector, images, shapes) -> str:
     from src.inference.onnx_graph import add_nms, name_outputs_and_add_metadata
+    from src.inference.onnx_optimize import optimize
 
+    optimize(path, description.dynamic_batch)
     name_outputs_and_add_metadata(path, replace(description, nms=False))
     raw = OnnxDetector(path)
     report = _compare_raw(own, raw, images, shapes)
@@ -144,15 +152,24 @@ def _finish_onnx(path: str, description: ModelMetadata, own: Detector, images, s
 
 
 def _compare_raw(own: Detector, loaded: Detector, images: np.ndarray, shapes: np.ndarray) -> str:
-    largest, size = 0.0, own.description.batch_size
-    for start in range(0, len(images), size):
-        batch = np.resize(images[start : start + size], (size, *images.shape[1:]))
-        outputs = [detector.run(detector._input(batch), shapes) for detector in (own, loaded)]
-        # NaN is a difference too
-        largest = max(largest, *(float(np.nan_to_num(np.abs(a - b), nan=np.inf).max()) for a, b in zip(*outputs)))
+    outputs = [_outputs(detector, images, shapes) for detector in (own, loaded)]
+    # NaN is a difference too
+    largest = max(float(np.nan_to_num(np.abs(a - b), nan=np.inf).max()) for a, b in zip(*outputs))
     if not largest < TOLERANCE:
         raise RunError(f"the exported file differs from the network by {largest:.3g}; it was not kept")
     return f"loaded back and compared with the network: largest difference {largest:.3g}"
+
+
+def _outputs(detector: Detector, images: np.ndarray, shapes: np.ndarray) -> List[np.ndarray]:
+    """Boxes [n, N, 4] and scores [n, N, C] of all images. Where the batch is dynamic, the first image is a batch of
+    its own and the others are one."""
+    size, count = detector.description.batch_size, len(images)
+    if detector.description.dynamic_batch:
+        batches = [part for part in (images[:1], images[1:]) if len(part)]
+    else:
+        batches = [np.resize(images[at : at + size], (size, *images.shape[1:])) for at in range(0, count, size)]
+    outputs = [detector.run(detector._input(batch), shapes) for batch in batches]
+    return [np.concatenate(parts)[:count] for parts in zip(*outputs)]
 
 
 def compare_detections(first: Sequence[tuple], second: Sequence[tuple], pixels: float = 0.1) -> Tuple[int, int, float]:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from src.inference.detector import IMAGE_SHAPE, IMAGES, NMS_OUTPUTS, RAW_OUTPUTS
 from src.inference.metadata import ModelMetadata, to_onnx_props
+from src.inference.onnx_optimize import BATCH
 from src.utils.errors import RunError
 
 
@@ -38,14 +39,15 @@ def add_nms(path: str, description: ModelMetadata) -> None:
     lies one pixel further, so that their plain areas and intersections are those of the published evaluation.
     """
     model = onnx.load(path)
-    graph, batch = model.graph, description.batch_size
+    graph = model.graph
+    batch = BATCH if description.dynamic_batch else description.batch_size
     inner = dict(zip(RAW_OUTPUTS, ("boxes_norm", "scores_all")))
     _rename(graph, inner)
     del graph.output[:]
     graph.input.append(helper.make_tensor_value_info(IMAGE_SHAPE, TensorProto.FLOAT, [batch, 2]))
     last = np.iinfo(np.int64).max
     for name, value in {
-        "nms/scale_shape": np.array([batch, 1, 4], np.int64),
+        "nms/scale_shape": np.array([-1, 1, 4], np.int64),
         "nms/pixel": np.array([0, 0, 1, 1], np.float32),
         "nms/one": np.array([1], np.int64),
         "nms/last": np.array([last], np.int64),

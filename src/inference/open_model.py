@@ -87,6 +87,8 @@ def _fitting(found: ModelMetadata, cfg, path: str, key: str) -> ModelMetadata:
         if getattr(found, name) != getattr(wanted, name):
             advice = "leave out --config_path" if key == "model" else "use that value, or export the checkpoint again"
             raise UserError(f"{where} with {name} {getattr(found, name)}, here it is {getattr(wanted, name)}; {advice}")
+    if found.dynamic_batch:
+        found = replace(found, batch_size=wanted.batch_size)
     return with_thresholds(found, where, wanted.min_score, wanted.nms_threshold, wanted.max_boxes)
 
 

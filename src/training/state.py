@@ -18,6 +18,7 @@ KEYS_WITHOUT_EFFECT = {
     "data_path",
     "device_id",
     "enable_profiling",
+    "export_dynamic_batch",
     "export_images",
     "export_nms",
     "export_uint8",
