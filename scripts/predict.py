@@ -27,6 +27,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 from src.inference.pictures import read_picture  # noqa: E402
+from src.inference.runtimes import RUNTIMES  # noqa: E402
 from src.inference.search import find_files, is_video  # noqa: E402
 from src.utils.drawing import DrawingPaths, draw_detections  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
@@ -207,6 +208,7 @@ def parse(argv) -> argparse.Namespace:
     parser.add_argument("--output", default="detections", help="folder of drawings and json (default: %(default)s)")
     parser.add_argument("--min_score", type=float, help="least score (default: the model's)")
     parser.add_argument("--device_target", default="CPU", choices=("CPU", "GPU", "Ascend"))
+    parser.add_argument("--runtime", default="", choices=RUNTIMES, help="of an ONNX file (default: onnxruntime)")
     return parser.parse_args(argv)
 
 
@@ -222,7 +224,7 @@ def main(argv) -> int:
     files = find_files(options.places, folder)
     from src.inference.predictor import Predictor
 
-    predictor = Predictor(options.model, options.config_path, options.min_score, options.device_target)
+    predictor = Predictor(options.model, options.config_path, options.min_score, options.device_target, options.runtime)
     ensure_writable(folder, "output")
     with hold_folder(folder, "prediction", key="output"):
         return run(files, folder, predictor)

@@ -1,4 +1,4 @@
-"""Detectors: images -> detections, by a MindSpore cell or by onnxruntime, all called alike.
+"""Detectors: images -> detections, all called alike; here by a MindSpore cell, in `runtimes` from an ONNX file.
 
 MindSpore is imported only where a cell runs.
 """
@@ -11,8 +11,7 @@ import numpy as np
 
 from src.boxes.postprocess import postprocess
 from src.data.transforms import normalize_image
-from src.inference.metadata import ModelMetadata, from_onnx_props, metadata_from_config
-from src.utils.errors import UserError
+from src.inference.metadata import ModelMetadata, metadata_from_config
 
 # names inside an exported ONNX file
 IMAGES, IMAGE_SHAPE = "images", "image_shape"
@@ -94,34 +93,6 @@ class NetworkDetector(Detector):
         from mindspore import Tensor
 
         return [output.asnumpy() for output in self.cell(Tensor(batch))]
-
-
-class OnnxDetector(Detector):
-    """An ONNX file of export.py, in onnxruntime on the CPU."""
-
-    def __init__(self, path: str):
-        self.session = _onnx_session(path)
-        super().__init__(from_onnx_props(self.session.get_modelmeta().custom_metadata_map, path))
-
-    def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
-        inputs = {IMAGES: batch}
-        if self.description.nms:
-            inputs[IMAGE_SHAPE] = shapes.astype(np.float32)
-        return self.session.run(NMS_OUTPUTS if self.description.nms else RAW_OUTPUTS, inputs)
-
-
-def _onnx_session(path: str):
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError(f"{path}: an ONNX file needs the package onnxruntime: pip install onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own kinds, none of them public
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is damaged or no ONNX file: {reason}") from None
 
 
 def build_inference(model, cfg) -> Callable:

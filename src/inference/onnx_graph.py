@@ -14,6 +14,15 @@ from src.inference.onnx_optimize import BATCH
 from src.utils.errors import RunError
 
 
+def add_metadata(path: str, description: ModelMetadata) -> None:
+    """Write the description into the file at `path`, and check it.
+
+    Raises:
+        RunError: the onnx checker refuses it.
+    """
+    _save(onnx.load(path), path, description)
+
+
 def name_outputs_and_add_metadata(path: str, description: ModelMetadata) -> None:
     """Give the file at `path` fixed names and its description, and check it.
 

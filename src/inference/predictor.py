@@ -84,16 +84,22 @@ class Predictor:
             what the checkpoint holds itself. An exported file needs none; it is compared with one that is given.
         min_score: in place of the file's; a file with NMS inside takes a higher one only.
         device_target: CPU, GPU or Ascend, for a checkpoint or MINDIR.
+        runtime: of an ONNX file, one of `src.inference.runtimes.RUNTIMES`; "" is onnxruntime, or the configuration's.
 
     Raises:
         UserError: a file that is missing, damaged or of another network; a threshold that the file cannot give.
     """
 
     def __init__(
-        self, model: str, config_path: str = "", min_score: Optional[float] = None, device_target: str = "CPU"
+        self,
+        model: str,
+        config_path: str = "",
+        min_score: Optional[float] = None,
+        device_target: str = "CPU",
+        runtime: str = "",
     ):
         cfg = self._prepare(model, config_path, device_target)
-        self._detector = open_model(model, cfg, "model")
+        self._detector = open_model(model, cfg, "model", runtime)
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
         self.classes = self._detector.description.classes
