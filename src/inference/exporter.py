@@ -221,11 +221,14 @@ def _largest_difference(own: Detector, loaded: Detector, images: np.ndarray, sha
 
 
 def _outputs(detector: Detector, images: np.ndarray, shapes: np.ndarray) -> List[np.ndarray]:
-    """Boxes [n, N, 4] and scores [n, N, C] of all images. Where the batch is dynamic, the first image is a batch of
-    its own and the others are one."""
+    """Boxes [n, N, 4] and scores [n, N, C] of all images. Where the batch is dynamic, the first image is a batch, and
+    the others are one that is larger than what the network was exported with."""
     size, count = detector.description.batch_size, len(images)
     if detector.description.dynamic_batch:
-        batches = [part for part in (images[:1], images[1:]) if len(part)]
+        from src.inference.onnx_optimize import TRACED_BATCH
+
+        more = max(count - 1, TRACED_BATCH + 1)
+        batches = [images[:1], np.resize(images[1:] if count > 1 else images, (more, *images.shape[1:]))]
     else:
         batches = [np.resize(images[at : at + size], (size, *images.shape[1:])) for at in range(0, count, size)]
     outputs = [detector.run(detector._input(batch), shapes) for batch in batches]

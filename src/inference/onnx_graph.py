@@ -59,6 +59,8 @@ def add_nms(path: str, description: ModelMetadata) -> None:
         "nms/scale_shape": np.array([-1, 1, 4], np.int64),
         "nms/pixel": np.array([0, 0, 1, 1], np.float32),
         "nms/one": np.array([1], np.int64),
+        # not shared with the Slice: OpenVINO 2025.3 makes this one a scalar
+        "nms/background": np.array([1], np.int64),
         "nms/last": np.array([last], np.int64),
         "nms/max_boxes": np.array([description.max_boxes], np.int64),
         "nms/threshold": np.array([description.nms_threshold], np.float32),
@@ -88,7 +90,7 @@ def add_nms(path: str, description: ModelMetadata) -> None:
     node("GatherND", ["nms/boxes_px", "nms/places"], boxes)
     node("GatherND", ["nms/foreground", "nms/selected"], scores)
     node("Gather", ["nms/selected", "nms/column_class"], "nms/class", axis=1)
-    node("Add", ["nms/class", "nms/one"], labels)
+    node("Add", ["nms/class", "nms/background"], labels)
     node("Gather", ["nms/selected", "nms/column_image"], image, axis=1)
     for name, kind, shape in (
         (boxes, TensorProto.FLOAT, ["detections", 4]),

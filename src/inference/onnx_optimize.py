@@ -66,7 +66,8 @@ def _replace_sequences(graph) -> None:
 
 
 def _free_batch(model) -> None:
-    """Give inputs and outputs the first dimension `BATCH`, and Reshape no number of images.
+    """Give inputs and outputs the first dimension `BATCH`, and Reshape and Slice no number of images. An operator that
+    takes the number in another way is found by the comparison of an export.
 
     Raises:
         RunError: a Reshape that needs the number.
@@ -77,28 +78,48 @@ def _free_batch(model) -> None:
         value.name for value in [*inferred.input, *inferred.value_info, *inferred.output] if _batch(value) is not None
     }
     constants = _constants(graph)
+
+    def replace_input(node, number: int, value: np.ndarray) -> None:
+        name = f"{node.output[0]}/input{number}"
+        graph.initializer.append(numpy_helper.from_array(value, name))
+        node.input[number] = name
+
     for node in graph.node:
-        target = constants.get(node.input[1]) if node.op_type == "Reshape" else None
-        if target is None or target.size == 0 or target[0] != TRACED_BATCH:
-            continue
-        target = target.copy()
-        if node.input[0] in images_first:
-            target[0] = 0  # as many as come in
-        elif (target[1:] > 0).all():
-            target[0] = -1
-        else:
-            raise RunError(
-                f"export_dynamic_batch: the network's {node.name or node.output[0]} needs the number of images; export "
-                f"with a fixed --batch_size"
-            )
-        name = f"{node.output[0]}/shape"
-        graph.initializer.append(numpy_helper.from_array(target, name))
-        node.input[1] = name
+        values = [constants.get(name) for name in node.input[1:]]
+        if node.op_type == "Reshape" and values[0] is not None and values[0][:1] == TRACED_BATCH:
+            replace_input(node, 1, _without_count(node, values[0], node.input[0] in images_first))
+        if node.op_type == "Slice" and node.input[0] in images_first:
+            starts, ends, axes = [*values, None][:3]
+            if starts is None or ends is None:
+                continue
+            axes = np.arange(len(ends)) if axes is None else axes
+            every_image = (axes == 0) & (starts == 0) & (ends == TRACED_BATCH)
+            if every_image.any():
+                replace_input(node, 2, np.where(every_image, np.iinfo(ends.dtype).max, ends))
     for value in [*graph.input, *graph.output]:
         dimension = _batch(value)
         if dimension is not None:
             dimension.dim_param = BATCH
     del graph.value_info[:]
+
+
+def _without_count(node, target: np.ndarray, images_first: bool) -> np.ndarray:
+    """A shape of `TRACED_BATCH` images as one of any number.
+
+    Raises:
+        RunError: the number is needed.
+    """
+    target = target.copy()
+    if images_first:
+        target[0] = 0  # as many as come in
+    elif (target[1:] > 0).all():
+        target[0] = -1
+    else:
+        raise RunError(
+            f"export_dynamic_batch: the network's {node.name or node.output[0]} needs the number of images; export "
+            f"with a fixed --batch_size"
+        )
+    return target
 
 
 def _batch(value):

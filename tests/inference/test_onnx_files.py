@@ -129,3 +129,24 @@ def test_a_graph_that_onnx_cannot_convert(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="cannot be converted to opset 999: ") as error:
         optimize(path)
     assert "\n" not in str(error.value)
+
+
+def test_slices_of_every_image(tmp_path):
+    """MindSpore 1.10 writes [:, 1:] with the number of images as an end."""
+    path = str(tmp_path / "slice.onnx")
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Slice", ["images", "starts", "ends", "axes"], ["out"])],
+        "slice",
+        [value("images", TensorProto.FLOAT, [TRACED_BATCH, 3])],
+        [value("out", TensorProto.FLOAT, [TRACED_BATCH, 2])],
+        [
+            numpy_helper.from_array(np.array(array, np.int32), name)
+            for name, array in (("starts", [0, 1]), ("ends", [TRACED_BATCH, 3]), ("axes", [0, 1]))
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), path)
+    optimize(path, dynamic_batch=True)
+    images = np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"images": images})[0], images[:, 1:])
