@@ -34,7 +34,14 @@ def load_mindir(path: str) -> Callable:
         raise UserError(f"{path} is damaged or no MINDIR of this MindSpore: {reason}") from None
 
 
-def open_model(path: str, cfg=None, key: str = "checkpoint_file_path", runtime: str = "", threads: int = 0) -> Detector:
+def open_model(
+    path: str,
+    cfg=None,
+    key: str = "checkpoint_file_path",
+    concurrent_calls: int = 1,
+    runtime: str = "",
+    threads: int = 0,
+) -> Detector:
     """A checkpoint, MINDIR or ONNX file, by the ending of its name.
 
     For a checkpoint or MINDIR the device must have been set (`src.utils.device.init_device`).
@@ -43,7 +50,8 @@ def open_model(path: str, cfg=None, key: str = "checkpoint_file_path", runtime: 
         cfg: the configuration. A checkpoint needs it; for an exported file its thresholds count, and classes and
             image size must be the file's.
         key: the option that named the file, for messages.
-        runtime, threads: of an ONNX file, see `open_onnx`; "" is the configuration's `inference_runtime`.
+        concurrent_calls, runtime, threads: of an ONNX file, see `src.inference.runtimes.open_onnx`; runtime "" is the
+            configuration's `inference_runtime`.
 
     Raises:
         UserError: no such file, a damaged one, one of another network or other classes; a runtime that is missing or
@@ -60,7 +68,7 @@ def open_model(path: str, cfg=None, key: str = "checkpoint_file_path", runtime: 
     if ending == ".ckpt":
         return _open_checkpoint(path, cfg, key)
     if ending == ".onnx":
-        detector = open_onnx(path, runtime, threads)
+        detector = open_onnx(path, runtime, concurrent_calls, threads)
     else:
         description = read_description(path)
         detector = NetworkDetector(load_mindir(path), description)

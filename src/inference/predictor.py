@@ -99,7 +99,7 @@ class Predictor:
         runtime: str = "",
     ):
         cfg = self._prepare(model, config_path, device_target)
-        self._detector = open_model(model, cfg, "model", runtime)
+        self._detector = open_model(model, cfg, "model", runtime=runtime)
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
         self.classes = self._detector.description.classes

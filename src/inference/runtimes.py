@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import Iterator
 
 import numpy as np
@@ -16,12 +17,13 @@ from src.utils.errors import UserError
 RUNTIMES = ("onnxruntime", "openvino", "openvino_float32")
 
 
-def open_onnx(path: str, runtime: str = RUNTIMES[0], threads: int = 0) -> Detector:
+def open_onnx(path: str, runtime: str = RUNTIMES[0], concurrent_calls: int = 1, threads: int = 0) -> Detector:
     """The ONNX file at `path` in a runtime.
 
     Args:
         runtime: one of `RUNTIMES`.
-        threads: that compute; 0 = the runtime's default.
+        concurrent_calls: threads that call it at a time; they share the cores.
+        threads: that compute, of all calls together; 0 = one per core.
 
     Raises:
         UserError: the runtime is not installed, or cannot run the file; the file is damaged or not of export.py.
@@ -29,14 +31,16 @@ def open_onnx(path: str, runtime: str = RUNTIMES[0], threads: int = 0) -> Detect
     if runtime not in RUNTIMES:
         raise UserError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime}")
     if runtime == RUNTIMES[0]:
-        return OnnxDetector(path, threads)
-    return OpenVinoDetector(path, runtime == "openvino", threads)
+        return OnnxDetector(path, concurrent_calls, threads)
+    return OpenVinoDetector(path, runtime == "openvino", concurrent_calls, threads)
 
 
 class OnnxDetector(Detector):
-    """An ONNX file in onnxruntime."""
+    """An ONNX file in onnxruntime; arguments as of `open_onnx`."""
 
-    def __init__(self, path: str, threads: int = 0):
+    def __init__(self, path: str, concurrent_calls: int = 1, threads: int = 0):
+        if concurrent_calls > 1:  # each has its part of the cores
+            threads = max((threads or len(os.sched_getaffinity(0))) // concurrent_calls, 1)
         self.session = _onnx_session(path, threads)
         super().__init__(from_onnx_props(self.session.get_modelmeta().custom_metadata_map, path))
 
@@ -49,11 +53,12 @@ class OpenVinoDetector(Detector):
 
     Args:
         bfloat16: compute in it where the processor does.
+        concurrent_calls, threads: as of `open_onnx`.
 
     computes_in: bf16 or f32.
     """
 
-    def __init__(self, path: str, bfloat16: bool = True, threads: int = 0):
+    def __init__(self, path: str, bfloat16: bool = True, concurrent_calls: int = 1, threads: int = 0):
         try:
             import openvino
         except ImportError:
@@ -65,7 +70,7 @@ class OpenVinoDetector(Detector):
                 core = openvino.Core()
                 has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
                 self.computes_in = "bf16" if bfloat16 and has_bfloat16 else "f32"
-                options = {"INFERENCE_PRECISION_HINT": self.computes_in, "PERFORMANCE_HINT": "LATENCY"}
+                options = {"INFERENCE_PRECISION_HINT": self.computes_in, "NUM_STREAMS": concurrent_calls}
                 if threads:
                     options["INFERENCE_NUM_THREADS"] = threads
                 model = core.read_model(path)
@@ -75,11 +80,14 @@ class OpenVinoDetector(Detector):
                 f"inference_runtime: OpenVINO {openvino.__version__} cannot run {path}: {_one_line(error)}; "
                 f"use onnxruntime"
             ) from None
+        self._requests = threading.local()  # a request takes one call at a time
         info = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
         super().__init__(from_onnx_props({key: str(value) for key, value in info.items()}, path))
 
     def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
-        found = self.compiled(_inputs(self, batch, shapes))
+        if not hasattr(self._requests, "request"):
+            self._requests.request = self.compiled.create_infer_request()
+        found = self._requests.request.infer(_inputs(self, batch, shapes))
         return [found[name] for name in _outputs(self)]
 
 

@@ -1,6 +1,7 @@
 """The same file in onnxruntime and OpenVINO, and what is said where a runtime cannot run it."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_bfloat16_is_close(files):
     assert ours.computes_in in ("bf16", "f32")
     for one, other in zip(*(detector.run(detector._input(IMAGES), SHAPES) for detector in (ours, theirs))):
         np.testing.assert_allclose(one, other, atol=0.02 if ours.computes_in == "bf16" else 1e-5)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino_float32"])
+def test_calls_of_several_threads(files, runtime):
+    """At the same time, each its images."""
+    if runtime != "onnxruntime":
+        pytest.importorskip("openvino")
+    detector = open_model(files[True, False], concurrent_calls=3, runtime=runtime)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda row: detector(IMAGES[[row]], SHAPES[[row]])[0], [0, 1, 2, 3, 4] * 6))
+    for row, expected in enumerate(open_model(files[True, False])(IMAGES, SHAPES)):
+        for one in found[row::5]:
+            assert exporter.compare_detections([expected], [one])[0] == 0
 
 
 def test_the_predictor_takes_a_runtime(files):
