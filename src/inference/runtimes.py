@@ -12,6 +12,7 @@ import numpy as np
 from src.inference.detector import IMAGE_SHAPE, IMAGES, NMS_OUTPUTS, RAW_OUTPUTS, Detector
 from src.inference.metadata import from_onnx_props
 from src.utils.errors import UserError
+from src.utils.log import LOGGER
 
 # of `inference_runtime`; openvino computes in bfloat16 where the processor does, openvino_float32 never
 RUNTIMES = ("onnxruntime", "openvino", "openvino_float32")
@@ -80,6 +81,7 @@ class OpenVinoDetector(Detector):
                 f"inference_runtime: OpenVINO {openvino.__version__} cannot run {path}: {_one_line(error)}; "
                 f"use onnxruntime"
             ) from None
+        LOGGER.info("OpenVINO %s computes in %s", openvino.__version__.split("-")[0], self.computes_in)
         self._requests = threading.local()  # a request takes one call at a time
         info = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
         super().__init__(from_onnx_props({key: str(value) for key, value in info.items()}, path))
