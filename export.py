@@ -84,6 +84,8 @@ def export(argv, locks: contextlib.ExitStack) -> int:
         from src.evaluation.quantization import build_calibration
 
         calibration = build_calibration(cfg)
+    if cfg.file_format == "ONNX":
+        cfg.use_float16 = False  # `export_precision` says what the file computes in
     model = build_model(cfg)
     load_network(model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes)
     locks.enter_context(hold_file(path, "export", "file_name"))
