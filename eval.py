@@ -71,7 +71,7 @@ def evaluate(argv, locks: contextlib.ExitStack) -> int:
     if saved:
         lines.append(f"detections: {os.path.abspath(predictions)}")
     if "report.html" in paths:
-        lines.append(f"report: {os.path.abspath(paths['report.html'])} (figures: evaluation.json, evaluation.csv)")
+        lines.append(f"report: {os.path.abspath(paths['report.html'])} (metrics: evaluation.json, evaluation.csv)")
     print("\n".join(lines))
     comm.barrier()
     return 0

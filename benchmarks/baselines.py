@@ -1,4 +1,4 @@
-"""Matching, augmentation and post-processing, straightforward: what `scripts/benchmark.py` measures ours against."""
+"""Straightforward matching, augmentation, post-processing and conversion: the baselines of `scripts/benchmark.py`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from src.data.transforms import JITTER, MEAN, STD, horizontal_flip, normalize_bo
 
 
 def encode(gt: np.ndarray, cyxhw: np.ndarray, yxyx: np.ndarray, threshold: float, prior_scaling) -> tuple:
-    """`encode_targets`: every ground truth against every default box, its row written to all that it takes."""
+    """As `encode_targets`, by comparing every ground truth with every default box."""
     owner = np.full(len(yxyx), -1)
-    held = np.zeros(len(yxyx), np.float32)
+    best_score = np.zeros(len(yxyx), np.float32)
     for row, box in enumerate(gt):
         score = iou(yxyx, box[:4])
         score[np.argmax(score)] = 2.0
-        taken = (score > threshold) & (score > held)
-        held = np.maximum(held, score)
-        owner = np.where(taken, row, owner)
+        matched = (score > threshold) & (score > best_score)
+        best_score = np.maximum(best_score, score)
+        owner = np.where(matched, row, owner)
     label = np.where(owner >= 0, gt[owner, 4], 0).astype(np.int32)
     rows = np.flatnonzero(label > 0)
     loc = np.zeros((len(yxyx), 4), np.float32)
@@ -27,7 +27,7 @@ def encode(gt: np.ndarray, cyxhw: np.ndarray, yxyx: np.ndarray, threshold: float
 
 
 def postprocess(boxes_norm, scores, image_shape, min_score: float, nms_threshold: float, max_boxes: int) -> tuple:
-    """Detections: class by class, then box by box against all that are left."""
+    """As `src.boxes.postprocess.postprocess`, with a loop over classes and over the boxes that NMS keeps."""
     height, width = image_shape
     found = []
     for label in range(1, scores.shape[1]):
@@ -54,7 +54,7 @@ def _nms(boxes: np.ndarray, scores: np.ndarray, threshold: float, most: int) -> 
 
 
 def training_batches(record_file: str, cfg, defaults: tuple):
-    """An epoch by MindSpore's dataset operations, one after the other: (ids, images float32 [B, 3, H, W], targets)."""
+    """An epoch of batches from a chain of MindSpore dataset operations: (ids, images float32 [B, 3, H, W], targets)."""
     import mindspore.dataset as ds
     from mindspore.dataset import vision
 
@@ -81,7 +81,7 @@ def training_batches(record_file: str, cfg, defaults: tuple):
 
 
 def convert(samples: list, path: str) -> None:
-    """MindRecord files, one image and one row at a time."""
+    """Write MindRecord files, one image and one row at a time."""
     from mindspore.mindrecord import FileWriter
 
     from src.data.images import decode_rgb

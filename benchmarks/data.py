@@ -1,4 +1,4 @@
-"""What `scripts/benchmark.py` measures with: drawn photos, boxes, and outputs such as a network gives."""
+"""Data for `scripts/benchmark.py`: drawn photos, boxes, and simulated outputs of a network."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PHOTOS, PHOTO_BYTES, BOXES = 640, 126_000, 8
 
 
 def memory(key: str = "VmHWM") -> int:
-    """Bytes of memory that this process held at most (VmHWM), or holds (VmRSS). `getrusage` would count what its parent
-    held before it."""
+    """Peak (VmHWM) or current (VmRSS) memory of this process in bytes. `getrusage` would include the peak of its
+    parent."""
     with open("/proc/self/status", encoding="utf-8") as handle:
         return 1024 * int(re.search(rf"{key}:\s+(\d+) kB", handle.read()).group(1))
 
@@ -28,7 +28,8 @@ def forget_peak() -> None:
 
 
 def ground_truth(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Boxes [count, 5] of sizes as in COCO (half of them below 70 of 640 pixels), in integer pixels, normalised."""
+    """Boxes [count, 5] y1, x1, y2, x2, label: sizes as in COCO (half of them below 70 of 640 pixels), with corners on
+    integer pixels, normalised."""
     side = np.exp(rng.normal(np.log(70), 0.9, count)).clip(6, 600)
     ratio = np.exp(rng.normal(0, 0.5, count))
     size = np.stack([side * np.sqrt(ratio), side / np.sqrt(ratio)], 1).round().clip(2, 640)
@@ -37,8 +38,8 @@ def ground_truth(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def network_output(seed: int, stage: str) -> tuple:
-    """Boxes [51150, 4] and scores [51150, 81] as a network gives them: a few sure groups when it is trained, many weak
-    ones early in training, everything near 0.5 when it is not."""
+    """Boxes [51150, 4] and scores [51150, 81] like those of a network: a few groups of high scores ("trained"), many
+    groups of low scores ("early in training"), or all scores near 0.5 ("untrained")."""
     rng = np.random.default_rng(seed)
     yxyx = default_boxes((640, 640))[1]
     boxes = np.clip(yxyx + rng.normal(0, 0.01, yxyx.shape), 0, 1).astype(np.float32)
@@ -56,7 +57,7 @@ def network_output(seed: int, stage: str) -> tuple:
 
 
 def photo(seed: int) -> bytes:
-    """A JPEG of 480 x 640 and about 126 KB with soft and sharp parts."""
+    """A JPEG of 640 x 480 pixels and about 126 KB with smooth and detailed parts."""
     rng = np.random.default_rng(seed)
     image = cv2.resize(rng.uniform(0, 255, (12, 16, 3)).astype(np.float32), (640, 480), interpolation=cv2.INTER_CUBIC)
     image += cv2.resize(rng.normal(0, 25, (120, 160, 3)).astype(np.float32), (640, 480))
@@ -70,13 +71,14 @@ def photo(seed: int) -> bytes:
 
 
 def small_picture(seed: int, side: int) -> bytes:
-    """A JPEG of `side` x `side`."""
+    """A JPEG of `side` x `side` pixels."""
     pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3)).astype(np.uint8)
     return cv2.imencode(".jpg", cv2.resize(pixels, (side, side)))[1].tobytes()
 
 
 def coco_folder(work: str, count: int = PHOTOS, name: str = "photos", side: int = 0, boxes: int = BOXES) -> None:
-    """`work/name` in COCO's form: `count` photos (or pictures of `side` pixels) with some boxes each; made once."""
+    """Create the COCO data set `work/name` if it is missing: `count` photos (or images of `side` pixels), each with
+    `boxes` boxes."""
     root = os.path.join(work, name)
     if os.path.exists(os.path.join(root, "annotations", "instances_train2017.json")):
         return

@@ -1,4 +1,4 @@
-"""The parts of `scripts/benchmark.py` that start processes of their own: step, start-up, growth."""
+"""The parts of `scripts/benchmark.py` that start separate processes: step, start-up, growth."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from src.config import load_config
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 BATCH, SIZE, STEPS = 2, 640, 6
-# the user's: what prepare_environment sets later for MindSpore's convolutions would slow PyTorch's down
+# of the user: the variables that prepare_environment sets later for MindSpore would slow down PyTorch
 ENVIRONMENT = dict(os.environ)
 
 
-def _figures(python: str, script: str, best: dict) -> dict:
-    """The smaller of `best` and what a new process of this script takes."""
+def _measure(python: str, script: str, best: dict) -> dict:
+    """Run a script in a new process; for each of its results the minimum of the result and `best`."""
     words = [python, os.path.join(HERE, script), str(BATCH), str(SIZE), str(STEPS)]
     done = subprocess.run(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode:
@@ -33,11 +33,11 @@ def _figures(python: str, script: str, best: dict) -> dict:
 
 
 def measure_step(table, options) -> None:
-    """A training step and a forward pass at 640 x 640; PyTorch's equal network in turns where --torch is given."""
+    """A training step and a forward pass at 640 x 640; with --torch, alternating with the same network in PyTorch."""
     ours, theirs = {}, {}
     for _ in range(2):
-        ours = _figures(sys.executable, "step_mindspore.py", ours)
-        theirs = _figures(options.torch, "step_pytorch.py", theirs) if options.torch else {}
+        ours = _measure(sys.executable, "step_mindspore.py", ours)
+        theirs = _measure(options.torch, "step_pytorch.py", theirs) if options.torch else {}
     note = "plain = PyTorch" if options.torch else ""
     table.add(f"training step, batch {BATCH}", "s", ours["step"], theirs.get("step"), note)
     table.add("forward, batch 1", "s", ours["forward"], theirs.get("forward"), note)
@@ -45,7 +45,7 @@ def measure_step(table, options) -> None:
 
 
 def _seconds_to(line: str, script: str, words: list, environment: dict) -> float:
-    """From the start of a Python script to the first line with these words that it prints."""
+    """Seconds from the start of a Python script until it prints a line that contains `line`."""
     start = time.perf_counter()
     command = [sys.executable, os.path.join(ROOT, script), *words]
     with subprocess.Popen(
@@ -56,11 +56,11 @@ def _seconds_to(line: str, script: str, words: list, environment: dict) -> float
                 seconds = time.perf_counter() - start
                 run.communicate()
                 return seconds
-    raise RuntimeError(f"{script} ended without a line of '{line}'")
+    raise RuntimeError(f"{script} ended without a line that contains '{line}'")
 
 
 def measure_start(table, options) -> None:
-    """Start of train.py to its first step, 128 x 128, batch 4: compiling, and with what an earlier run compiled."""
+    """From the start of train.py to its first step, 128 x 128, batch 4: without and with the compile cache."""
     config = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_quickstart.yaml")
     firsts, seconds, plain = [], [], []
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
@@ -78,18 +78,18 @@ def measure_start(table, options) -> None:
         words += [f"--output_path={folder}/out", "--bn_recalibration_steps=0"]
         for _ in range(2):
             plain.append(_seconds_to("first step", "benchmarks/start_baseline.py", [config], dict(os.environ)))
-            for taken in (firsts, seconds):
-                taken.append(_seconds_to("epoch 1/1", "train.py", words, environment))  # one step per epoch
+            for times in (firsts, seconds):
+                times.append(_seconds_to("epoch 1/1", "train.py", words, environment))  # one step per epoch
                 shutil.rmtree(os.path.join(folder, "out"))
             for name in os.listdir(folder):
-                if name != "shapes":  # the records, what was compiled
+                if name != "shapes":  # the records and the compile cache
                     shutil.rmtree(os.path.join(folder, name))
-    table.add("start to first step, first start", "s", min(firsts), min(plain), "plain = MindSpore's own layers")
-    table.add("start to first step, second start", "s", min(seconds), min(plain), "plain keeps nothing")
+    table.add("start to first step, first start", "s", min(firsts), min(plain), "plain = MindSpore's layers")
+    table.add("start to first step, second start", "s", min(seconds), min(plain), "plain has no compile cache")
 
 
 def _growth(function: str, work: str, count: int, boxes: int) -> list:
-    """What a process of its own that calls `function` prints, of `count` small pictures with `boxes` boxes."""
+    """The results that `function` prints in a separate process, for `count` small images with `boxes` boxes each."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         f"from benchmarks.processes import {function}\n"
@@ -103,7 +103,7 @@ def _growth(function: str, work: str, count: int, boxes: int) -> list:
 
 
 def growth_conversion(work: str, count: str, boxes: str) -> None:
-    """Converts again, and keeps the rows' ids; prints the peak of memory."""
+    """Convert the data and open the records; prints the peak of memory."""
     cfg = _growth_config(work, int(count), int(boxes))
     from src.data.pipeline import TrainLoader
     from src.data.records import prepare_records
@@ -114,9 +114,9 @@ def growth_conversion(work: str, count: str, boxes: str) -> None:
 
 
 def growth_epoch(work: str, count: str, boxes: str) -> None:
-    """Opens records and reads an epoch of them; prints the seconds of both and the peak of memory."""
+    """Open the records and read an epoch; prints the seconds of both and the peak of memory."""
     cfg = _growth_config(work, int(count), int(boxes))
-    import mindspore.dataset  # noqa: F401 - its second does not grow
+    import mindspore.dataset  # noqa: F401 - the import takes a second, independent of the data
 
     from src.data.pipeline import TrainLoader
     from src.data.records import prepare_records
@@ -138,7 +138,7 @@ def _growth_config(work: str, count: int, boxes: int):
 
 
 def measure_growth(table, options) -> None:
-    """Start-up, time per epoch and memory against the number of images (64 x 64) and of boxes."""
+    """Start-up time, time per epoch and memory for several numbers of images (64 x 64) and of boxes."""
     base = None
     for count, boxes in ((1000, 8), (10_000, 8), (100_000, 8), (10_000, 64)):
         (converting,) = _growth("growth_conversion", options.work, count, boxes)

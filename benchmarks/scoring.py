@@ -1,6 +1,6 @@
-"""`scripts/benchmark.py scoring`: scoring a set of val2017's size, compared with pycocotools.
+"""`scripts/benchmark.py scoring`: scoring of a set of the size of val2017, compared with pycocotools.
 
-Each side runs in a process of its own (`benchmarks/scoring.py ours|plain FOLDER`), for its peak of memory.
+Each side runs in a separate process (`benchmarks/scoring.py ours|plain FOLDER`), to measure its peak of memory.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ NAMES = ["background", *(f"class {number}" for number in range(1, CLASSES + 1))]
 
 
 def scored_set(folder: str) -> None:
-    """`folder/truth.json` and `folder/found.npz`: boxes of COCO's sizes, a hundredth of them crowds, and 100 detections
-    per image: up to five near each box, the others anywhere; made once."""
+    """Create `folder/truth.json` and `folder/found.npz` if they are missing: boxes of sizes as in COCO, 1 % of them
+    crowds, and 100 detections per image, up to five of them near each box, the others anywhere."""
     if os.path.exists(os.path.join(folder, "found.npz")):
         return
     os.makedirs(folder, exist_ok=True)
@@ -39,7 +39,7 @@ def scored_set(folder: str) -> None:
     share = 1 / np.arange(1, CLASSES + 1) ** 0.8
     label = rng.choice(CLASSES, BOXES, p=share / share.sum()) + 1
     for row in np.flatnonzero((image[1:] == image[:-1]) & (rng.uniform(size=BOXES - 1) < 0.6)) + 1:
-        label[row] = label[row - 1]  # several of a class in an image
+        label[row] = label[row - 1]  # so that images have several objects of a class
     crowd = rng.uniform(size=BOXES) < 0.01
     content = {
         "images": [{"id": 7 * k, "file_name": f"{k}.jpg", "height": HEIGHT, "width": WIDTH} for k in range(IMAGES)],
@@ -51,20 +51,20 @@ def scored_set(folder: str) -> None:
                 "category_id": c,
                 "bbox": box,
                 "area": box[2] * box[3],
-                "iscrowd": int(one),
+                "iscrowd": int(is_crowd),
             }
-            for k, (i, c, box, one) in enumerate(zip(image.tolist(), label.tolist(), boxes.tolist(), crowd))
+            for k, (i, c, box, is_crowd) in enumerate(zip(image.tolist(), label.tolist(), boxes.tolist(), crowd))
         ],
     }
     with open(os.path.join(folder, "truth.json"), "w", encoding="utf-8") as handle:
         json.dump(content, handle)
     starts, rows = np.searchsorted(image, np.arange(IMAGES + 1)), []
     for k in range(IMAGES):
-        own, classes = boxes[starts[k] : starts[k + 1]], label[starts[k] : starts[k + 1]]
-        near = min(5 * len(own), PER_IMAGE)
-        pick = rng.integers(0, len(own), near) if near else np.empty(0, int)
-        corners = np.hstack([own[:, 1::-1], own[:, 1::-1] + own[:, 3:1:-1]])[pick]
-        corners = corners + rng.normal(0, 0.08, corners.shape) * own[pick, 2:].mean(axis=1, keepdims=True)
+        truth, classes = boxes[starts[k] : starts[k + 1]], label[starts[k] : starts[k + 1]]
+        near = min(5 * len(truth), PER_IMAGE)
+        pick = rng.integers(0, len(truth), near) if near else np.empty(0, int)
+        corners = np.hstack([truth[:, 1::-1], truth[:, 1::-1] + truth[:, 3:1:-1]])[pick]
+        corners = corners + rng.normal(0, 0.08, corners.shape) * truth[pick, 2:].mean(axis=1, keepdims=True)
         low = rng.uniform(0, 0.8, (PER_IMAGE - near, 2)) * [HEIGHT, WIDTH]
         away = np.hstack([low, low + rng.uniform(0.03, 0.4, low.shape) * [HEIGHT, WIDTH]])
         found = np.clip(np.vstack([corners, away]) / ([HEIGHT, WIDTH] * 2), 0, 1).astype(np.float32)
@@ -78,7 +78,7 @@ def scored_set(folder: str) -> None:
 
 
 def ours(folder: str) -> dict:
-    """Both protocols, classes and curves."""
+    """Seconds of saving and scoring with `CocoEvaluator` (both protocols, classes and curves), and the metrics."""
     from src.evaluation.coco_evaluator import CocoEvaluator
 
     evaluator = CocoEvaluator(os.path.join(folder, "truth.json"), NAMES)
@@ -94,7 +94,7 @@ def ours(folder: str) -> dict:
 
 
 def plain(folder: str) -> dict:
-    """pycocotools with the detections as dicts, for one protocol."""
+    """The same with pycocotools for one protocol; detections are dicts."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -118,7 +118,7 @@ def plain(folder: str) -> dict:
 
 
 def measure_scoring(table, options) -> None:
-    """5,000 images, 36,500 boxes, 500,000 detections."""
+    """Scoring of 500,000 detections on 5,000 images with 36,500 boxes."""
     folder = os.path.join(options.work, "scoring")
     scored_set(folder)
     results = []
@@ -126,10 +126,10 @@ def measure_scoring(table, options) -> None:
         command = [sys.executable, os.path.abspath(__file__), side, folder]
         results.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
     mine, theirs = results
-    assert mine["stats"] == theirs["stats"], "the figures differ"
+    assert mine["stats"] == theirs["stats"], "the metrics differ"
     note = f"mAP {mine['stats'][0]!r} on both sides; ours: two protocols, plain: pycocotools, one"
     table.add("scoring 500,000 detections", "s", mine["scoring"], theirs["scoring"], note)
-    table.add("peak memory of it", "MB", mine["peak"] / 1e6, theirs["peak"] / 1e6)
+    table.add("peak memory of scoring", "MB", mine["peak"] / 1e6, theirs["peak"] / 1e6)
     table.add("saving predictions.json", "s", mine["saving"], theirs["saving"], "plain: json.dump")
 
 

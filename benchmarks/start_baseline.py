@@ -1,7 +1,7 @@
-"""The start of the straightforward way, for `scripts/benchmark.py start`: prints a line after the first step.
+"""The baseline of `scripts/benchmark.py start`: prints a line after its first training step.
 
-The same network and loss from MindSpore's own layers, weights from its initialiser, its optimiser and clipping in one
-training cell. It has no records to open, no pipeline, no run folder.
+It trains the same network and loss with MindSpore's layers, initialiser, optimiser and clipping in one training cell,
+without records, input pipeline and run folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from src.config import load_config  # noqa: E402
 
 
 def plain_layers() -> None:
-    """In place of ours, before the modules of the network take them."""
+    """Replace our layers by MindSpore's; call it before the modules of the network are imported."""
     from mindspore import nn
     from mindspore.common.initializer import TruncatedNormal, initializer
 

@@ -1,4 +1,4 @@
-"""A training step and a forward pass of ours, for `scripts/benchmark.py step`: prints one JSON line."""
+"""Times our training step and forward pass, for `scripts/benchmark.py step`; prints one JSON line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main(batch: int, size: int, steps: int) -> None:
         step_times.append(time.perf_counter() - start)
     peak = memory() / 2**30
     inference = build_inference(model, cfg)
-    for _ in range(4 * steps):  # as short as it is, one slow moment of the machine would decide
+    for _ in range(4 * steps):  # more repeats, because a short measurement varies more
         start = time.perf_counter()
         inference(Tensor(images[:1]))[1].asnumpy()
         forward_times.append(time.perf_counter() - start)

@@ -1,10 +1,9 @@
-"""The same network in PyTorch, for `scripts/benchmark.py step`: prints one JSON line. Runs in a Python that has torch.
+"""Times the same network in PyTorch, for `scripts/benchmark.py step`; runs in a Python with torch.
 
     python3 benchmarks/step_pytorch.py BATCH SIZE STEPS [cpu|cuda] [float32|tf32|float16|bfloat16]
 
-Seconds per step and per forward pass of one image, and GB of memory (of the process on a CPU, else of the device).
-
-Same layers, sizes, loss and update; timing needs no equal weights, so they are not carried over.
+Prints one JSON line: seconds per step and per forward pass of one image, and GiB of memory (of the process on a CPU,
+else of the device). Layers, sizes, loss and update are the same; the weights need not be the same to compare times.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ def loss_of(loc, logits, gt_loc, gt_label, matches):
 
 
 def precision_of(name: str, device: str):
-    """A context in which the network runs: float32 (without TF32), tf32, float16 or bfloat16."""
+    """The context to run the network in: float32 (without TF32), tf32, float16 or bfloat16."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
     if name in ("float32", "tf32"):
         return contextlib.nullcontext()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How fast the parts are, each as a ratio to the straightforward way in the same run.
+"""Measure the speed of the parts, each compared with a straightforward implementation ("plain") in the same run.
 
     python3 scripts/benchmark.py [matching postprocessing pipeline conversion scoring growth step start] [--json FILE]
 
-Without names: all but growth. Run nothing else at the same time. `step` compares with PyTorch where --torch names a
-Python that has it. --work is a folder for data that is drawn (600 MB for all).
+Without names, all parts except growth are measured. Run nothing else at the same time. If --torch names a Python with
+PyTorch, `step` compares with it. --work is a folder for drawn data (600 MB for all parts).
 """
 
 from __future__ import annotations
@@ -53,25 +53,24 @@ SCALING = (0.1, 0.2)
 
 
 class Table:
-    """Rows of what was measured; printed as they come."""
+    """The results, printed row by row."""
 
     def __init__(self):
         self.rows = []
 
     def add(self, part: str, unit: str, ours: float, plain_way=None, note: str = "") -> None:
-        """plain_way: the other side's figure in the same unit; of a rate more is better, of a time less."""
+        """Add a row. `plain_way` is the result of the plain implementation in the same unit. The ratio is above 1 if
+        ours is better: a higher rate (unit "/s"), or less of any other unit."""
         ratio = None
         if plain_way:
             ratio = ours / plain_way if unit.endswith("/s") else plain_way / ours
         self.rows.append({"part": part, "unit": unit, "ours": ours, "plain": plain_way, "times": ratio, "note": note})
-        figures = (
-            f"{ours:>10.3f} {plain_way:>10.2f} {ratio:>9.2f}x" if plain_way else f"{ours:>10.3f} {'':>10} {'':>10}"
-        )
-        print(f"{part:44}{unit:>10}{figures}  {note}", flush=True)
+        values = f"{ours:>10.3f} {plain_way:>10.2f} {ratio:>9.2f}x" if plain_way else f"{ours:>10.3f} {'':>10} {'':>10}"
+        print(f"{part:44}{unit:>10}{values}  {note}", flush=True)
 
 
 def best_time(function, cases: list, repeats: int = 5) -> float:
-    """Milliseconds a case: the quickest of some passes, since other programs only ever slow one down."""
+    """Milliseconds per case, from the fastest of several passes: other programs can only slow a pass down."""
     passes = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -82,7 +81,7 @@ def best_time(function, cases: list, repeats: int = 5) -> float:
 
 
 def measure_matching(table: Table, options) -> None:
-    """Targets of an image at 640 x 640."""
+    """Matching and encoding of the targets of an image of 640 x 640."""
     defaults, rng = default_boxes((640, 640)), np.random.default_rng(0)
     for count in (1, 7, 30, 90):
         cases = [(ground_truth(rng, count), *defaults, 0.5, SCALING) for _ in range(40)]
@@ -94,7 +93,7 @@ def measure_matching(table: Table, options) -> None:
 
 
 def measure_postprocessing(table: Table, options) -> None:
-    """Detections of an image from 51150 boxes and 81 scores each."""
+    """Post-processing of an image: 51150 boxes with 81 scores each."""
     for stage, plain_images in (("trained", 5), ("early in training", 3), ("untrained", 1)):
         cases = [
             (*network_output(seed, stage), (480, 640), 0.1, 0.6, 100) for seed in range(5 if plain_images > 1 else 2)
@@ -114,7 +113,7 @@ def measure_postprocessing(table: Table, options) -> None:
 
 
 def consumed(batches, warm_up: int, most: int, bytes_of=None) -> tuple:
-    """(images per second at the consumer after some warm-up batches, bytes per image that reach it)."""
+    """(images per second at the consumer after `warm_up` batches, bytes per image that it receives)."""
     count = size = 0
     start = time.perf_counter()
     for number, batch in enumerate(batches):
@@ -139,22 +138,22 @@ def measure_pipeline(table: Table, options) -> None:
     records = prepare_records(cfg, is_training=True)
     data = TrainLoader(records, cfg)
     ours, theirs = [], []
-    for epoch in range(5):  # turn by turn: the machine is not equally fast all the time
+    for epoch in range(5):  # alternately: the speed of the machine varies
         ours.append(consumed(data.epoch(epoch), 4, 34)[0])
         batches = baselines.training_batches(records.files[0], cfg, data.defaults)
         rate, their_bytes = consumed(([b.asnumpy() for b in batch] for batch in batches), 4, 34)
-        del batches  # its threads would go on
+        del batches  # its threads would continue
         theirs.append(rate)
     ours, theirs = statistics.median(ours), statistics.median(theirs)
     _, our_bytes = consumed(data.numpy_batches(0), 0, 2, lambda b: [b[0], *pack_matches(b[1]), b[2]])
     cores = os.cpu_count() or 1
-    note = f"{ours / cores:.0f} a core; 8 devices with 2 cores each: {8 * 2 * ours / cores:.0f}"
+    note = f"{ours / cores:.0f} per core; 8 devices with 2 cores each: {8 * 2 * ours / cores:.0f}"
     table.add("pipeline to the device, batch 16", "images/s", ours, theirs, note)
-    table.add("handed to the device, an image", "MB", our_bytes / 1e6, their_bytes / 1e6)
+    table.add("sent to the device, per image", "MB", our_bytes / 1e6, their_bytes / 1e6)
 
 
 def measure_conversion(table: Table, options) -> None:
-    """Images -> MindRecord, every image decoded; files come from the page cache."""
+    """Images -> MindRecord, with every image decoded; files are in the page cache."""
     from src.data.readers import read_dataset
     from src.data.records import prepare_records
 
@@ -182,7 +181,7 @@ def measure_conversion(table: Table, options) -> None:
 
 
 def decoding_rate(contents: list) -> float:
-    """Image files per second that `check_image` reads on all cores: an upper limit for a conversion that decodes."""
+    """Image files per second that `check_image` checks on all cores: the upper limit of a conversion that decodes."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         start = time.perf_counter()
         list(pool.map(check_image, contents))
@@ -217,14 +216,19 @@ PARTS = {
 
 def main(argv) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
-    parser.add_argument("--work", default=os.path.join(tempfile.gettempdir(), "ssd_benchmark"), metavar="DIR")
-    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, for `step`")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}")
+    parser.add_argument("--json", metavar="FILE", help="also write the results to a JSON file")
+    parser.add_argument(
+        "--work",
+        default=os.path.join(tempfile.gettempdir(), "ssd_benchmark"),
+        metavar="DIR",
+        help="folder for drawn data (default: %(default)s)",
+    )
+    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` with")
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
-        raise UserError(f"unknown part '{unknown[0]}'; there are {', '.join(PARTS)}")
+        raise UserError(f"unknown part '{unknown[0]}'; the parts are {', '.join(PARTS)}")
     if options.json and os.path.isdir(options.json):
         raise UserError(f"--json: {options.json} is a folder; name the file to write")
     if options.json:
@@ -238,8 +242,8 @@ def main(argv) -> int:
     for part in options.parts or [name for name in PARTS if name != "growth"]:
         PARTS[part](table, options)
     if options.json:
-        figures = {"cores": os.cpu_count(), "python": platform.python_version(), "rows": table.rows}
-        write_json(options.json, figures, indent=1)
+        results = {"cores": os.cpu_count(), "python": platform.python_version(), "rows": table.rows}
+        write_json(options.json, results, indent=1)
     return 0
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Check a data set before it is converted: counts, boxes, cover by default boxes, and every fault.
+"""Check a data set before it is converted: counts, boxes, coverage by default boxes, and every problem.
 
     python3 scripts/check_data.py --config_path FILE [--key=value ...] [--split train|val|both] [--decode] [--json FILE]
 
-All keys of the configuration are options, as for train.py. Headers of the images are read; --decode decodes
-every image, as a conversion does. With both splits, pictures that are in train and in val are found too. Exit status 2
-where a conversion would refuse the data, else 0: warnings are for you to judge.
+All keys of the configuration are options, as for train.py. By default only the headers of images are read; --decode
+decodes every image, as the conversion does. With both splits, images that are in train and in val are found too. The
+exit status is 2 if there is an ERROR, which would stop the conversion, else 0; warnings are for you to judge.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def format_report(report: dict) -> str:
             for title, key in (("box size, pixels of the input", "size"), ("width / height", "aspect")):
                 lines.append(f"{title:34}" + "".join(f"{value:>9.2f}" for value in report[key].values()))
             lines.append("boxes by size: " + ", ".join(f"{name} {number}" for name, number in report["sizes"].items()))
-    lines += ["", "faults:" if report["faults"] else "no faults"]
-    for fault in report["faults"]:
-        mark = "REFUSED" if fault["refused"] else "warning"
-        places = ", ".join(fault["places"]) + (", ..." if 0 < len(fault["places"]) < fault["number"] else "")
-        lines.append(f"  {mark} {fault['number']:>6} {fault['kind']}" + (f": {places}" if places else ""))
+    lines += ["", "problems:" if report["faults"] else "no problems"]
+    for problem in report["faults"]:
+        severity = "ERROR" if problem["refused"] else "warning"
+        places = ", ".join(problem["places"]) + (", ..." if 0 < len(problem["places"]) < problem["number"] else "")
+        lines.append(f"  {severity:7} {problem['number']:>6} {problem['kind']}" + (f": {places}" if places else ""))
     return "\n".join(lines)
 
 
@@ -69,9 +69,9 @@ def main(argv) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--split", choices=("train", "val", "both"), default="both")
-    parser.add_argument("--decode", action="store_true", help="decode every image, not its header only")
-    parser.add_argument("--json", metavar="FILE", help="write the report there too")
+    parser.add_argument("--split", choices=("train", "val", "both"), default="both", help="what to check")
+    parser.add_argument("--decode", action="store_true", help="decode every image instead of reading its header only")
+    parser.add_argument("--json", metavar="FILE", help="also write the report to a JSON file")
     options, rest = parser.parse_known_args(argv)
     cfg = load_config(rest)
     setup_logging()
@@ -81,11 +81,12 @@ def main(argv) -> int:
         print(format_report(report) + "\n")
     if options.json:
         write_json(os.path.abspath(options.json), {report["split"]: report for report in reports})
-    refused = sum(fault["refused"] for report in reports for fault in report["faults"])
-    warnings = sum(not fault["refused"] for report in reports for fault in report["faults"])
+    problems = [problem for report in reports for problem in report["faults"]]
+    errors = sum(problem["refused"] for problem in problems)
+    warnings = len(problems) - errors
     usable = "the data can be used" + (f" ({warnings} kinds of warnings)" if warnings else "")
-    print(f"{refused} kinds of faults must be corrected first" if refused else usable)
-    return 2 if refused else 0
+    print(f"{errors} kinds of errors must be fixed before the data can be used" if errors else usable)
+    return 2 if errors else 0
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Make a backbone checkpoint from ResNet50 weights of another program.
+"""Convert ResNet50 weights of another program to a backbone checkpoint.
 
     python3 scripts/convert_backbone.py --input resnet50.pth --output ckpt/resnet50.ckpt --fold_eps
 
 --input: torchvision's state dict as .pth or .pt (needs torch), .safetensors (needs safetensors) or .npz, or a
-MindSpore resnet50.ckpt. --output is what the key feature_extractor_base_param reads. BN averages come along; the
-classifier is left out; every entry of the input is accounted for.
+MindSpore resnet50.ckpt. --output is the file for the option feature_extractor_base_param. BN running statistics are
+converted too; entries that are not used, such as the classifier, are listed.
 
-torchvision's network differs from the published one in two ways. BN's eps is 1e-5 there and 1e-3 here: --fold_eps
-scales gamma so that both compute the same. Strided layers pad both sides there, below and right only here:
---backbone_padding=symmetric in training, evaluation and export makes them equal (and the checkpoint's names stay).
+The network of torchvision differs from the published one in two ways. The eps of BN is 1e-5 there and 1e-3 here:
+--fold_eps scales gamma so that both compute the same. Strided layers pad all sides there, but only bottom and right
+here: --backbone_padding=symmetric in training, evaluation and export makes them equal (parameter names do not change).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from src.utils.text import one_line  # noqa: E402
 
 
 def read_torch(path: str) -> dict:
-    """A state dict, bare or under the key of a training checkpoint."""
+    """A state dict, or the one inside a training checkpoint."""
     import torch
 
     content = torch.load(path, map_location="cpu", weights_only=True)
@@ -46,20 +46,20 @@ def read_torch(path: str) -> dict:
 
 
 def read_safetensors(path: str) -> dict:
-    """Every tensor of the file (half precisions too, but bfloat16, which NumPy lacks)."""
+    """All tensors of the file (not bfloat16, which NumPy lacks)."""
     from safetensors.numpy import load_file
 
     return load_file(path)
 
 
 def read_npz(path: str) -> dict:
-    """Every array of the file."""
+    """All arrays of the file."""
     with np.load(path, allow_pickle=False) as content:
         return {name: content[name] for name in content.files}
 
 
 def read_mindspore(path: str) -> dict:
-    """Every tensor of a MindSpore checkpoint."""
+    """All tensors of a MindSpore checkpoint."""
     from src.models.checkpoint_file import read_checkpoint
 
     entries = read_checkpoint(path, "input").items()
@@ -76,10 +76,10 @@ READERS = {
 
 
 def read(path: str) -> dict:
-    """Name -> array of a file, by its ending.
+    """Read a file of weights according to its extension: name -> array.
 
     Raises:
-        UserError: no such file, another ending, a package that is missing, a damaged file.
+        UserError: the file is missing or damaged, its extension is unknown, or a package is missing.
     """
     ending = os.path.splitext(path)[1].lower()
     if os.path.isdir(path):
@@ -87,36 +87,36 @@ def read(path: str) -> dict:
     if not os.path.isfile(path):
         raise UserError(f"--input: no such file: {one_line(os.path.abspath(path))}")
     if ending not in READERS:
-        raise UserError(f"--input: a name that ends in {', '.join(READERS)} is wanted, got {path}")
+        raise UserError(f"--input: the name must end in {', '.join(READERS)}, got {path}")
     try:
         return READERS[ending](path)
     except ImportError as error:
         raise UserError(
             f"--input: reading {ending} needs the package {error.name}: pip install {error.name}, or save the state "
-            f"dict as .npz where it is installed: numpy.savez('x.npz', **{{k: v.numpy() for k, v in state.items()}})"
+            f"dict as .npz on a machine that has it: numpy.savez('x.npz', **{{k: v.numpy() for k, v in state.items()}})"
         ) from None
     except UserError:
         raise
-    except Exception as error:  # each library has its own kinds for a damaged file
+    except Exception as error:  # for a damaged file each library raises other types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--input: {path} is damaged or no {ending} file: {reason}") from None
+        raise UserError(f"--input: {path} is damaged or not a {ending} file: {reason}") from None
 
 
 def main(argv) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", required=True, metavar="FILE")
-    parser.add_argument("--output", required=True, metavar="FILE.ckpt")
+    parser.add_argument("--input", required=True, metavar="FILE", help="weights to convert, see above")
+    parser.add_argument("--output", required=True, metavar="FILE.ckpt", help="checkpoint to write")
     parser.add_argument(
-        "--fold_eps", action="store_true", help="for weights of PyTorch: BN computes what it does there"
+        "--fold_eps", action="store_true", help="for weights from PyTorch: scale gamma of BN for eps 1e-3"
     )
     options = parser.parse_args(argv)
     output = os.path.abspath(options.output)
     if not output.endswith(".ckpt"):
-        raise UserError(f"--output: a name that ends in .ckpt is wanted, got {one_line(options.output)}")
+        raise UserError(f"--output: the name must end in .ckpt, got {one_line(options.output)}")
     if os.path.isdir(output):
         raise UserError(f"--output: {one_line(output)} is a folder; name the file to write")
     if os.path.realpath(options.input) == os.path.realpath(output):
-        raise UserError("--output: this is the file of --input; name another one")
+        raise UserError("--output: the file is the same as --input; name another one")
     SignalGuard().install()
     ensure_writable(os.path.dirname(output), "output")
     found = read(options.input)
@@ -125,12 +125,12 @@ def main(argv) -> int:
     from src.models.checkpoint_file import write_checkpoint
 
     write_checkpoint(output, converted.items())
-    print(f"{one_line(options.output)}: {len(converted)} parameters of the backbone, all of ResNet50's")
+    print(f"{one_line(options.output)}: {len(converted)} parameters, all that the ResNet50 backbone has")
     counters = [name for name in unused if name.endswith("num_batches_tracked")]
     others = [name for name in unused if name not in counters]
     rest = ", ".join([f"{len(counters)} num_batches_tracked"] * bool(counters) + others) or "none"
-    print(f"of {len(found)} entries {len(unused)} have no place in it: {rest}")
-    print("BN: gamma scaled for eps 1e-3" if options.fold_eps else "BN: as it was (eps is 1e-3 here; see --fold_eps)")
+    print(f"{len(unused)} of {len(found)} entries were not used: {rest}")
+    print("BN: gamma scaled for eps 1e-3" if options.fold_eps else "BN: unchanged (eps is 1e-3 here; see --fold_eps)")
     return 0
 
 

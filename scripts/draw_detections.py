@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Draw ground truth (green) and detections (red) on pictures.
 
-    python3 scripts/draw_detections.py --annotations instances_val2017.json --images val2017 \
+    python3 scripts/draw_detections.py --annotations instances_val2017.json --images val2017 \\
         --predictions output/predictions.json --output pictures [--count 12 --min_score 0.3]
 
---predictions is predictions.json of eval.py, or detections.json of predict.py (its pictures are found by their names,
-its classes by theirs). Detections of other images are left out, and counted.
+--predictions is predictions.json of eval.py or detections.json of predict.py (whose pictures and classes are found by
+name). Detections of other images are skipped, and their number is logged.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ OVERVIEW, OVERVIEW_TILES = "overview.png", 100
 
 
 def draw(image: np.ndarray, boxes: list, colour: tuple, below: bool) -> None:
-    """Boxes [(x, y, w, h), text] on a BGR image in place."""
+    """Draw boxes [((x, y, w, h), text)] on a BGR image, in place."""
     for (x, y, w, h), text in boxes:
-        box = np.clip((y, x, y + h, x + w), -TILE, 2 * TILE)  # what lies far outside is not drawn
+        box = np.clip((y, x, y + h, x + w), -TILE, 2 * TILE)  # limits coordinates far outside
         draw_box(image, box, colour)
         draw_tag(image, text, box, colour, below)
 
 
 def category_names(categories: list) -> dict:
-    """Category id -> the name as OpenCV's fonts can draw it."""
+    """Category id -> name, replaced by the id where OpenCV's fonts cannot draw it (not ASCII)."""
     return {row["id"]: row["name"] if row["name"].isascii() else f"category {row['id']}" for row in categories}
 
 
@@ -59,10 +59,11 @@ def read_predictions(path: str, content: dict, folder: str) -> dict:
     """Detections by image id of the annotation file: {id: [([x, y, w, h], category name, score)]}.
 
     Args:
-        content: of the annotation file; folder: of its images.
+        content: of the annotation file.
+        folder: of its images.
 
     Raises:
-        UserError: the file cannot be read, a row of it cannot be used, or no row belongs to an image.
+        UserError: the file cannot be read, a row cannot be used, or no detection belongs to one of the images.
     """
     try:
         with open(path, encoding="utf-8") as handle:
@@ -72,7 +73,7 @@ def read_predictions(path: str, content: dict, folder: str) -> dict:
         raise UserError(f"--predictions: cannot read {one_line(path)}: {reason}") from None
     ids, names = {record["id"]: record["id"] for record in content["images"]}, category_names(content["categories"])
     if isinstance(predictions, dict):
-        ids, names, predictions = _own(path, predictions, content, folder)
+        ids, names, predictions = _from_predict(path, predictions, content, folder)
     if not isinstance(predictions, list):
         raise _unusable(path)
     found, unknown = defaultdict(list), 0
@@ -89,7 +90,7 @@ def read_predictions(path: str, content: dict, folder: str) -> dict:
         )
     if unknown:
         LOGGER.warning(
-            "%d of %d detections are of images that --annotations does not list: left out", unknown, len(predictions)
+            "%d of %d detections are skipped: --annotations does not list their images", unknown, len(predictions)
         )
     return found
 
@@ -107,26 +108,26 @@ def _checked(row, where: str) -> tuple:
         box, score, category = [float(value) for value in row["bbox"]], float(row["score"]), row["category_id"]
         row["image_id"]
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise UserError(f"{where} is no detection with image_id, category_id, bbox and score") from None
+        raise UserError(f"{where} is not a detection with image_id, category_id, bbox and score") from None
     if len(box) != 4 or not all(math.isfinite(value) and abs(value) < 1e9 for value in (*box, score)):
         raise UserError(
-            f"{where}: bbox must be four numbers below 1e9 and score one, got {str(row['bbox'])[:80]}, "
+            f"{where}: bbox must be four numbers below 1e9 and score a number, got {str(row['bbox'])[:80]}, "
             f"{str(row['score'])[:20]}"
         )
     return box, score, category if isinstance(category, (int, float, str)) else one_line(category)
 
 
-def _own(path: str, predictions: dict, content: dict, folder: str) -> tuple:
-    """(annotated image id of each detected one, category names, rows) of predict.py's detections.json."""
+def _from_predict(path: str, predictions: dict, content: dict, folder: str) -> tuple:
+    """(image id in it -> image id of the annotation file, category names, rows) of a detections.json of predict.py."""
     try:
-        wanted = {os.path.realpath(os.path.join(folder, r["file_name"])): r["id"] for r in content["images"]}
+        annotated = {os.path.realpath(os.path.join(folder, r["file_name"])): r["id"] for r in content["images"]}
         by_name = defaultdict(list)
-        for real, image_id in wanted.items():
+        for real, image_id in annotated.items():
             by_name[os.path.basename(real)].append(image_id)
         ids = {}
         for record in predictions["images"]:
             same = by_name[os.path.basename(record["file_name"])]
-            image_id = wanted.get(os.path.realpath(record["file_name"]), same[0] if len(same) == 1 else None)
+            image_id = annotated.get(os.path.realpath(record["file_name"]), same[0] if len(same) == 1 else None)
             if image_id is not None and "frame" not in record:
                 ids[record["id"]] = image_id
         return ids, category_names(predictions["categories"]), predictions["annotations"]
@@ -136,10 +137,14 @@ def _own(path: str, predictions: dict, content: dict, folder: str) -> tuple:
 
 def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("annotations", "images", "predictions", "output"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--count", type=int, default=12, help="pictures to draw, from 1 (default: %(default)s)")
-    parser.add_argument("--min_score", type=float, default=0.3, help="least score drawn (default: %(default)s)")
+    parser.add_argument(
+        "--annotations", required=True, metavar="FILE", help="COCO annotation file with the ground truth"
+    )
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of its images")
+    parser.add_argument("--predictions", required=True, metavar="FILE", help="detections, see above")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--count", type=int, default=12, help="number of pictures (default: %(default)s)")
+    parser.add_argument("--min_score", type=float, default=0.3, help="minimum score (default: %(default)s)")
     options = parser.parse_args(argv)
     if options.count < 1:
         raise UserError(f"--count must be at least 1, got {options.count}")

@@ -3,10 +3,10 @@
 
     python3 scripts/draw_shapes.py --output shapes [--train 600 --val 60 --image_size 256 --seed 1]
 
-Writes DIR/train2017, DIR/val2017 and DIR/annotations/instances_{train,val}2017.json: all of them or, where it fails or
-is stopped, nothing. DIR/drawn.json lists them; drawing again with other arguments replaces these files only, and
-refuses to touch one that was changed since. The same arguments give the same files. Some images are grey JPEGs, some
-hold a crowd box.
+Writes train2017, val2017 and annotations/instances_{train,val}2017.json into the folder --output: all of them or, if it
+fails or is stopped, nothing. The same arguments give the same files. Some images are grey JPEGs, some have a crowd box.
+The file drawn.json lists all files. Drawing again with other arguments replaces only these, and stops with an error if
+one of them was changed in the meantime.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from src.utils.text import one_line  # noqa: E402
 
 VERSION = 3
 RECORD, WORK = "drawn.json", ".drawing"
-MOST = 70000  # images of a split: further ids would meet those of the other split
-# names and ids of COCO's own categories, so that a COCO class list works on this data
+MAX_IMAGES = 70000  # per split: with more, the ids of both splits would overlap
+# names and ids of COCO categories, so that a COCO class list works on this data
 CATEGORIES = (("stop sign", 13), ("sports ball", 37), ("kite", 38))
 ASPECTS = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.75))
 GREY_SHARE, CROWD_SHARE = 0.15, 0.05
-MIN_SIZE, MAX_SIZE = 0.2, 0.6  # longer side of a shape over the longer side of the image
-VISIBLE = 0.65  # of a shape that a later one may not cover
+MIN_SIZE, MAX_SIZE = 0.2, 0.6  # longer side of a shape relative to the longer side of the image
+MIN_VISIBLE = 0.65  # share of a shape that later ones must leave visible
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     image = np.empty((height, width, 3), np.float32)
     image[:] = rng.uniform(90, 160) + rng.uniform(-30, 30, 3)
     for cells, strength in ((3, 45), (8, 25), (32, 10)):
-        # mostly light and dark, a little colour
+        # mostly brightness, some colour
         noise = rng.normal(0, strength, (cells, cells, 1)) + rng.normal(0, strength / 3, (cells, cells, 3))
         noise = noise.astype(np.float32)
         image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -88,7 +88,7 @@ def outline(kind: int, rng: np.random.Generator, centre: np.ndarray, size: float
 
 
 def paint(image: np.ndarray, mask: np.ndarray, kind: int, rng: np.random.Generator, points: np.ndarray) -> None:
-    """Fill a shape with a colour of its kind's range, shading and a marking."""
+    """Fill a shape with a random colour of its kind, shading and a marking."""
     bases = ((40, 40, 200), (60, 180, 235), (190, 110, 40))  # BGR
     colour = np.clip(np.array(bases[kind]) + rng.uniform(-45, 45, 3), 0, 255)
     height, width = mask.shape
@@ -145,7 +145,7 @@ def draw_image(rng: np.random.Generator, longest: int) -> tuple:
             cv2.fillPoly(mask, [points.round().astype(np.int32)], 1)
             if mask.sum() < 0.85 * cv2.contourArea(points.astype(np.float32)):
                 continue
-            if all((old & (1 - mask)).sum() >= VISIBLE * full for old, full in masks):
+            if all((old & (1 - mask)).sum() >= MIN_VISIBLE * full for old, full in masks):
                 masks = [(old & (1 - mask), full) for old, full in masks] + [(mask, int(mask.sum()))]
                 kinds.append(kind)
                 paint(image, mask, kind, rng, points)
@@ -157,18 +157,18 @@ def draw_image(rng: np.random.Generator, longest: int) -> tuple:
 
 
 def _box(mask: np.ndarray) -> tuple:
-    """Tight [x, y, w, h] and area of a mask's visible pixels."""
+    """Tight box [x, y, w, h] and area of the visible pixels of a mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
     return [float(v) for v in box], float(mask.sum())
 
 
 def _crowd(image: np.ndarray, rng: np.random.Generator) -> tuple:
-    """A group of tiny discs under one crowd box."""
+    """A group of tiny discs with one crowd box."""
     height, width = image.shape[:2]
     w, h = int(width * 0.3), int(height * 0.18)
     x, y = int(rng.integers(width - w)), int(rng.integers(height - h))
-    radius = min(4, (h - 1) // 2)  # a small picture's box has no room for discs of the usual size
+    radius = min(4, (h - 1) // 2)  # in a small image the box is too small for the usual discs
     for _ in range(14):
         centre = (
             int(rng.integers(x + radius, x + w - radius)),
@@ -220,7 +220,7 @@ def draw_all(folder: str, options: argparse.Namespace) -> None:
 
 
 def checksum(path: str) -> str:
-    """SHA-256 of a file, "" where there is none."""
+    """SHA-256 of a file, "" if it does not exist."""
     if not os.path.isfile(path):
         return ""
     with open(path, "rb") as handle:
@@ -228,19 +228,18 @@ def checksum(path: str) -> str:
 
 
 def checksums(folder: str) -> dict:
-    """Path below the folder -> SHA-256 of every file, pictures first."""
+    """Relative path -> SHA-256 of every file below a folder, pictures first."""
     paths = [os.path.join(top, name) for top, _, names in os.walk(folder) for name in names]
     paths.sort(key=lambda path: (path.endswith(".json"), path))
     return {os.path.relpath(path, folder): checksum(path) for path in paths}
 
 
 def read_record(output: str) -> dict:
-    """drawn.json: the arguments, `files` (path -> SHA-256) and, while files are replaced, `earlier` (path -> a list).
-
-    {} for a folder without one. A damaged one lists nothing, so no file counts as drawn.
+    """Read drawn.json: the arguments, `files` (path -> SHA-256) and, while files are being replaced, `earlier` (path ->
+    list of SHA-256). {} for an empty folder, and for a damaged drawn.json: then no file counts as drawn.
 
     Raises:
-        UserError: the folder holds files, and none says that this script drew there.
+        UserError: the folder has files but no drawn.json.
     """
     try:
         with open(os.path.join(output, RECORD), encoding="utf-8") as handle:
@@ -250,15 +249,15 @@ def read_record(output: str) -> dict:
         others = [name for name in os.listdir(output) if name not in (WORK, ".drawing.lock")]
         if others:
             raise UserError(
-                f"--output: {one_line(output)} holds files that this script did not draw; name an empty folder"
+                f"--output: {one_line(output)} has files that this script did not draw; name an empty folder"
             ) from None
     except (OSError, ValueError):
         pass
     return {}
 
 
-def ours(record: dict) -> dict:
-    """Path -> checksums that this script's file there may have."""
+def known_checksums(record: dict) -> dict:
+    """Path -> set of checksums that a file drawn by this script may have there."""
     found = {}
     for key in ("files", "earlier"):
         rows = record.get(key)
@@ -269,7 +268,7 @@ def ours(record: dict) -> dict:
 
 
 def is_foreign(output: str, path: str, known: set) -> bool:
-    """At the place of a file lies what this script did not draw, or a file where its folder belongs."""
+    """Whether the path is taken by content that this script did not draw, or a file is in place of its folder."""
     folder = os.path.join(output, os.path.dirname(path))
     if os.path.lexists(folder) and not os.path.isdir(folder):
         return True
@@ -277,27 +276,30 @@ def is_foreign(output: str, path: str, known: set) -> bool:
 
 
 def publish(work: str, output: str, record: dict, arguments: dict) -> list:
-    """Put what was drawn in `work` in its place and remove what an earlier drawing left; user's files that stay.
+    """Move the drawn files from `work` to `output`, and remove the other files of an earlier drawing.
 
-    A kill in between leaves a drawn.json that lists both drawings, so the next run knows its files.
+    While it works, drawn.json lists both drawings, so that after a kill the next run recognises all files.
+
+    Returns:
+        The paths that were kept because the user changed these files.
 
     Raises:
-        UserError: a file of another content, not drawn by this script, lies where one belongs; nothing is changed.
+        UserError: a path is taken by a file that this script did not draw; nothing is changed.
     """
-    new, old = checksums(work), ours(record)
+    new, old = checksums(work), known_checksums(record)
     same = without_files(record) == arguments
     changed = [path for path, value in new.items() if is_foreign(output, path, {value, *old.get(path, ())})]
     if changed and not (same and all(os.path.isfile(os.path.join(output, path)) for path in changed)):
         raise UserError(
-            f"--output: {one_line(output)} holds what this script did not draw, or what was changed since, in place of "
-            f"{len(changed)} of its files (first {changed[0]}); move it away or name another folder"
+            f"--output: {one_line(output)}: {len(changed)} files were not drawn by this script, or were changed since "
+            f"(first {changed[0]}), and would be replaced; move them away or name another folder"
         )
     write_json(os.path.join(output, RECORD), {"files": new, "earlier": {path: sorted(old[path]) for path in old}})
     for path in old:
         target = os.path.join(output, path)
         if path not in new and checksum(target) in old[path]:
             os.remove(target)
-            with contextlib.suppress(OSError):  # the user's files are in it
+            with contextlib.suppress(OSError):  # it contains files of the user
                 os.rmdir(os.path.dirname(target))
     for path in new:
         if path not in changed:
@@ -313,7 +315,7 @@ def without_files(record: dict) -> dict:
 
 
 def draw_into(output: str, options: argparse.Namespace) -> None:
-    """Draw the data set into a folder that is held, unless it is there already."""
+    """Draw the data set into a locked folder, unless it was drawn there before."""
     arguments = {
         "version": VERSION,
         "train": options.train,
@@ -322,7 +324,7 @@ def draw_into(output: str, options: argparse.Namespace) -> None:
         "image_size": options.image_size,
     }
     record, work = read_record(output), os.path.join(output, WORK)
-    files = ours(record)
+    files = known_checksums(record)
     if files and without_files(record) == arguments and all(os.path.isfile(os.path.join(output, p)) for p in files):
         print(f"already drawn: {one_line(output)}")
         return
@@ -334,21 +336,23 @@ def draw_into(output: str, options: argparse.Namespace) -> None:
         raise output_error(error.filename or output, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"drew {options.train} training and {options.val} held-out images: {one_line(output)}")
+    print(f"drew {options.train} training and {options.val} validation images: {one_line(output)}")
     if changed:
-        print(f"kept as it is, because it was changed since: {len(changed)} of them, first {changed[0]}")
+        print(f"not replaced, because they were changed since: {len(changed)} of them, first {changed[0]}")
 
 
 def main(argv) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="folder of the data set")
-    parser.add_argument("--train", type=int, default=600, help="training images")
-    parser.add_argument("--val", type=int, default=60, help="held-out images")
-    parser.add_argument("--image_size", type=int, default=256, help="longer side in pixels, 64 to 4096")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--train", type=int, default=600, help="number of training images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=60, help="number of validation images (default: %(default)s)")
+    parser.add_argument(
+        "--image_size", type=int, default=256, help="longer side in pixels, 64 to 4096 (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: %(default)s)")
     options = parser.parse_args(argv)
-    if not (1 <= options.train <= MOST and 1 <= options.val <= MOST and 64 <= options.image_size <= 4096):
-        raise UserError(f"--train and --val must lie in [1, {MOST}], --image_size in [64, 4096]")
+    if not (1 <= options.train <= MAX_IMAGES and 1 <= options.val <= MAX_IMAGES and 64 <= options.image_size <= 4096):
+        raise UserError(f"--train and --val must lie in [1, {MAX_IMAGES}], --image_size in [64, 4096]")
     if not 0 <= options.seed < 2**64:
         raise UserError("--seed must lie in [0, 2^64)")
     SignalGuard().install()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Make the virtual environment with all that requirements-test.txt names, or do nothing when it is there.
+# Create a virtual environment with the packages of requirements-test.txt, or do nothing if it is up to date.
 #   PYTHON=python3.11  the Python to use (3.9 - 3.12; default: the first that works)
-#   VENV=folder        where (default: .venv in the repository)
-#   WORLD=2         MindSpore 2 on Python 3.9 too (2.9, the last one for it)
+#   VENV=folder        folder of the environment (default: .venv in the repository)
+#   WORLD=2            MindSpore 2 also on Python 3.9 (2.9, the last release that supports it)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${VENV:-$root/.venv}
@@ -44,16 +44,16 @@ list=$(mktemp)
 trap 'rm -f "$list"' EXIT
 cat "$root/requirements.txt" "$root/requirements-test.txt" | grep -v '^-r' > "$list"
 if [ -n "$kept" ]; then
-    echo "keeping the MindSpore that is installed: $kept"
+    echo "using the installed MindSpore: $kept"
     options=(--system-site-packages)
     grep -v -E '^mindspore' "$list" > "$list.kept" && mv "$list.kept" "$list"
 elif [ "$world" = 2 ]; then
     sed -E -i -e 's/^mindspore==2\.10\.0;.*/mindspore>=2.9,<2.11/' -e '/python_version < "3\.10"/d' "$list"
 fi
-echo "making $venv with $("$python" --version) (1 to 3 GB, 2 to 10 minutes)"
+echo "creating $venv with $("$python" --version) (1 to 3 GB, 2 to 10 minutes)"
 "$python" -m venv --clear "${options[@]+"${options[@]}"}" "$venv"
 if [ -n "$kept" ]; then
-    # a virtual environment of a virtual environment does not see its packages by itself
+    # a virtual environment created from another one does not see the packages of that one
     "$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
         > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/kept_mindspore.pth"
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Start train.py or eval.py on several devices, in the foreground: used by scripts/run_*.sh.
+"""Start train.py or eval.py on several devices, in the foreground; used by scripts/run_*.sh.
 
     run_distribute_train.sh [--device_num N] [--device_target GPU|Ascend|CPU] [--config_path FILE] [--key=value ...]
 
@@ -8,12 +8,12 @@
     --config_path FILE   configuration (default: config/ssd_resnet50_fpn_config_ and the device target)
     --launcher L         mpirun or msrun (default: msrun on Ascend, else mpirun)
     --hostfile FILE      machines for mpirun, one per line: name slots=8
-    --log_output DIR     folder of the ranks' output (default log_output)
+    --log_output DIR     folder for the output of the ranks (default log_output)
 
-Everything else is passed on: the keys of the configuration (train.py --help lists them). The exit status is the
-run's; when it fails, the last line names the rank and the cause.
+All other arguments, the keys of the configuration, are passed on (train.py --help lists them). The exit status is that
+of the run; if it fails, the last line names the rank and the cause.
 
-The positional arguments of the published scripts are accepted, options may follow them:
+The positional arguments of the published scripts are accepted; options may follow them:
 
     run_distribute_train.sh DEVICE_NUM EPOCH_SIZE LR DATASET [RANK_TABLE.json] CONFIG [PRE_TRAINED
                             PRE_TRAINED_EPOCH_SIZE]
@@ -37,7 +37,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TARGETS = ("GPU", "Ascend", "CPU")
 SCRIPTS = {"train": "run_distribute_train.sh", "eval": "run_eval.sh"}
-# positional arguments of the published scripts, and how many of them must be there
+# positional arguments of the published scripts, and how many of them are required
 _TRAINING = ("epoch_size", "lr", "dataset", "config_path", "pre_trained", "pre_trained_epoch_size")
 POSITIONAL = {
     "run_distribute_train.sh": (("device_num", *_TRAINING), 5),
@@ -54,11 +54,11 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def options_of_words(script: str, words: list) -> list:
-    """The options that the positional arguments of a published script mean.
+def positional_to_options(script: str, words: list) -> list:
+    """Convert the positional arguments of a published script to options.
 
     Raises:
-        ValueError: they are others; the text says what is accepted, and the new line as far as it is known.
+        ValueError: they do not fit; the text names the accepted arguments, and the options for those that fit.
     """
     keys, count = POSITIONAL[script]
     words, table = list(words), ""
@@ -66,19 +66,19 @@ def options_of_words(script: str, words: list) -> list:
         table = words.pop(4)
     names = " ".join(key.upper() for key in keys[:count])
     more = " [" + " ".join(key.upper() for key in keys[count:]) + "]" if keys[count:] else ""
-    meant = " ".join(f"--{key}={shlex.quote(word)}" for key, word in zip(keys, words) if _fits(key, word))
+    converted = " ".join(f"--{key}={shlex.quote(word)}" for key, word in zip(keys, words) if _fits(key, word))
     for key, word in zip(keys, words):
         if not _fits(key, word):
             raise ValueError(
-                f"{word!r} stands where {key.upper()} belongs: {script} {names}{more}, or options: {meant}"
+                f"{word!r} is not a valid {key.upper()}; usage: {script} {names}{more}, or options: {converted}"
             )
     if len(words) not in range(count, len(keys) + 1):
         raise ValueError(
-            f"{len(words)} positional argument(s), {script} takes {names}{more}; "
-            f"as options: bash scripts/{script} {meant}"
+            f"got {len(words)} positional argument(s), {script} takes {names}{more}; "
+            f"as options: bash scripts/{script} {converted}"
         )
     if table:
-        print(f"the rank table {table} is not needed: msrun and mpirun number the ranks", flush=True)
+        print(f"the rank table {table} is not used: msrun and mpirun number the ranks", flush=True)
     return [f"--{key}={word}" for key, word in zip(keys, words)]
 
 
@@ -99,19 +99,19 @@ def _split(words: list) -> tuple:
     """(positional arguments at the start, the rest).
 
     Raises:
-        ValueError: a word in the rest belongs to no option.
+        ValueError: a word in the rest does not belong to an option.
     """
     start = next((index for index, word in enumerate(words) if word.startswith("--")), len(words))
     takes_value = False
     for word in words[start:]:
         if not word.startswith("--") and not takes_value:
-            raise ValueError(f"{word!r} belongs to no option; write --key value or --key=value")
+            raise ValueError(f"{word!r} does not belong to an option; write --key value or --key=value")
         takes_value = word.startswith("--") and "=" not in word and word != "--standalone"
     return words[:start], words[start:]
 
 
 def _target_of(config_path) -> str:
-    """The device target that a configuration file names; GPU where it names none."""
+    """The device target in a configuration file; GPU if it has none."""
     for path in (config_path, os.path.join(ROOT, config_path or "")):
         with contextlib.suppress(OSError, TypeError), open(path, encoding="utf-8", errors="replace") as handle:
             found = re.search(r"^device_target:\s*[\"']?(\w+)", handle.read(), re.M)
@@ -120,15 +120,15 @@ def _target_of(config_path) -> str:
 
 
 def _target(word: str) -> str:
-    """A device target in its own spelling."""
+    """The usual spelling of a device target."""
     return {target.lower(): target for target in TARGETS}.get(word.lower(), word)
 
 
 def parse(argv) -> tuple:
-    """(options, the rest) of a command line without the program's name.
+    """(options, the rest) of a command line without the program name.
 
     Raises:
-        ValueError: positional arguments that are not those of the published scripts.
+        ValueError: the positional arguments are not those of a published script.
     """
     parser = _Parser(prog="run", allow_abbrev=False, add_help=False)
     parser.add_argument("script", choices=("train", "eval"))
@@ -144,7 +144,7 @@ def parse(argv) -> tuple:
     given, rest = _split(words[first:])
     if given:
         name = "run_standalone_train.sh" if first == 2 else SCRIPTS.get(words[0], "run_eval.sh")
-        given = options_of_words(name, given)
+        given = positional_to_options(name, given)
     options, rest = parser.parse_known_args([*words[:first], *given, *rest])
     options.device_target = options.device_target or _target_of(options.config_path)
     if options.device_num is None:
@@ -158,7 +158,7 @@ def parse(argv) -> tuple:
 
 
 def command(options, rest) -> list:
-    """The command line of a run."""
+    """The command line that starts a run."""
     script = [os.path.join(ROOT, f"{options.script}.py")]
     keys = [f"--device_target={options.device_target}", f"--config_path={options.config_path}", *rest]
     if options.device_num == 1:
@@ -171,7 +171,7 @@ def command(options, rest) -> list:
     mpirun = ["mpirun", "-allow-run-as-root", "-n", number]
     mpirun += ["--hostfile", options.hostfile] if options.hostfile else []
     mpirun += ["--output-filename", options.log_output, "--merge-stderr-to-stdout"]
-    # the python next to this one: mpirun looks for `python3` on every machine's PATH
+    # `python3` instead of a path: mpirun looks it up in the PATH of every machine (here next to this Python, see main)
     return [*mpirun, "python3", *script, *keys]
 
 
@@ -188,11 +188,11 @@ def main(argv) -> int:
     environment = dict(os.environ)
     environment["PATH"] = os.path.dirname(sys.executable) + os.pathsep + environment.get("PATH", "")
     if options.device_target == "CPU":
-        # more ranks than cores are slow, not wrong
+        # more ranks than cores are allowed, only slow
         environment.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")
     if shutil.which(words[0], path=environment["PATH"]) is None:
-        print(f"error: {words[0]} is not on PATH; pip install -r requirements.txt brings mpirun, MindSpore 2 msrun",
-              file=sys.stderr)  # fmt: skip
+        print(f"error: {words[0]} is not on PATH; mpirun comes with 'pip install -r requirements.txt', msrun with "
+              "MindSpore 2", file=sys.stderr)  # fmt: skip
         return 2
     line = "+ " + " ".join(shlex.quote(word) for word in words)
     print(line.encode("utf-8", "backslashreplace").decode(), flush=True)
@@ -202,13 +202,13 @@ def main(argv) -> int:
 
 
 def _end_with_parent() -> None:
-    """The launcher gets SIGTERM when this process is killed (Linux)."""
+    """Have the launcher receive SIGTERM when this process is killed (Linux)."""
     with contextlib.suppress(OSError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def follow(words: list, environment: dict) -> int:
-    """Run a launcher, pass its output and our signals on, and end with the line that says why it failed."""
+    """Run a launcher, forward its output and our signals, and return its status. If it fails, print the cause last."""
     run = subprocess.Popen(
         words,
         env=environment,
@@ -223,8 +223,8 @@ def follow(words: list, environment: dict) -> int:
 
     def pass_on(number, _):
         if received and number == signal.SIGHUP:
-            return  # of a closed terminal, shell and kernel send one each
-        # mpirun hands USR1 and USR2 to the ranks, which then save and leave; asked twice, it ends them
+            return  # when a terminal closes, shell and kernel each send one
+        # mpirun forwards USR1 and USR2 to the ranks, which then save and exit; a second signal ends them at once
         gentle = words[0] == "mpirun" and not received
         received.append(number)
         run.send_signal({signal.SIGINT: signal.SIGUSR2}.get(number, signal.SIGUSR1) if gentle else signal.SIGTERM)
@@ -244,14 +244,14 @@ def follow(words: list, environment: dict) -> int:
     status = run.wait()
     status = 128 - status if status < 0 else status
     if status == 143 and received == [signal.SIGHUP]:
-        status = 129  # the ranks got USR1 for it
+        status = 129  # the ranks received USR1 instead of SIGHUP
     if status and reason:
         _show(reason + "\n", sys.stderr)
     return status
 
 
 def _show(text: str, stream) -> None:
-    """Write where somebody reads; where nobody does any more (a closed terminal, `| head`), the run goes on."""
+    """Write to a stream. If its reader has ended (a closed terminal, `| head`), the run continues without output."""
     try:
         stream.write(text)
         stream.flush()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatter, linter and signatures (every public function of src says what it returns). --fix corrects what can be corrected.
+# Check format, lint rules and signatures (return types of all public functions in src). --fix corrects what it can.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$root/scripts/environment.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a trained, measured and exported detector on drawn pictures: bash scripts/quickstart.sh [--output DIR]
+# Train, evaluate and export a detector on drawn images, without any preparation: bash scripts/quickstart.sh [--output DIR]
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 output=$root/quickstart
@@ -13,9 +13,9 @@ done
 step="start"
 trap 'status=$?; [ $status -eq 0 ] || echo "quick start failed in step: $step (exit status $status)" >&2' EXIT
 say() { step=$1; echo; echo "== $1"; }
-export GLOG_v=${GLOG_v:-3}   # MindSpore's own warnings are not about your run
+export GLOG_v=${GLOG_v:-3}   # hides warnings of MindSpore that do not concern this run
 
-say "1/6 environment (first time 2 to 10 minutes, then nothing)"
+say "1/6 create the environment (2 to 10 minutes the first time)"
 bash "$root/scripts/environment.sh"
 python=${VENV:-$root/.venv}/bin/python
 config=(--config_path "$root/config/ssd_resnet50_fpn_config_quickstart.yaml" --data_path "$output" --coco_root shapes
@@ -31,7 +31,7 @@ say "4/6 train SSD ResNet50-FPN from random weights (6 to 9 minutes on 2 cores)"
 "$python" "$root/train.py" "${config[@]}"
 checkpoint=$(ls -t "$output"/run/ckpt_0/ssd-*.ckpt | head -n 1)
 
-say "5/6 evaluate on held-out pictures (half a minute)"
+say "5/6 evaluate on the validation images (half a minute)"
 "$python" "$root/eval.py" "${config[@]}" --checkpoint_file_path "$checkpoint" | tee "$output/run/evaluation.txt"
 "$python" "$root/scripts/draw_detections.py" --annotations "$output/shapes/annotations/instances_val2017.json" \
     --images "$output/shapes/val2017" --predictions "$output/run/predictions.json" --output "$output/pictures" --min_score 0.4
@@ -47,8 +47,8 @@ echo "== results in $output"
 grep '^mAP' "$output/run/evaluation.txt"
 echo "AP50:       $(awk '$1 == "AP50" {print $6; exit}' "$output/run/evaluation.txt")"
 echo "pictures:   $output/pictures/overview.png (green: ground truth, red: detections)"
-echo "report:     $output/run/report.html (figures, curves, best and worst pictures)"
+echo "report:     $output/run/report.html (metrics, curves, best and worst images)"
 echo "checkpoint: $checkpoint"
 echo "exports:    $output/ssd.mindir, $output/ssd.onnx"
 echo "logs:       $output/run/log_0.txt, $output/run/history.jsonl"
-echo "next:       . ${VENV:-$root/.venv}/bin/activate; then README.md, 'Your own data'"
+echo "next:       activate the environment (. ${VENV:-$root/.venv}/bin/activate), then see 'Your own data' in README.md"

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""A rehearsal at COCO's size: every program once, on drawn pictures, under the limits of a machine in use.
+"""A rehearsal at the size of COCO: runs every program once, on drawn images, with limited resources.
 
     python3 scripts/rehearsal.py --work DIR [--scale 0.01] [--fill_page_cache] [--keep] [--json FILE]
 
-118,287 + 5,000 pictures of 64 x 64 with 860,001 + 36,781 boxes are drawn, checked and converted; a training starts,
-is stopped and resumed; an epoch of batches is read; all 5,000 are evaluated by one process and by two; a checkpoint is
-exported, and 1,000 pictures are predicted; networks take 128 x 128. Every stage has 256 open files, no home, and a
-data folder that is only read. Prints a table of seconds and memory. Exit status 1 where a stage failed or a process
-held more than 2 GiB.
+118,287 + 5,000 images of 64 x 64 with 860,001 + 36,781 boxes are drawn, checked and converted; an epoch of batches is
+read; a training is started, stopped and resumed; all 5,000 validation images are evaluated by one process and by two; a
+checkpoint is exported; 1,000 images are predicted. The network input is 128 x 128. Every stage may open 256 files, has
+no home directory, and must not write to the data folder. Prints a table of seconds and memory. The exit status is 1 if
+a stage failed or a process used more than 2 GiB.
 
---scale takes a share of the numbers (0.01: a few minutes). --fill_page_cache fills the memory with cached pages before
-each stage that loads a checkpoint, as an epoch over COCO does; it slows other users of the machine down.
+--scale reduces the numbers (0.01: a few minutes). --fill_page_cache fills the memory with cached pages before each
+stage that loads a checkpoint, as an epoch over COCO does; this slows down other users of the machine.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ LIMIT_MB = 2147  # 2 GiB
 FIXED_BYTES, BYTES_AT_FULL_SCALE = 1_400_000_000, 2_200_000_000
 LAST_LINES = 12
 SIZE = ["--img_shape=[128, 128]", "--feature_extractor_base_param="]
-# one detection of every class in every picture, whatever the weights: 400,000 in an evaluation at full size
+# one detection per class and image with any weights: 400,000 in an evaluation at full size
 THRESHOLDS = ["--min_score=0", "--max_boxes=1"]
 
 
 class Stage(NamedTuple):
-    """A command and what it must give.
+    """A command and the check of its result.
 
-    needs: stages without which it makes no sense; check: its output -> "" or what is wrong; stopped: it gets a SIGTERM
-    after some steps; loads: it loads a checkpoint.
+    check: output of the command -> "" or what is wrong; needs: stages that must have passed before; stopped: the
+    command gets a SIGTERM after some steps; loads: it loads a checkpoint.
     """
 
     name: str
@@ -57,9 +57,9 @@ class Stage(NamedTuple):
 
 
 class Rehearsal(Checks):
-    """All stages on one folder, below which everything is written.
+    """Runs all stages; everything is written below one folder.
 
-    rows: what came out, one dict a stage.
+    rows: the results, one dict per stage.
     """
 
     def __init__(self, folder: str, scale: float, fill_page_cache: bool):
@@ -76,7 +76,7 @@ class Rehearsal(Checks):
                 "--coco_root=coco2017", f"--mindrecord_dir={self.path('records')}", *SIZE, *more]  # fmt: skip
 
     def stages(self) -> List[Stage]:
-        """Every stage in order."""
+        """All stages in their order."""
         train = ["train.py", "--batch_size=4", "--lr=0.001", "--epoch_size=100", f"--output_path={self.path('run')}"]
         train += THRESHOLDS  # predict.py takes them from the run
         evaluate = ["eval.py", *THRESHOLDS, "--batch_size=16"]
@@ -173,7 +173,7 @@ class Rehearsal(Checks):
         candidate = os.path.join(os.path.dirname(sys.executable), "mpirun")
         found = candidate if os.path.exists(candidate) else shutil.which("mpirun")
         if not found:
-            raise LookupError("there is no mpirun")
+            raise LookupError("mpirun not found")
         return [found, "-allow-run-as-root", "-n", "2"]
 
     def _predict(self) -> List[str]:
@@ -186,7 +186,7 @@ class Rehearsal(Checks):
         return [*words, f"--output={self.path('detections')}"]
 
     def run(self) -> None:
-        """Every stage; what came out is in `rows`."""
+        """Run all stages; the results are in `rows`."""
         for folder in (self.logs, self.cwd):
             os.makedirs(folder)
         for number, stage in enumerate(self.stages(), 1):
@@ -200,7 +200,7 @@ class Rehearsal(Checks):
     def _row(self, stage: Stage, log: str) -> dict:
         row = {"stage": stage.name, "seconds": None, "peak_mb": None, "process": "", "status": "", "last_lines": []}
         failed = {done["stage"] for done in self.rows if done["status"].startswith(("FAILED", "not run"))}
-        over = {done["stage"] for done in self.rows if done["status"].startswith("FAILED: held")}
+        over = {done["stage"] for done in self.rows if done["status"].startswith("FAILED: used")}
         missing = [name for name in stage.needs if name in failed - over]
         if missing:
             return dict(row, status=f"not run: needs {missing[0]}")
@@ -231,7 +231,7 @@ class Rehearsal(Checks):
             return running.run(words, self.cwd, log, environment, stop_when)
 
     def _reason(self, stage: Stage, done: running.Finished) -> str:
-        """Why a stage failed, "" where it did not."""
+        """Why a stage failed, "" if it passed."""
         if done.status not in ((0, 143) if stage.stopped else (0,)):
             return f"exit status {done.status}"
         try:
@@ -244,17 +244,17 @@ class Rehearsal(Checks):
             return "it changed the data folder"
         if "Traceback (most recent call last)" in done.output:
             return "a traceback in its output"
-        return f"held {done.peak_mb:.0f} MB, more than {LIMIT_MB}" if done.peak_mb > LIMIT_MB else ""
+        return f"used {done.peak_mb:.0f} MB, more than {LIMIT_MB}" if done.peak_mb > LIMIT_MB else ""
 
     def clean(self) -> None:
-        """Remove everything."""
+        """Remove the folder."""
         if os.path.isdir(self.data):
             running.give_write_permission(self.data)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _has_trained(output: str) -> bool:
-    """A training has reported twice: it has compiled and made some steps."""
+    """Whether a training has logged its progress twice, so that it has compiled and done some steps."""
     return len(re.findall(r"epoch \d+/\d+, step \d+/\d+:|epoch \d+/\d+: loss", output)) >= 2
 
 
@@ -268,17 +268,19 @@ def table(rows: List[dict]) -> str:
 
 
 def needed_bytes(scale: float) -> int:
-    """Room on the disk that a rehearsal takes: checkpoints and exports, and what grows with the pictures."""
+    """Disk space that a rehearsal needs: a constant part (checkpoints, exports), and one that grows with the images."""
     return int(FIXED_BYTES + BYTES_AT_FULL_SCALE * scale)
 
 
 def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", required=True, metavar="DIR", help="a folder 'rehearsal' is made there")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of COCO's numbers (default: %(default)s)")
-    parser.add_argument("--keep", action="store_true", help="keep the folder")
-    parser.add_argument("--fill_page_cache", action="store_true", help="before each stage that loads a checkpoint")
-    parser.add_argument("--json", metavar="FILE", help="write the table there too")
+    parser.add_argument("--work", required=True, metavar="DIR", help="a folder 'rehearsal' is created in it")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of the numbers (default: %(default)s)")
+    parser.add_argument("--keep", action="store_true", help="keep the folder at the end")
+    parser.add_argument(
+        "--fill_page_cache", action="store_true", help="fill the page cache before each stage that loads a checkpoint"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the results to a JSON file")
     options = parser.parse_args(argv)
     if not 0 < options.scale <= 1:
         raise UserError(f"--scale must lie in (0, 1], got {options.scale}")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Draw what the network is fed: look at it before you spend a GPU day.
+"""Draw training samples as the network gets them, to check data and targets before a long training.
 
     python3 scripts/show_samples.py --config_path FILE [--key=value ...] --output DIR [--count 12] [--epoch 0]
 
-Training samples after crop, flip and colour, read back from the arrays that the network gets: in colour what the
-targets decode to, thin the default boxes matched to it, white corners the ground truth. Where they lie apart the
-encoding is wrong (exit status 1). Besides labels.html: a page of label statistics; the same figures as labels.json.
+Samples are drawn after augmentation, from the arrays that are passed to the network. Coloured boxes: decoded targets;
+thin boxes: the default boxes matched to them; white corners: ground truth. If targets and ground truth differ, the
+encoding is wrong (exit status 1). Statistics of the labels are written to labels.html and labels.json.
 All keys of the configuration are options, as for train.py.
 """
 
@@ -77,7 +77,7 @@ def draw(seen: Preview, name: str, cfg) -> np.ndarray:
 
 
 def _add_sizes(samples: list) -> None:
-    """List files annotate no image size: it is read from the headers."""
+    """Read missing image sizes from the files: list files do not annotate them."""
     for sample in samples:
         if not sample.width:
             try:
@@ -90,10 +90,12 @@ def main(argv) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument("--count", type=int, default=12, help="samples to draw")
-    parser.add_argument("--epoch", type=int, default=0, help="epoch whose augmentation is shown, from 0")
-    parser.add_argument("--statistics", type=int, default=300, help="samples that the matching figures come from")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the files")
+    parser.add_argument("--count", type=int, default=12, help="number of samples to draw (default 12)")
+    parser.add_argument("--epoch", type=int, default=0, help="epoch whose augmentation is used, from 0 (default 0)")
+    parser.add_argument(
+        "--statistics", type=int, default=300, help="number of samples for the statistics of matching (default 300)"
+    )
     options, rest = parser.parse_known_args(argv)
     if min(options.count, options.statistics) < 1 or options.epoch < 0:
         raise UserError("--count and --statistics must be at least 1, --epoch at least 0")
@@ -110,7 +112,7 @@ def main(argv) -> int:
     )
     order = np.random.default_rng([cfg.seed, 0]).permutation(len(ids))[: max(options.count, options.statistics)]
     tiles, drawn, seen, arrivals = [], 0, [], Arrivals("files")
-    with progress(len(order), "looking at") as bar:
+    with progress(len(order), "augmenting") as bar:
         for number in order:
             sample = data.samples[number]
             seen.append(preview(transform, sample, ids[number], level_sizes(cfg)))
@@ -120,23 +122,23 @@ def main(argv) -> int:
                 with arrivals.one():
                     write_picture(os.path.join(options.output, f"sample_{drawn:02d}.png"), picture, drawing=True)
                 drawn += 1
-            seen[-1].image = None  # the figures need no pixels
+            seen[-1].image = None  # the statistics need no pixels
             bar.update()
     overview, count = os.path.join(options.output, "samples.png"), arrivals.count
     with arrivals.one():
         write_picture(overview, sheet(tiles), drawing=True)
         print(f"{count} samples: {os.path.abspath(overview)}")
-    figures = label_figures(data.samples, seen, cfg)
+    statistics = label_figures(data.samples, seen, cfg)
     with arrivals.one():
-        write_json(os.path.join(options.output, "labels.json"), figures)
+        write_json(os.path.join(options.output, "labels.json"), statistics)
     page = os.path.join(options.output, "labels.html")
     with arrivals.one():
-        write_text(page, label_report(figures, cfg))
+        write_text(page, label_report(statistics, cfg))
         print(f"label statistics: {os.path.abspath(page)}")
-    distance = max(one.distance for one in seen)
+    distance = max(sample.distance for sample in seen)
     print(f"largest distance between a target and its ground truth: {distance:.4f} pixels ({len(seen)} samples)")
     if distance > LARGEST_DISTANCE:
-        raise RunError(f"targets lie up to {distance:.1f} pixels from the ground truth: the encoding is wrong")
+        raise RunError(f"targets are up to {distance:.1f} pixels away from the ground truth: the encoding is wrong")
     arrivals.finish()
     return 0
 

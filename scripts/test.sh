@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the tests; makes .venv first where needed. --all adds those that start training processes.
+# Run the tests; creates .venv first if needed. --all adds the tests that start training processes.
 # Further arguments go to pytest: bash scripts/test.sh tests/boxes
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

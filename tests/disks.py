@@ -1,4 +1,4 @@
-"""Disks without room, for tests."""
+"""Full disks for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder, kilobytes: int) -> Iterator[str]:
-    """A folder on a disk (tmpfs) of that size; the test is skipped where none can be mounted."""
+    """A folder on a disk (tmpfs) of that size; the test is skipped if it cannot be mounted."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     try:
@@ -28,13 +28,13 @@ def small_disk(folder, kilobytes: int) -> Iterator[str]:
 
 
 def limit_files(kilobytes: int) -> None:
-    """No file of this process may become larger: as on a full disk, writes fail, and for every user."""
+    """Limit the size of files written by this process: writes fail as on a full disk, also for root."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @contextlib.contextmanager
 def files_limited(kilobytes: int) -> Iterator[None]:
-    """`limit_files` for a block."""
+    """`limit_files` inside a block."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit_files(kilobytes)
     try:

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def iou(a, b) -> float:
-    """IoU of two boxes yxyx."""
+    """IoU of two boxes (yxyx)."""
     h = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     w = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - h * w
@@ -18,15 +18,15 @@ def iou(a, b) -> float:
 def encode(gt, cyxhw, yxyx, threshold, scaling):
     """docs/reference.md, "Matching" and "Encoding", box by box: (loc, label, num_match)."""
     count = len(cyxhw)
-    held, taker = [0.0] * count, [None] * count
+    best_score, taker = [0.0] * count, [None] * count
     for row in gt:
         scores = [iou(box, row) for box in yxyx]
         best = max(range(count), key=lambda k: scores[k])
         scores[best] = 2.0
         for k in range(count):
-            if scores[k] > threshold and scores[k] > held[k]:
+            if scores[k] > threshold and scores[k] > best_score[k]:
                 taker[k] = row
-            held[k] = max(held[k], scores[k])
+            best_score[k] = max(best_score[k], scores[k])
     loc, label = np.zeros((count, 4)), np.zeros(count, int)
     for k, row in enumerate(taker):
         if row is None or row[4] == 0:

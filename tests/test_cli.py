@@ -1,4 +1,4 @@
-"""The scripts as processes: a whole run on drawn pictures, and what bad input is told."""
+"""The programs as processes: a complete run on drawn images, and the errors for bad input."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def config(folder, *more):
 
 
 def done_figures(shapes, model, cwd):
-    """The 24 figures that eval.py prints for a model."""
+    """The 24 metrics that eval.py prints for a model."""
     done = run("eval.py", *config(shapes, f"--checkpoint_file_path={model}", "--min_score=0.01"), cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
@@ -66,9 +66,9 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     stats = pycocotools_stats(str(shapes / "shapes" / "annotations" / "instances_val2017.json"), str(predictions))
     assert printed == pytest.approx(max(stats[0], 0), abs=1e-6)
     assert len(json.loads(predictions.read_text())) > 0
-    figures = json.loads((shapes / "out" / "evaluation.json").read_text())
+    metrics = json.loads((shapes / "out" / "evaluation.json").read_text())
     assert (
-        figures["mAP"] == pytest.approx(printed, abs=1e-6)
+        metrics["mAP"] == pytest.approx(printed, abs=1e-6)
         and "<h2>By class</h2>" in (shapes / "out" / "report.html").read_text()
     )
 
@@ -86,7 +86,7 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
         )
         assert done.returncode == 0 and "compared with the network" in done.stdout, done.stdout + done.stderr
         assert os.path.getsize(shapes / f"ssd.{ending}") > 1e8
-    # every form of the model gives the same figures
+    # every form of the model gives the same metrics
     printed = done_figures(shapes, checkpoint, tmp_path)
     for ending in ("mindir", "onnx"):
         np.testing.assert_allclose(done_figures(shapes, shapes / f"ssd.{ending}", tmp_path), printed, atol=1e-3)
@@ -97,7 +97,7 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
 
 @pytest.mark.slow
 def test_a_schedule_that_is_partly_done_with_the_boxes_of_ssd300(shapes, tmp_path):
-    """Three epochs of which two are done: one is trained, at the third one's rates."""
+    """Of three epochs two are done: only the third is trained, with its learning rates."""
     options = ["--epoch_size=3", "--pre_trained_epoch_size=2", "--warmup_epochs=1", "--lr=0.01"]
     options += ["--use_anchor_generator=False", "--bn_recalibration_steps=0", f"--output_path={tmp_path / 'out'}"]
     done = run("train.py", *config(shapes, *options), cwd=tmp_path)
@@ -165,7 +165,7 @@ PROGRAMS += [*(f"scripts/{name}.py" for name in SCRIPTS.split()), "benchmarks/re
 
 
 @pytest.mark.parametrize("script", PROGRAMS)
-def test_a_python_without_packages_is_told_so(script):
+def test_a_python_without_packages_gets_a_one_line_error(script):
     words = [sys.executable, "-S", os.path.join(ROOT, script), "--help"]  # -S: without site-packages
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
@@ -173,13 +173,13 @@ def test_a_python_without_packages_is_told_so(script):
 
 
 @pytest.mark.parametrize("name, status", [("mindspore", 2), ("src.nothing", 1), ("te", 1)])
-def test_a_missing_module_is_told_in_a_line_only_where_it_is_a_package_of_ours(name, status, capsys):
+def test_a_missing_module_is_one_line_only_if_it_is_a_required_package(name, status, capsys):
     def main(argv):
         raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
     assert run_main(main, []) == status
-    told = capsys.readouterr().err
-    assert ("Traceback" in told) == (status == 1) and ("scripts/environment.sh" in told) == (status == 2)
+    printed = capsys.readouterr().err
+    assert ("Traceback" in printed) == (status == 1) and ("scripts/environment.sh" in printed) == (status == 2)
 
 
 @pytest.mark.parametrize("script, options, words", BAD)

@@ -117,13 +117,13 @@ def test_bad_command_lines_are_one_clear_line(argv, words):
     ],
 )
 def test_bad_files_are_one_clear_line(tmp_path, text, words):
-    path = tmp_path / "own.yaml"
+    path = tmp_path / "user.yaml"
     path.write_text(text.format(quickstart=QUICKSTART_CONFIG, schema=SCHEMA_FILE))
     with pytest.raises(UserError) as error:
         load_config(["--config_path", str(path)])
     assert all(word in str(error.value) for word in words)
     if "missing" not in text:
-        assert "own.yaml" in str(error.value)
+        assert "user.yaml" in str(error.value)
 
 
 def test_every_key_has_a_help_text_and_every_file_loads():
@@ -162,8 +162,8 @@ def test_learning_rate_advice():
 )
 def test_freeze_layer(tmp_path, text, value):
     assert load_config([f"--freeze_layer={text}"]).freeze_layer == value
-    (tmp_path / "own.yaml").write_text(f"_BASE_: {SCHEMA_FILE}\nfreeze_layer: {'null' if value is None else text}\n")
-    assert load_config([f"--config_path={tmp_path / 'own.yaml'}"]).freeze_layer == value
+    (tmp_path / "user.yaml").write_text(f"_BASE_: {SCHEMA_FILE}\nfreeze_layer: {'null' if value is None else text}\n")
+    assert load_config([f"--config_path={tmp_path / 'user.yaml'}"]).freeze_layer == value
     for wrong in ("backbne", "[1]", "[]"):
         with pytest.raises(UserError, match="freeze_layer"):
             load_config([f"--freeze_layer={wrong}"])
@@ -186,7 +186,7 @@ def test_help_explains_every_key(capsys):
 
 
 def test_help_shows_the_defaults_and_texts_of_the_file_that_is_named(tmp_path, capsys):
-    (tmp_path / "own.yaml").write_text(f"_BASE_: {SCHEMA_FILE}\nlr: 0.7\n---\nlr: the speed of this house\n")
+    (tmp_path / "user.yaml").write_text(f"_BASE_: {SCHEMA_FILE}\nlr: 0.7\n---\nlr: the speed of this house\n")
     with pytest.raises(SystemExit):
-        load_config([f"--config_path={tmp_path / 'own.yaml'}", "--help"])
+        load_config([f"--config_path={tmp_path / 'user.yaml'}", "--help"])
     assert "--lr NUMBER  (default 0.7)\n      the speed of this house\n" in capsys.readouterr().out

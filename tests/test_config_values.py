@@ -1,4 +1,4 @@
-"""Values that pass and values that do not: ranges, types, YAML forms, choices, notes."""
+"""Accepted and rejected values: ranges, types, YAML forms, choices, notes."""
 
 import os
 import random
@@ -11,13 +11,13 @@ import yaml
 from src.boxes.default_boxes import build_default_boxes, default_boxes
 from src.config import SCHEMA_FILE, load_config, voc_json_paths
 from src.config.checks import GENERATOR_BOXES
-from src.config.published import NETWORKS, PUBLISHED_KEYS
+from src.config.published import PUBLISHED_KEYS
 from src.utils.errors import UserError
 from tests.helpers.configuration import notes, refusal
 from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 
 LARGE = "1" * 400
-# 4 ** 40 entries, had they not the same memory
+# 4 ** 40 entries, if they did not share memory
 LAUGHS = "a: &a [x, x, x, x]\n" + "".join(
     f"k{i}: &k{i} [*{last}, *{last}, *{last}, *{last}]\n" for i, last in enumerate(["a", *(f"k{i}" for i in range(40))])
 )
@@ -226,13 +226,6 @@ def test_the_generator_makes_as_many_boxes_per_cell_as_the_check_says():
     assert len(default_boxes((128, 128))[0]) == GENERATOR_BOXES * (16**2 + 8**2 + 4**2 + 2**2 + 1)
 
 
-def test_the_table_of_networks_is_that_of_the_models():
-    from src.models.build import BACKBONES
-    from src.models.fpn import FeatureExtractor
-
-    assert set(NETWORKS) == set(BACKBONES) and NETWORKS["ssd_resnet50_fpn"] == FeatureExtractor.strides
-
-
 SEED = "--run_distribute=True --lr=0.05 --dataset=coco --device_num=8 --loss_scale=1 --device_target={} --epoch_size=60"
 
 
@@ -326,15 +319,15 @@ def test_names_beyond_ascii_in_every_locale(tmp_path, locale):
     assert done.returncode == 0, done.stderr
     assert f"['background', '\\u732b'] {cat}\n".encode() in done.stdout and f"{cat} in /{cat}".encode() in done.stdout
     assert f"{cat} in /{cat}" in (tmp_path / "log_0.txt").read_text(encoding="utf-8")
-    (tmp_path / "own.yaml").write_text(
+    (tmp_path / "user.yaml").write_text(
         f"_BASE_: {SCHEMA_FILE}\nclasses: [background, {cat}]\nnum_classes: 2\ndata_path: {tmp_path}/{cat}\n"
         f"---\nlr: {cat}\n",
         encoding="utf-8",
     )
-    done = run(f"--config_path={tmp_path}/own.yaml", "--help")
+    done = run(f"--config_path={tmp_path}/user.yaml", "--help")
     assert done.returncode == 0 and f"[background, {cat}]".encode() not in done.stderr and cat.encode() in done.stdout
     done = run("--classes", f"['background','{cat}','{cat}']", "--num_classes=3")
     assert done.returncode == 2 and f"'{cat}' is given twice".encode() in done.stderr
     (tmp_path / cat).mkdir()
-    done = run(f"--config_path={tmp_path}/own.yaml")
+    done = run(f"--config_path={tmp_path}/user.yaml")
     assert done.returncode == 0 and f"{cat} in {tmp_path}/{cat}".encode() in done.stdout

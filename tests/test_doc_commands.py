@@ -1,4 +1,4 @@
-"""The commands of the documentation, run one after another on drawn pictures; only made smaller."""
+"""Runs the commands of the documentation one after another on drawn images, only smaller."""
 
 import glob
 import json
@@ -24,10 +24,10 @@ PAGES = [
     ),
 ]
 COPIED = ["src", "scripts", "benchmarks", "config", "ckpt", "train.py", "eval.py", "export.py"]
-# run by CI itself or by hand, several machines, a file of PyTorch's
+# run by CI or by hand, on several machines, or with a file of PyTorch
 ELSEWHERE = r"test\.sh|lint\.sh|kill_test\.py|rehearsal\.py|--torch|--hostfile|^msrun|Ascend|resnet50\.pth"
 USUAL = "--config_path config/ssd_resnet50_fpn_config_cpu.yaml --data_path cv --output_path output"
-# what a reader has in place of ours, or would do for longer
+# paths of the reader, and commands that would take longer
 SMALLER = [
     (r"\.py \.\.\.", f".py {USUAL} --epoch_size=2"),
     (r"--data_path \.\.\.", "--data_path cv"),
@@ -60,7 +60,7 @@ def smaller(line):
 
 
 def run(line, folder):
-    """A command as bash runs it in the repository's folder, with the environment of the tests as its `python3`."""
+    """Run a command in bash in the folder of the repository, with the Python of the tests as `python3`."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     environment = dict(os.environ, PATH=path, VENV=sys.prefix)
     done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True)
@@ -72,10 +72,10 @@ def list_lines(annotations, classes):
     """Lines of a list file, x first, of the objects of the first classes in a COCO file."""
     with open(annotations, encoding="utf-8") as handle:
         content = json.load(handle)
-    wanted = {category["id"]: number for number, category in enumerate(content["categories"][:classes], 1)}
+    numbers = {category["id"]: number for number, category in enumerate(content["categories"][:classes], 1)}
     for image in content["images"]:
         objects = [one for one in content["annotations"] if one["image_id"] == image["id"]]
-        boxes = [(one["bbox"], wanted[one["category_id"]]) for one in objects if one["category_id"] in wanted]
+        boxes = [(one["bbox"], numbers[one["category_id"]]) for one in objects if one["category_id"] in numbers]
         if boxes:
             parts = [f"{int(x)},{int(y)},{int(x + w)},{int(y + h)},{label}" for (x, y, w, h), label in boxes]
             yield " ".join([image["file_name"], *parts])
@@ -104,7 +104,8 @@ def sandbox(tmp_path_factory):
         shutil.copytree(folder / "mydata" / "photos", folder / place)
     quick_start = folder / "scripts" / "quickstart.sh"
     change(quick_start, r'draw_shapes\.py"', 'draw_shapes.py" --train 24 --val 6')
-    change(quick_start, r'bash "\$root/scripts/environment\.sh"', ":")  # it would make the tests' own anew
+    # do not create the environment of the tests again
+    change(quick_start, r'bash "\$root/scripts/environment\.sh"', ":")
     change(folder / "config" / "ssd_resnet50_fpn_config_quickstart.yaml", r"epoch_size: \d+", "epoch_size: 1")
     clip = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (128, 128))
     for value in (40, 90):
@@ -135,7 +136,7 @@ def test_every_command_runs(sandbox):
                 line = line.replace("FILE", newest(sandbox))
             out = run(line, sandbox)
             if "train" in line and glob.glob(str(sandbox / "output" / "ckpt_0" / "*.ckpt")):
-                # a network that has seen so little has no best mAP above 0
+                # a network trained so little never has a mAP above 0
                 shutil.copy(newest(sandbox), sandbox / "output" / "ckpt_0" / "best_map.ckpt")
             if re.search(r"eval\.(py|sh)", line):  # not a training with --run_eval
                 assert re.search(r"^mAP: ", out, re.M), out

@@ -1,4 +1,4 @@
-"""The documents speak of what is there (links, commands, options, messages, keys), and both languages say the same."""
+"""Links, commands, options, messages and keys in the documents exist, and both languages say the same."""
 
 import ast
 import os
@@ -18,7 +18,7 @@ PAGES = ["README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"] + sorte
 
 
 def without_comments(block):
-    """A block's lines without `# ...` at their end, which each language has in its own words."""
+    """The lines of a block without trailing `# ...`, which are translated."""
     lines = (re.sub(r"(^|\s+)# .*", "", line) for line in block.splitlines())
     return [line for line in lines if line]
 
@@ -107,7 +107,7 @@ def test_commands_name_files_and_options_that_exist(page):
 
 
 def messages():
-    """Every text of the sources, with … where a value stands."""
+    """All texts in the sources, with … in place of values."""
     found = []
     for place in ("src", "scripts", "."):
         folder = os.path.join(ROOT, place)
@@ -152,4 +152,4 @@ def test_the_page_of_keys_has_all_of_them():
         one_of = "; one of " + ", ".join(map(str, choices[key])) if key in choices else ""
         rows.append(f"| `{key}` | {default} | {texts[key]}{one_of} |")
     page = [line for line in text("docs/configuration.md").splitlines() if re.match(r"\| `\w+` \| (`|\d)", line)]
-    assert page == rows  # where they differ, the page is what to correct
+    assert page == rows  # if they differ, correct the page

@@ -1,4 +1,4 @@
-"""scripts/draw_detections.py: what is drawn where, every form of predictions, and files that do not arrive."""
+"""scripts/draw_detections.py: positions and colours, all forms of predictions, files that cannot be written."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def row(**more):
 
 
 def is_drawn(path, colour, y, x):
-    """The colour of a box's outline is near a pixel."""
+    """Whether a pixel near this position has the colour of an outline."""
     part = cv2.imread(str(path))[y - 3 : y + 4, x - 3 : x + 4].astype(int)
     return bool((np.abs(part - colour).max(-1) < 12).any())
 
@@ -56,20 +56,20 @@ def test_boxes_lie_where_they_belong(data):
 
 
 def test_the_detections_of_predict(data):
-    """Its image ids and category ids are its own: pictures are found by name, classes by theirs."""
-    own = {
+    """It has other image and category ids: images and classes are found by name."""
+    detections = {
         "images": [{"id": 1, "file_name": str(data / "images" / "3.png"), "height": 96, "width": 128}],
         "categories": [{"id": 1, "name": "cat"}],
         "annotations": [{"id": 1, "area": 1, "iscrowd": 0, **row(image_id=1, category_id=1)}],
     }
-    done = draw(data, own)
+    done = draw(data, detections)
     assert done.returncode == 0, done.stderr
     assert [is_drawn(data / "out" / f"{number}.png", RED, 84, 336) for number in (1, 2, 3)] == [False, False, True]
 
 
 def test_unknown_categories_are_drawn_and_unknown_images_counted(data):
     done = draw(data, [row(category_id=99), row(image_id=77), row(image_id=[1]), row(category_id=None)])
-    assert done.returncode == 0 and "2 of 4 detections are of images" in done.stdout, done.stderr
+    assert done.returncode == 0 and "2 of 4 detections are skipped" in done.stdout, done.stderr
     assert is_drawn(data / "out" / "2.png", RED, 84, 336)
 
 
@@ -77,12 +77,12 @@ def test_unknown_categories_are_drawn_and_unknown_images_counted(data):
     "predictions, words",
     [
         ([row(image_id=77)], "none of the 1 detections"),
-        ([row(), {"image_id": 1}], "row 2 is no detection"),
-        ([3], "row 1 is no detection"),
+        ([row(), {"image_id": 1}], "row 2 is not a detection"),
+        ([3], "row 1 is not a detection"),
         ([row(bbox=[1, 2])], "row 1: bbox must be four numbers"),
-        ([row(bbox="abcd")], "row 1 is no detection"),
+        ([row(bbox="abcd")], "row 1 is not a detection"),
         ([row(bbox=[1, 2, 3, 1e300])], "row 1: bbox must be four numbers"),
-        ([row(score=float("nan"))], "row 1: bbox must be four numbers below 1e9 and score one"),
+        ([row(score=float("nan"))], "row 1: bbox must be four numbers below 1e9 and score a number"),
         ({"images": 3}, "neither predictions.json of eval.py"),
         (3, "neither predictions.json of eval.py"),
         (None, "cannot read predictions.json"),

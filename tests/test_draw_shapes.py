@@ -1,4 +1,4 @@
-"""The drawn data set: repeatable, valid COCO, and with what a detector must cope with."""
+"""The drawn data set: reproducible, valid COCO, and varied enough for a detector."""
 
 import hashlib
 import json
@@ -49,10 +49,9 @@ def test_the_same_arguments_give_the_same_files(drawn):
     assert "already drawn" in draw(drawn, "--train", "60", "--val", "3", "--image_size", "128").stdout
 
 
-def test_annotations_are_coco_and_need_no_repair(drawn, caplog):
-    with caplog.at_level(logging.WARNING, "ssd"):
-        content = load_coco_json(str(drawn / "annotations" / "instances_train2017.json"))
-    assert caplog.text == ""
+def test_annotations_are_coco_and_need_no_repair(drawn, log_lines):
+    content = load_coco_json(str(drawn / "annotations" / "instances_train2017.json"))
+    assert log_lines(logging.WARNING) == []
     assert {c["name"]: c["id"] for c in content["categories"]} == {"stop sign": 13, "sports ball": 37, "kite": 38}
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     assert {a["category_id"] for a in content["annotations"]} == {13, 37, 38}
@@ -112,7 +111,7 @@ def test_a_file_of_the_users_is_never_replaced(tmp_path, change):
         name.write_text("mine")
     before = digests(folder)
     done = draw(folder, "--train", "4", "--val", "2", "--image_size", "64", "--seed", "2")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "move it away" in done.stderr, done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "move them away" in done.stderr, done.stderr
     assert digests(folder) == before and not (folder / ".drawing").exists()
 
 

@@ -1,4 +1,4 @@
-"""scripts/launch.py: named options, the positional arguments of the published scripts, and stray words."""
+"""scripts/launch.py: options, the positional arguments of the published scripts, and unexpected words."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ CPU = GPU.replace("_gpu", "_cpu")
 
 
 def words(*argv):
-    """The program's command line, launcher included."""
+    """The command line of the program, with its launcher."""
     return launch.command(*launch.parse(argv))
 
 
@@ -77,9 +77,9 @@ def test_the_target_is_the_one_given_or_that_of_the_configuration():
     [
         ("run_distribute_train.sh", ["2"], ["DEVICE_NUM EPOCH_SIZE", "scripts/run_distribute_train.sh --device_num=2"]),
         ("run_distribute_train.sh", ["8", "60", "0.05", "coco"], ["--epoch_size=60 --lr=0.05 --dataset=coco"]),
-        ("run_distribute_train.sh", ["8", "coco", "60", "0.05", GPU], ["'coco' stands where EPOCH_SIZE belongs"]),
-        ("run_distribute_train.sh", ["--lr=0.1", "2"], ["'2' belongs to no option"]),
-        ("run_distribute_train.sh", ["--lr", "0.1", "2"], ["'2' belongs to no option"]),
+        ("run_distribute_train.sh", ["8", "coco", "60", "0.05", GPU], ["'coco' is not a valid EPOCH_SIZE"]),
+        ("run_distribute_train.sh", ["--lr=0.1", "2"], ["'2' does not belong to an option"]),
+        ("run_distribute_train.sh", ["--lr", "0.1", "2"], ["'2' does not belong to an option"]),
         ("run_distribute_train.sh", ["--device_num=0"], ["--device_num must be at least 1"]),
         ("run_standalone_train.sh", ["0"], ["DEVICE_ID EPOCH_SIZE", "--device_id=0"]),
         ("run_eval.sh", ["coco", "x.ckpt"], ["CHECKPOINT_FILE_PATH", "--dataset=coco --checkpoint_file_path=x.ckpt"]),
@@ -111,9 +111,9 @@ time.sleep(60)
 
 
 def launched(folder, hangup=signal.SIG_DFL):
-    """A process that follows a stand-in for mpirun, which saves on USR1 as the ranks do; it has begun.
+    """A process that follows a fake mpirun, which saves at USR1 as the ranks do; it has started.
 
-    hangup: its SIGHUP handler, whatever the tests run under.
+    hangup: its SIGHUP handler, independent of that of the tests.
     """
     (folder / "mpirun").write_text(MPIRUN)
     (folder / "mpirun").chmod(0o755)
@@ -133,7 +133,7 @@ def launched(folder, hangup=signal.SIG_DFL):
 
 
 def test_a_closed_terminal_lets_the_ranks_save(tmp_path):
-    """Nobody reads any more, and shell and kernel send SIGHUP both."""
+    """The output has no reader any more, and shell and kernel both send SIGHUP."""
     run = launched(tmp_path)
     run.stdout.close()
     run.send_signal(signal.SIGHUP)

@@ -37,7 +37,7 @@ def imported(path: str):
 
 
 def test_imports_go_one_way():
-    """utils is imported by all and imports only utils; no part imports one that stands after it, or an entry script."""
+    """utils imports only utils; no package imports a later one in the list, or an entry script."""
     wrong = []
     for module, path in MODULES:
         for name in imported(path):
@@ -50,7 +50,7 @@ def test_imports_go_one_way():
 
 
 def test_no_test_module_is_imported():
-    """What several test modules use stands in tests/helpers, a fixture in a conftest.py."""
+    """Code that several test modules use is in tests/helpers, fixtures are in a conftest.py."""
     wrong = []
     for folder, _, names in os.walk(os.path.join(ROOT, "tests")):
         for path in (os.path.join(folder, name) for name in names if name.endswith(".py")):
@@ -74,7 +74,7 @@ def test_importing_changes_nothing(tmp_path):
     code = """
 import os, sys
 sys.argv = ["x", "--no_such_option", "1"]
-import cv2, mindspore.dataset, pycocotools.cocoeval, tqdm, yaml   # they set variables of their own
+import cv2, mindspore.dataset, pycocotools.cocoeval, tqdm, yaml   # these set environment variables themselves
 import mindspore as ms
 before = (dict(os.environ), list(sys.argv), os.getcwd(), ms.get_context("mode"), ms.get_context("device_target"))
 import importlib

@@ -1,4 +1,4 @@
-"""A training that is left alone: its terminal closes, the reader of its log ends, another run wants its folder."""
+"""An unattended training: its terminal closes, the reader of its log ends, another run wants its folder."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("left_alone")
     words = [os.path.join(ROOT, "scripts", "draw_shapes.py"), "--output", str(folder / "shapes"), "--image_size", "128"]
     subprocess.run([sys.executable, *words, "--train", "8", "--val", "2"], check=True, stdout=subprocess.PIPE)
-    pipe = no_reader()  # the first conversion, whose log nobody reads: complete all the same
+    pipe = no_reader()  # the first conversion, whose log is not read: complete nevertheless
     done = subprocess.run(training(folder, folder, "--only_create_dataset=True"), stdout=pipe, stderr=pipe)
     os.close(pipe)
     assert done.returncode == 0
@@ -63,7 +63,7 @@ def history(output):
 
 
 def test_closed_terminal_lost_reader_and_a_second_run(data, tmp_path):
-    # the reader of both streams ends after the first line: the training does not
+    # the reader of both streams ends after the first line, the training does not
     undisturbed = tmp_path / "undisturbed"
     first = subprocess.Popen(training(data, undisturbed), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     first.stdout.readline()
@@ -84,7 +84,7 @@ def test_closed_terminal_lost_reader_and_a_second_run(data, tmp_path):
     log = (undisturbed / "log_0.txt").read_text()
     assert "the program continues" in log and "epoch 1/1: loss" in log and log.count("first step") == 1
 
-    # a terminal that closes: kernel and shell send SIGHUP both
+    # when a terminal closes, kernel and shell both send SIGHUP
     output = tmp_path / "hangup"
     run = subprocess.Popen(training(data, output), stdout=subprocess.DEVNULL, preexec_fn=default_hangup)
     wait_for(output)
@@ -108,7 +108,7 @@ def test_a_hangup_before_the_first_step(data, tmp_path):
     assert set(os.listdir(tmp_path)) <= {"log_0.txt", "ckpt_0", "run.json", "config.yaml"}
 
 
-@pytest.mark.skipif(not has_mpirun(), reason="no mpirun beside this Python")
+@pytest.mark.skipif(not has_mpirun(), reason="no mpirun next to this Python")
 def test_ranks_are_refused_together(data, tmp_path):
     (tmp_path / "out").mkdir()
     code = f"from src.utils.locks import hold_folder; lock = hold_folder({str(tmp_path / 'out')!r}, 'training'); "

@@ -1,4 +1,4 @@
-"""The loss of one matched and one background box, worked out by hand."""
+"""The loss of one matched and one background box, computed by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""docs/python.md: its examples run as they stand, and its signatures are those of the code."""
+"""docs/python.md: its examples run unchanged, and its signatures are those of the code."""
 
 import importlib
 import inspect
@@ -75,7 +75,7 @@ def written(text):
 
 
 def differences(documented, actual):
-    """Where a documented signature is not the code's. Further parameters of the code must have defaults."""
+    """Differences between a documented signature and the code. Further parameters of the code must have defaults."""
     found = []
     for wanted, have in zip(documented, actual):
         if (wanted.name, wanted.kind, wanted.default) != (have.name, have.kind, have.default):
@@ -112,7 +112,7 @@ def test_a_wrong_signature_is_found(code):
 
 def test_examples_run_and_print_what_they_say(tmp_path):
     (yaml,), (json,), examples = blocks("yaml"), blocks("json"), blocks("python")
-    if not hasattr(mindspore, "set_device"):  # the page says what stands in its place
+    if not hasattr(mindspore, "set_device"):  # the page names what is used instead
         examples = [re.sub(r"^.*# MindSpore 1\.10: ", "", example, flags=re.M) for example in examples]
     (tmp_path / "my.yaml").write_text(yaml)
     (tmp_path / "annotations.json").write_text(json)

@@ -1,4 +1,4 @@
-"""docs/reference.md: its worked examples are what the code computes, and references to its headings resolve."""
+"""docs/reference.md: the code computes its worked examples, and references to its headings resolve."""
 
 import math
 import os
@@ -70,7 +70,7 @@ def numbers(text):
 
 
 def assert_shown(shown, value):
-    """A number of the page is the code's, to the digits that are shown (six at most)."""
+    """Check that a number on the page equals that of the code, to the digits shown (at most six)."""
     np.testing.assert_allclose(shown, value, rtol=5e-6, atol=1e-7)
 
 
@@ -121,7 +121,7 @@ def test_a_wrong_reference_is_found(tmp_path, text, wrong):
     assert unresolved(str(tmp_path)) == [(os.path.join("src", "boxes", "some.py"), name) for name in wrong]
 
 
-def test_the_page_lists_its_own_headings_and_files():
+def test_the_page_lists_its_headings_and_files():
     listed = [re.fullmatch(r"\[(.+)\]\(#(.+)\)", row[0]).groups() for row in rows("Headings", "section")]
     below_title = [heading for heading in SECTIONS if heading not in ("What the program computes", "Headings")]
     assert [name for name, _ in listed] == below_title
@@ -198,14 +198,14 @@ def test_matching(example):
     assert match(gt[:1]) == (owners("ground truth after G0"), 2)
     assert match(gt) == (owners("ground truth after G1"), 2)
     assert match(gt)[0] == [int(label) for label in steps["label"]]
-    # the scores by the rule as it stands on the page
-    held = np.zeros(3)
+    # the scores by the rule of the page
+    best_scores = np.zeros(3)
     for row in (0, 1):
         scores = np.array([float(value) for value in steps[f"IoU with G{row}"]])
         scores[np.argmax(scores)] = 2.0
-        held = np.where((scores > 0.5) & (scores > held), scores, held)
-        assert held.tolist() == [float(value) for value in steps[f"scores after G{row}"]]
-    # "If G1 had the corners of G0": it goes without any default box
+        best_scores = np.where((scores > 0.5) & (scores > best_scores), scores, best_scores)
+        assert best_scores.tolist() == [float(value) for value in steps[f"scores after G{row}"]]
+    # "If G1 had the corners of G0": it gets no default box
     twins = gt[[0, 0]]
     twins[1, 4] = 2
     assert match(twins) == ([1, 1, 0], 2)
@@ -246,7 +246,7 @@ def test_loss(cfg256):
     terms += [-0.25 * (1 - p) ** 2 * math.log(p), -0.75 * q**2 * math.log(1 - q)]
     assert_shown(list(shown.values())[:4], terms)
     assert_shown(shown["sum of focal"], terms[0] + 2 * terms[1] + terms[2] + 2 * terms[3])
-    # two matches halve it, none divides by one
+    # two matches halve it; without a match it is divided by one
     for matches, divisor in ((2, 2), (0, 1)):
         arrays[-1] = np.array([matches], np.float32)
         assert_shown(loss(*map(Tensor, arrays)).asnumpy(), (classes + boxes) / divisor)
@@ -352,7 +352,7 @@ def test_layers(reference):
 
 @pytest.mark.parametrize("size, kernel", [(640, 7), (320, 3), (97, 3), (33, 7)])
 def test_padding_same(cfg256, size, kernel):
-    """The page's rule gives what MindSpore computes: a single row of ones shows the padding in its sums."""
+    """The rule of the page gives the padding of MindSpore, which the sums over a row of ones show."""
     out = -(-size // 2)
     total = max((out - 1) * 2 + kernel - size, 0)
     before = total // 2

@@ -1,4 +1,4 @@
-"""The rehearsal at COCO's size: what it draws, what it measures, what it refuses; and a small one from end to end."""
+"""The rehearsal at the size of COCO: its data, its measurements, its errors; and a small one from end to end."""
 
 import glob
 import json
@@ -67,7 +67,7 @@ def test_drawn_pictures_and_boxes(drawn):
                 x, y, width, height = found["bbox"]
                 assert x >= 0 and y >= 0 and width > 3.9 and height > 3.9
                 assert x + width <= row["width"] and y + height <= row["height"]
-            if coco.getAnnIds(image_id):  # the last box lies on top: its middle has its class's colour
+            if coco.getAnnIds(image_id):  # the last box is on top: its centre has the colour of its class
                 label = rehearsal_data.category_ids().index(found["category_id"])
                 middle = pixels[int(y + height / 2), int(x + width / 2)].astype(int)
                 colours.append(np.abs(middle - rehearsal_data._palette()[label]).max())
@@ -77,7 +77,7 @@ def test_drawn_pictures_and_boxes(drawn):
 
 
 def test_annotations_of_cocos_size_fit_into_memory(drawn):
-    """COCO's own file has 500 bytes an annotation, most of them outlines: 3 KB as Python's numbers, 2.7 GB in all."""
+    """COCO's file has 500 bytes per annotation, mostly outlines: 3 KB as Python numbers, 2.7 GB in total."""
     path = drawn[0] / "annotations" / "instances_train2017.json"
     assert 450 < path.stat().st_size / 2580 < 650
     tracemalloc.start()
@@ -126,7 +126,7 @@ def test_a_stage_is_stopped_or_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal_run, "SILENT_SECONDS", 0.5)
     start = time.time()
     done = run(tmp_path, "import subprocess; subprocess.run(['sleep', '61.25'])")
-    assert done.status == 137 and "wrote nothing" in done.output and time.time() - start < 10
+    assert done.status == 137 and "printed nothing" in done.output and time.time() - start < 10
     assert "61.25" not in subprocess.run(["ps", "-eo", "args"], stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -143,7 +143,7 @@ def test_read_only_mount(tmp_path):
 
 
 def test_page_cache_file_takes_no_room_and_goes(tmp_path, monkeypatch):
-    """64 MB are free at first, nothing after the first round, 8 MB again while the stage runs."""
+    """64 MB are free at first, nothing after the first round, and 8 MB again while the stage runs."""
     sizes = iter([64 << 20, 0, 0])
     monkeypatch.setattr(rehearsal_run, "STARVED", 4 << 20)
     monkeypatch.setattr(rehearsal_run, "memory_info", lambda: {"MemFree": next(sizes, 8 << 20)})
@@ -172,7 +172,7 @@ def test_refusals_leave_nothing(tmp_path, monkeypatch):
 
 
 def test_a_failure_is_shown_and_what_needs_it_is_not_run(tmp_path, monkeypatch, capsys):
-    """The second stage fails, the third needs it, the fourth holds too much memory, which stops nothing."""
+    """The second stage fails, the third needs it, the fourth uses too much memory, which does not stop later stages."""
     python = [sys.executable, "-c"]
     stages = [
         rehearsal.Stage("one", lambda: [*python, "print('fine')"], lambda output: ""),
@@ -191,7 +191,7 @@ def test_a_failure_is_shown_and_what_needs_it_is_not_run(tmp_path, monkeypatch, 
     assert rehearsal.main(["--work", str(tmp_path), "--scale", "0.01", "--json", str(report)]) == 1
     rows = json.loads(report.read_text())["stages"]
     assert [row["status"].split(",")[0] for row in rows[:3]] == ["ok", "FAILED: exit status 2", "not run: needs two"]
-    assert rows[3]["status"].startswith("FAILED: held 1") and rows[4]["status"] == "FAILED: 8 wanted"
+    assert rows[3]["status"].startswith("FAILED: used 1") and rows[4]["status"] == "FAILED: 8 wanted"
     out = capsys.readouterr().out
     assert "    the reason" in out and "| three | - | - | not run: needs two |" in out
     assert out.strip().endswith("FAILED: two, four, five")
@@ -206,5 +206,5 @@ def test_small_rehearsal(tmp_path):
     rows = {row["stage"]: row for row in json.loads((tmp_path / "report.json").read_text())["stages"]}
     assert len(rows) == 11, done.stdout
     for row in rows.values():
-        assert row["status"] in ("ok", "not run: there is no mpirun"), done.stdout
+        assert row["status"] in ("ok", "not run: mpirun not found"), done.stdout
     assert not glob.glob(str(tmp_path / "work" / "*"))

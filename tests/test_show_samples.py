@@ -1,4 +1,4 @@
-"""Samples as the network is fed, drawn: against the slow encoding, against known pixels, as a process."""
+"""Drawn training samples: against the slow encoding, against known pixels, as a process."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_targets_are_the_slow_encoding_of_the_augmented_boxes(sample, epoch):
     np.testing.assert_array_equal(seen.targets[:, 4], label[label > 0])
     np.testing.assert_allclose(seen.defaults, yxyx[label > 0] * 128, atol=1e-4)
     assert seen.distance < 0.01
-    # levels from the boxes' own sizes: 4 x stride, up to sqrt(2) larger
+    # levels from the sizes of the boxes: 4 x stride, up to sqrt(2) larger
     sides = np.sqrt((seen.defaults[:, 2] - seen.defaults[:, 0]) * (seen.defaults[:, 3] - seen.defaults[:, 1]))
     np.testing.assert_array_equal(seen.levels, np.floor(np.log2(sides / 32 + 1e-6)).astype(int))
 
@@ -59,7 +59,7 @@ def test_the_window_is_what_was_cut(sample, epoch):
     top, left, bottom, right = seen.window
     image = cv2.imread(sample.path)[top:bottom, left:right, ::-1]
     image = cv2.resize(image, (128, 128))[:, :: -1 if seen.flipped else 1].astype(float)
-    # colours were changed, places not: both pictures rise and fall together
+    # only colours were changed: both images are correlated
     assert np.corrcoef(image.mean(2).ravel(), seen.image.mean(2).ravel())[0, 1] > 0.9
 
 
@@ -114,9 +114,9 @@ def test_as_a_process(tmp_path):
     assert names == ["labels.html", "labels.json", *(f"sample_{k:02d}.png" for k in range(4)), "samples.png"]
     with open(shapes / "annotations" / "instances_train2017.json") as handle:
         truth = json.load(handle)
-    figures = json.loads((tmp_path / "out" / "labels.json").read_text())
+    statistics = json.loads((tmp_path / "out" / "labels.json").read_text())
     names = {c["id"]: c["name"] for c in truth["categories"]}
-    counts = {row["name"]: row["boxes"] for row in figures["classes"]}
+    counts = {row["name"]: row["boxes"] for row in statistics["classes"]}
     for name in names.values():
         assert counts[name] == sum(names[a["category_id"]] == name for a in truth["annotations"])
     page = (tmp_path / "out" / "labels.html").read_text()

@@ -1,4 +1,4 @@
-"""Every file goes through src/utils/output.py: no other call in the sources writes one, but those listed here."""
+"""All files are written through src/utils/output.py; the only other calls that write are listed here."""
 
 import ast
 import os
@@ -11,19 +11,19 @@ from tests.helpers.paths import ROOT
 ALLOWED = {
     ("src/utils/output.py", "*"): "the place itself",
     ("src/utils/video.py", "*"): "its part for videos",
-    ("src/data/records/writer.py", "FileWriter"): "MindSpore's own writer of records, into a folder that is renamed",
+    ("src/data/records/writer.py", "FileWriter"): "MindSpore's writer of records, into a folder that is renamed",
     ("src/data/records/writer.py", "os.replace"): "gives checked records their names",
     ("src/utils/console.py", "*"): "/dev/null in place of a closed stream",
-    ("scripts/rehearsal.py", "*"): "a laboratory of its own: it draws data and fills the page cache",
+    ("scripts/rehearsal.py", "*"): "a test bench that draws data and fills the page cache",
     ("benchmarks/rehearsal/data.py", "*"): "as scripts/rehearsal.py",
     ("benchmarks/rehearsal/run.py", "*"): "as scripts/rehearsal.py",
-    ("src/inference/exporter.py", "*"): "MindSpore's own exporter, into a folder whose files are checked and renamed",
+    ("src/inference/exporter.py", "*"): "MindSpore's exporter, into a folder whose files are checked and renamed",
     ("src/inference/onnx_graph.py", "onnx.save"): "a file in the exporter's folder",
     ("src/inference/metadata.py", "*"): "a file in the exporter's folder",
     ("src/utils/locks.py", "os.open"): "the lock files",
     ("scripts/launch.py", "os.open"): "/dev/null in place of a stream that nobody reads",
     ("src/utils/compile_cache.py", "*"): "a cache that is left out when it cannot be written, checked by its checksums",
-    ("src/training/run_files.py", "*"): "moves an earlier run aside, file by file",
+    ("src/training/run_files.py", "*"): "moves the files of an earlier run",
     ("scripts/draw_shapes.py", "os.replace"): "gives complete pictures their names",
     ("benchmarks/baselines.py", "FileWriter"): "what the benchmark compares with, in its temporary folder",
     ("benchmarks/scoring.py", "*"): "what its two sides hand over, in a temporary folder",
@@ -43,7 +43,7 @@ WRITERS = {
     "tofile",
 }
 WRITERS |= {"save_checkpoint", "savetxt", "to_csv", "to_json", "to_html", "to_excel", "SummaryWriter", "mkstemp"}
-# these take a path or an open file: only one that `atomic_write` (or memory) gave them is right
+# these accept a path or an open file: only a file from `atomic_write` (or memory) is allowed
 TO_A_HANDLE = {"json.dump": 1, "np.save": 0, "np.savez": 0, "np.savez_compressed": 0, "pickle.dump": 1, "yaml.dump": 1}
 TO_A_HANDLE.update({"savefig": 0, "csv.writer": 0})
 
@@ -83,7 +83,7 @@ def mode_of(call) -> str:
 
 
 def writing_calls(text: str) -> list:
-    """[(call, line)] of what writes a file by itself."""
+    """[(call, line)] of calls that write a file directly."""
     tree, found, safe = ast.parse(text), [], {}
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):

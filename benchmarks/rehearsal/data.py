@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The data of scripts/rehearsal.py: a set of COCO's dimensions, and one pass of the input pipeline over it.
+"""The data of scripts/rehearsal.py: a drawn set of the size of COCO, and one pass of the input pipeline over it.
 
     python3 benchmarks/rehearsal/data.py draw DIR --scale 1.0
     python3 benchmarks/rehearsal/data.py read --config_path FILE [--key=value ...]
 
-`draw` makes DIR/train2017, DIR/val2017, DIR/annotations and DIR/drawn.json (what was drawn, in numbers). `read` takes
-every batch of an epoch from the records and prints how many images came.
+`draw` writes DIR/train2017, DIR/val2017, DIR/annotations and DIR/drawn.json (numbers of images and boxes). `read` reads
+all batches of an epoch from the records and prints the number of images.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from src.config import load_config  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
 from src.utils.output import atomic_write, output_error, write_json  # noqa: E402
 
-# split -> (pictures, pictures with a box, boxes), as in COCO 2017
+# split -> (images, images with a box, boxes), as in COCO 2017
 SPLITS = {"train2017": (118287, 117266, 860001), "val2017": (5000, 4952, 36781)}
 LARGEST_IMAGE_ID = 581929
 NO_CATEGORIES = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # ids in 1..90 that COCO does not use
 PERSONS, CROWDS = 0.3, 0.01  # shares of the boxes
 SIDES = ((64, 64), (48, 64), (64, 48), (43, 64))  # height, width
 BASES = 75  # backgrounds of each size
-SHAPES = 300  # outlines that the annotations share
+SHAPES = 300  # number of different outlines
 SMALLEST = 4.0  # pixels
 
 
 class Split(NamedTuple):
-    """What a split holds, before anything is drawn.
+    """The plan of a split.
 
-    image_ids [N]; sides [N, 2] height, width; starts [N + 1]: image n has the boxes starts[n] to starts[n + 1];
+    image_ids [N]; sides [N, 2] height, width; starts [N + 1]: image n has the boxes starts[n] to starts[n + 1] - 1;
     boxes float64 [M, 4] x, y, width, height in pixels; labels [M] 0..79; crowds bool [M].
     """
 
@@ -56,18 +56,18 @@ class Split(NamedTuple):
 
 
 def scaled(split: str, scale: float) -> tuple:
-    """(pictures, pictures with a box, boxes) of a split."""
+    """(images, images with a box, boxes) of a split at a scale."""
     pictures, boxed, boxes = (max(int(round(number * scale)), 8) for number in SPLITS[split])
     return pictures, min(boxed, pictures - 1), max(boxes, boxed)
 
 
 def category_ids() -> List[int]:
-    """COCO's 80 ids, rising."""
+    """The 80 category ids of COCO, ascending."""
     return [number for number in range(1, 91) if number not in NO_CATEGORIES]
 
 
 def _image_ids(scale: float) -> Dict[str, np.ndarray]:
-    """Ids of both splits: distinct, in no order, the largest as in COCO."""
+    """Image ids of both splits: distinct, unordered, the largest as in COCO."""
     counts = [scaled(split, scale)[0] for split in SPLITS]
     ids = np.random.default_rng(2017).permutation(LARGEST_IMAGE_ID - 1)[: sum(counts)] + 1
     ids[0] = LARGEST_IMAGE_ID
@@ -75,11 +75,11 @@ def _image_ids(scale: float) -> Dict[str, np.ndarray]:
 
 
 def plan(split: str, scale: float) -> Split:
-    """All numbers of a split; the same for the same scale."""
+    """Image sizes, boxes and classes of a split, always the same at the same scale."""
     pictures, boxed, total = scaled(split, scale)
     rng = np.random.default_rng([7, list(SPLITS).index(split)])
     sides = np.array(SIDES)[rng.integers(len(SIDES), size=pictures)]
-    # a long tail, as in COCO: 7 boxes on average, 90 in a few pictures
+    # a long tail, as in COCO: 7 boxes on average, 90 in a few images
     weights = rng.gamma(0.9, size=boxed)
     counts = np.zeros(pictures, np.int64)
     counts[rng.permutation(pictures)[:boxed]] = 1 + rng.multinomial(total - boxed, weights / weights.sum())
@@ -102,7 +102,9 @@ def _backgrounds() -> Dict[tuple, List[np.ndarray]]:
     rng, found = np.random.default_rng(5), {}
     for height, width in SIDES:
         cells = [rng.integers(20, 236, (6, 6, 3)).astype(np.uint8) for _ in range(BASES)]
-        found[(height, width)] = [cv2.resize(one, (width, height), interpolation=cv2.INTER_CUBIC) for one in cells]
+        found[(height, width)] = [
+            cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) for coarse in cells
+        ]
     return found
 
 
@@ -113,7 +115,7 @@ def _palette() -> List[tuple]:
 
 
 def picture(data: Split, number: int, backgrounds: dict, palette: list) -> bytes:
-    """The JPEG of one image: a filled rectangle or ellipse for each of its boxes, and a comment that no other has."""
+    """The JPEG of one image: a filled rectangle or ellipse for each box, and a comment that makes the file unique."""
     key = tuple(data.sides[number].tolist())
     image = backgrounds[key][int(data.image_ids[number]) % BASES].copy()
     rows = slice(data.starts[number], data.starts[number + 1])
@@ -168,7 +170,7 @@ def _write_annotations(path: str, split: str, data: Split) -> None:
                 f'"image_id": {owner},"bbox": [{x:.2f},{y:.2f},{width:.2f},{height:.2f}],'
                 f'"category_id": {ids[label]},"id": {number}}}'
             )
-        categories = [{"supercategory": "thing", "id": own, "name": name} for own, name in zip(ids, names)]
+        categories = [{"supercategory": "thing", "id": number, "name": name} for number, name in zip(ids, names)]
         handle.write(f'],"categories": {json.dumps(categories)}}}')
 
 
@@ -176,10 +178,10 @@ def draw(folder: str, scale: float) -> dict:
     """Draw both splits below `folder`.
 
     Returns:
-        split -> {"images", "images_with_boxes", "boxes", "crowds"}, which is written to drawn.json too.
+        split -> {"images", "images_with_boxes", "boxes", "crowds"}, which is also written to drawn.json.
 
     Raises:
-        OutputError: no room, or a folder that cannot be written.
+        OutputError: a file cannot be written.
     """
     backgrounds, palette, drawn = _backgrounds(), _palette(), {}
     for split in SPLITS:
@@ -215,7 +217,7 @@ def draw(folder: str, scale: float) -> dict:
 
 
 def read(argv: list) -> None:
-    """One epoch of batches as a training gets them, without a training."""
+    """Read one epoch of training batches, without training."""
     cfg = load_config(argv)
     from src.data.pipeline import TrainLoader
     from src.data.records import prepare_records
@@ -232,17 +234,17 @@ def read(argv: list) -> None:
 
 def main(argv) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("draw", "read"))
+    parser.add_argument("what", choices=("draw", "read"), help="see above")
     if argv and argv[0] == "read":
         read(argv[1:])
         return 0
-    parser.add_argument("folder", help="where to draw; it must not exist or be empty")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of COCO's numbers (default: %(default)s)")
+    parser.add_argument("folder", help="folder to draw into; it must be empty or missing")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of the numbers (default: %(default)s)")
     options = parser.parse_args(argv)
     if not 0 < options.scale <= 1:
         raise UserError(f"--scale must lie in (0, 1], got {options.scale}")
     if os.path.isdir(options.folder) and os.listdir(options.folder):
-        raise UserError(f"{os.path.abspath(options.folder)} holds files; name an empty folder")
+        raise UserError(f"{os.path.abspath(options.folder)} is not empty; name an empty folder")
     draw(os.path.abspath(options.folder), options.scale)
     return 0
 

@@ -1,4 +1,4 @@
-"""How `scripts/rehearsal.py` runs a program: under limits, with a full page cache, watched until it ends."""
+"""Runs the programs of `scripts/rehearsal.py` with limited resources or a full page cache, and measures them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import IO, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 OPEN_FILES = 256
 SAMPLE_SECONDS = 0.1
-SILENT_SECONDS = 20 * 60  # a program that writes nothing for so long hangs
-NO_HOME = "/proc/1/none"  # exists nowhere and cannot be made, not even by root
-STARVED = 512 << 20  # the page cache is full where less than this is free
+SILENT_SECONDS = 20 * 60  # a program that prints nothing for this long is considered hung
+NO_HOME = "/proc/1/none"  # does not exist, and not even root can create it
+STARVED = 512 << 20  # the page cache counts as full if fewer bytes are free
 _BLOCK, _ROUNDS = 8 << 20, 4
 
 
 class Finished(NamedTuple):
-    """How a stage ended.
+    """The result of a stage.
 
-    status: of its first process, 128 + signal where a signal ended it; peak_mb: of its largest process; largest: that
-    process's command line; output: all that it printed.
+    status: exit status of its first process, 128 + signal if a signal ended it; peak_mb: peak of memory of its largest
+    process; largest: command line of that process; output: everything it printed.
     """
 
     status: int
@@ -36,13 +36,13 @@ class Finished(NamedTuple):
 
 
 def limited_environment(**more: str) -> Dict[str, str]:
-    """The environment of a stage: no home, nothing that names a cache elsewhere."""
+    """The environment of a stage: no home directory, and no variables that name cache folders."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "MPLCONFIGDIR"))}
     return dict(environment, HOME=NO_HOME, PYTHONUNBUFFERED="1", **more)
 
 
 def read_only_mount(folder: str) -> List[str]:
-    """Words that start a command with `folder` mounted read-only for it alone, [] where this user cannot do that."""
+    """A prefix for command lines that mounts `folder` read-only for this command only; [] if the user may not do it."""
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
     for flags in (["-m"], ["-r", "-m"]):
         words = ["unshare", *flags, "--propagation", "private", "sh", "-c", script, folder]
@@ -56,7 +56,7 @@ def read_only_mount(folder: str) -> List[str]:
 
 
 def take_write_permission(folder: str) -> None:
-    """The second best for a read-only folder: it does not bind root."""
+    """Remove write permission below a folder: the fallback without a read-only mount, without effect on root."""
     for top, _, _ in os.walk(folder):
         os.chmod(top, 0o555)
 
@@ -68,7 +68,7 @@ def give_write_permission(folder: str) -> None:
 
 
 def listing(folder: str) -> List[tuple]:
-    """Name, size and time of everything below a folder: two equal ones show that nothing was written."""
+    """Name, size and time of everything below a folder; equal listings show that nothing was written."""
     found = []
     for top, folders, names in os.walk(folder):
         folders.sort()
@@ -87,16 +87,16 @@ def memory_info() -> Dict[str, int]:
 
 @contextlib.contextmanager
 def full_page_cache(folder: str) -> Iterator[int]:
-    """Fill the page cache with a sparse file that is read, and keep it full within the block; gives the bytes that are
-    free at its start (MemFree). The file takes no room on the disk; at the end it is removed, and its pages with it."""
+    """Fill the page cache by reading a sparse file, and keep it full inside the block; yields the bytes that are free
+    at its start (MemFree). The file takes no disk space; at the end it is removed, and its pages with it."""
     path, over = os.path.join(folder, "page_cache"), threading.Event()
     keeper = None
     try:
         with open(path, "w+b", buffering=0) as handle:
-            # page by page: of what is read ahead in large pieces some kernels drop GBs at once, and memory stays free
+            # page by page: some kernels drop GBs of read-ahead pages at once, and memory would stay free
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
             block = bytearray(_BLOCK)
-            for _ in range(_ROUNDS):  # other programs give memory back meanwhile
+            for _ in range(_ROUNDS):  # other programs free memory in the meantime
                 if not _read_more(handle, block):
                     break
             keeper = threading.Thread(target=_keep_full, args=(handle, block, over), daemon=True)
@@ -111,11 +111,11 @@ def full_page_cache(folder: str) -> Iterator[int]:
 
 
 def _read_more(handle: IO, block: bytearray) -> bool:
-    """Read as much of the sparse file as there is memory free; False where little is."""
-    wanted = memory_info()["MemFree"] - STARVED // 2
-    if wanted < STARVED // 2:
+    """Extend and read the sparse file by the size of the free memory; False if little memory is free."""
+    free = memory_info()["MemFree"] - STARVED // 2
+    if free < STARVED // 2:
         return False
-    handle.truncate(handle.tell() + wanted)
+    handle.truncate(handle.tell() + free)
     while handle.readinto(block):
         pass
     return True
@@ -127,7 +127,7 @@ def _keep_full(handle: IO, block: bytearray, over: threading.Event) -> None:
 
 
 def members(session: int) -> List[int]:
-    """The processes of a session and all that they started."""
+    """The processes of a session and all their descendants."""
     parents, found = {}, {session}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -145,7 +145,7 @@ def members(session: int) -> List[int]:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has held (VmHWM), 0 where it has ended."""
+    """Peak of memory of a process (VmHWM), 0 if it has ended."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as handle:
         found = re.search(r"VmHWM:\s+(\d+) kB", handle.read())
         return 1024 * int(found.group(1)) if found else 0
@@ -153,7 +153,7 @@ def peak_bytes(pid: int) -> int:
 
 
 def command_line(pid: int) -> str:
-    """The words of a process that say what it is."""
+    """The first two words of the command line of a process, without folders."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as handle:
         words = [os.path.basename(word) for word in handle.read().decode(errors="replace").split("\0")]
         return " ".join(words[:2])
@@ -172,7 +172,7 @@ def _read(path: str) -> str:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End every process of a stage."""
+    """Kill all processes of a stage."""
     for pid in members(process.pid):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -181,12 +181,16 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def _collect(process: subprocess.Popen) -> int:
-    """Note the end of a process; then the most memory that it or a child that it waited for has held, in bytes."""
+    """Check whether a process has ended and set its return code.
+
+    Returns:
+        Once it has ended: peak of memory in bytes of the process and the children that it waited for, else 0.
+    """
     pid, status, usage = os.wait4(process.pid, os.WNOHANG)
     if pid == 0:
         return 0
     process.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    # what the samples miss between the last of them and the end; a process starts with the figure of its parent
+    # covers the time after the last sample; not usable if it is the peak inherited from this process
     peak = 1024 * usage.ru_maxrss
     return peak if peak > peak_bytes(os.getpid()) else 0
 
@@ -194,11 +198,11 @@ def _collect(process: subprocess.Popen) -> int:
 def run(
     words: List[str], cwd: str, log: str, environment: Dict[str, str], stop_when: Optional[Callable] = None
 ) -> Finished:
-    """Run a command to its end in a session of its own.
+    """Run a command to its end in a new session.
 
     Args:
-        log: file of its output.
-        stop_when: the output so far -> True when the command gets a SIGTERM (once).
+        log: file for its output.
+        stop_when: output so far -> whether to send a SIGTERM (only once).
 
     Raises:
         OSError: the command cannot be started.
@@ -224,7 +228,7 @@ def run(
             if time.time() - silent_since > SILENT_SECONDS:
                 _end(process)
                 with open(log, "a", encoding="utf-8") as handle:
-                    handle.write(f"rehearsal: ended, as it wrote nothing for {SILENT_SECONDS // 60} minutes\n")
+                    handle.write(f"rehearsal: killed, because it printed nothing for {SILENT_SECONDS // 60} minutes\n")
                 break
             time.sleep(SAMPLE_SECONDS)
             exact = _collect(process)
@@ -237,7 +241,7 @@ def run(
 
 
 def free_bytes(folder: str) -> int:
-    """Room on the disk of a folder, which need not exist yet."""
+    """Free bytes on the disk of a folder, which need not exist yet."""
     folder = os.path.abspath(folder)
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)

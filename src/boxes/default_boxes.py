@@ -98,7 +98,7 @@ def ssd300_default_boxes(
             )
         for i in range(size):
             for j in range(size):
-                rows += [((i + 0.5) * step / height, (j + 0.5) * step / width, h, w) for w, h in sizes]
+                rows += [((i + 0.5) / (height / step), (j + 0.5) / (width / step), h, w) for w, h in sizes]
     cyxhw = np.array(rows, np.float64)
     return cyxhw.astype(np.float32), cyxhw_to_yxyx(cyxhw).astype(np.float32)
 
@@ -110,3 +110,11 @@ def build_default_boxes(cfg) -> tuple[np.ndarray, np.ndarray]:
     return ssd300_default_boxes(
         cfg.img_shape, cfg.feature_size, cfg.steps, cfg.num_default, cfg.aspect_ratios, cfg.min_scale, cfg.max_scale
     )
+
+
+def layout(cfg) -> dict:
+    """The keys of a config that decide what a network's box outputs mean, at any image size."""
+    keys = ["use_anchor_generator", "prior_scaling", "num_default"]
+    if not cfg.use_anchor_generator:
+        keys += ["aspect_ratios", "min_scale", "max_scale"]
+    return {key: cfg[key] for key in keys}

@@ -2,9 +2,11 @@
 
 from src.config.checks import check_network
 from src.config.load import ROOT, SCHEMA_FILE, load_config, log_notes
+from src.config.networks import NETWORKS
 from src.config.paths import checkpoint_file, data_file, learning_rate_advice, voc_json_paths
 
 __all__ = [
+    "NETWORKS",
     "ROOT",
     "SCHEMA_FILE",
     "check_network",

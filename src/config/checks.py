@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import string
-from typing import Callable
+from typing import Callable, List
 
-from src.config.published import NETWORKS, check_model_name
+from src.config.networks import NETWORKS, OPTIONAL_KEYS, Network, check_model_name
 from src.config.values import shown
 from src.utils.errors import UserError
 
@@ -46,6 +46,8 @@ _CLOSED = {
     # entries of lists
     "img_shape": (1, 16384),
     "extras_out_channels": (1, 8192),
+    "extras_in_channels": (1, 8192),
+    "extras_strides": (1, 16),
     "num_default": (1, 1000),
     "feature_size": (1, 16384),
     "steps": (1, 16384),
@@ -61,8 +63,9 @@ _HALF_OPEN = {
     "min_scale": (lambda value: 0 < value <= 1, "(0, 1]"),
     "max_scale": (lambda value: 0 < value <= 1, "(0, 1]"),
     "aspect_ratios": (lambda value: 0 < value <= 100, "(0, 100]"),
+    "extras_ratio": (lambda value: 0 < value <= 16, "(0, 16]"),
 }
-_NOT_EMPTY = ("output_path", "mindrecord_dir", "file_name")
+_NOT_EMPTY = ("output_path", "file_name")
 _PER_LEVEL = ("steps", "num_default", "feature_size", "extras_out_channels")
 Bad = Callable[[str], UserError]
 
@@ -189,7 +192,7 @@ def check_classes(cfg, bad: Bad) -> None:
 
 
 def check_boxes(cfg, stated: set, bad: Bad) -> None:
-    """Check default boxes against the network's feature maps; set `feature_size` and `num_ssd_boxes`.
+    """Check default boxes against the network's feature maps; set `steps`, `feature_size` and `num_ssd_boxes`.
 
     Args:
         stated: keys whose values are compared; those of others are computed.
@@ -197,12 +200,54 @@ def check_boxes(cfg, stated: set, bad: Bad) -> None:
     Raises:
         UserError: naming the keys that contradict each other.
     """
-    levels = len(cfg.steps)
+    network = NETWORKS[check_model_name(cfg.model_name, "the configuration")]
+    _check_image(cfg, network, bad)
+    derived = network.map_sides(max(cfg.img_shape))
+    levels = len(derived)
+    if "steps" not in stated and not network.strides and steps_that_fit(cfg) != cfg.steps:
+        cfg.steps = steps_that_fit(cfg)
     for key in _PER_LEVEL:
         if len(cfg[key]) != levels:
-            raise bad(f"{key} has {len(cfg[key])} entries, but steps has {levels}")
+            raise bad(f"{key} has {len(cfg[key])} entries, but {cfg.model_name} has {levels} levels")
     check_network(cfg, bad)
-    largest = max(cfg.steps)
+    # feature_size is one number per level: the longer side's, as published for square images
+    if "feature_size" in stated and cfg.feature_size != derived:
+        raise bad(
+            f"feature_size is {cfg.feature_size}, but the maps of {cfg.model_name} at img_shape {cfg.img_shape} have "
+            f"{derived} cells along the longer side"
+        )
+    cfg.feature_size = derived
+    cells = [height * width for height, width in zip(*(network.map_sides(side) for side in cfg.img_shape))]
+    boxes = sum(count * number for count, number in zip(cells, cfg.num_default))
+    if "num_ssd_boxes" in stated and cfg.num_ssd_boxes not in (-1, boxes):
+        raise bad(
+            f"num_ssd_boxes is {cfg.num_ssd_boxes}, but img_shape, model_name and num_default give {boxes}; "
+            f"set -1 to have it computed"
+        )
+    cfg.num_ssd_boxes = boxes
+
+
+def steps_that_fit(cfg) -> List[int]:
+    """`cfg.steps`, with the cell's side in the image where the grid of a level would not cover the image.
+
+    The default boxes of a level stand `steps` pixels apart, as many as its map has cells. Published steps lie up to
+    7 % beside that.
+    """
+    side = max(cfg.img_shape)
+    maps = NETWORKS[cfg.model_name].map_sides(side)
+    if len(cfg.steps) != len(maps):
+        return cfg.steps
+    fits = [0.9 < cells * step / side < 1.1 for cells, step in zip(maps, cfg.steps)]
+    return [step if fit else max(1, round(side / cells)) for fit, cells, step in zip(fits, maps, cfg.steps)]
+
+
+def _check_image(cfg, network: Network, bad: Bad) -> None:
+    """Check that every level of the network has a map, with as many cells as its default boxes' grid."""
+    if min(cfg.img_shape) < network.smallest_side:
+        raise bad(
+            f"img_shape {cfg.img_shape}: {cfg.model_name} needs at least {network.smallest_side} pixels on each side"
+        )
+    largest = network.strides[-1] if network.strides else 1
     for size in cfg.img_shape:
         if size % largest:
             lower = max(size // largest * largest, largest)
@@ -210,50 +255,68 @@ def check_boxes(cfg, stated: set, bad: Bad) -> None:
                 f"img_shape {cfg.img_shape}: height and width must be multiples of the largest step {largest}; "
                 f"near {size} are {lower} and {lower + largest}"
             )
-    # feature_size is one number per level: the longer side's, as published for square images
-    derived = [max(cfg.img_shape) // step for step in cfg.steps]
-    if "feature_size" in stated and cfg.feature_size != derived:
-        raise bad(
-            f"feature_size is {cfg.feature_size}, but img_shape {cfg.img_shape} with steps {cfg.steps} gives {derived}"
-        )
-    cfg.feature_size = derived
-    cells = [(cfg.img_shape[0] // step) * (cfg.img_shape[1] // step) for step in cfg.steps]
-    boxes = sum(count * number for count, number in zip(cells, cfg.num_default))
-    if "num_ssd_boxes" in stated and cfg.num_ssd_boxes not in (-1, boxes):
-        raise bad(
-            f"num_ssd_boxes is {cfg.num_ssd_boxes}, but img_shape, steps and num_default give {boxes}; "
-            f"set -1 to have it computed"
-        )
-    cfg.num_ssd_boxes = boxes
 
 
 def check_network(cfg, bad: Bad = UserError) -> None:
-    """Check that default boxes per cell and steps are those of the network `cfg.model_name`.
+    """Check the keys that describe the network `cfg.model_name` and its default boxes.
 
     Raises:
         UserError: unknown `model_name`, or a key that contradicts the network.
     """
-    strides = NETWORKS[check_model_name(cfg.model_name, "the configuration")]
-    if tuple(cfg.steps) != strides:
-        raise bad(f"steps: {cfg.model_name} has strides {list(strides)}, got {shown(cfg.steps)}")
-    if len(set(cfg.extras_out_channels)) > 1:
+    network = NETWORKS[check_model_name(cfg.model_name, "the configuration")]
+    for key, neutral in OPTIONAL_KEYS.items():
+        if key not in network.keys and neutral is not None and cfg[key] != neutral:
+            raise bad(f"{key} is {shown(cfg[key])}: {cfg.model_name} has no such option; set it to {neutral}")
+    if network.strides and tuple(cfg.steps) != network.strides:
+        raise bad(f"steps: {cfg.model_name} has strides {list(network.strides)}, got {shown(cfg.steps)}")
+    if network.has_shared_head:
+        _check_shared_head(cfg, bad)
+    elif cfg.extras_out_channels != list(network.channels):
         raise bad(
-            f"extras_out_channels: the levels of {cfg.model_name} share one head and have the same number of channels, "
-            f"got {cfg.extras_out_channels}"
+            f"extras_out_channels: the levels of {cfg.model_name} have {list(network.channels)} channels, got "
+            f"{cfg.extras_out_channels}"
         )
-    if len(set(cfg.num_default)) > 1:
+    _check_extra_levels(cfg, network, bad)
+    if not cfg.use_anchor_generator:
+        _check_ssd300_layout(cfg, bad)
+    elif set(cfg.num_default) != {GENERATOR_BOXES}:
         raise bad(
-            f"num_default: the levels of {cfg.model_name} share one head and have the same number of default boxes "
-            f"per cell, got {cfg.num_default}"
+            f"num_default is {cfg.num_default}, but the anchor generator makes {GENERATOR_BOXES} default boxes per "
+            f"cell: set it to {[GENERATOR_BOXES] * len(cfg.num_default)}"
         )
-    if cfg.use_anchor_generator:
-        if cfg.num_default[0] != GENERATOR_BOXES:
+    elif any([-(-side // step) for step in cfg.steps] != network.map_sides(side) for side in cfg.img_shape):
+        raise bad(
+            f"use_anchor_generator: its grids of img_shape {cfg.img_shape} with steps {cfg.steps} are not the maps of "
+            f"{cfg.model_name}; set it to False"
+        )
+
+
+def _check_shared_head(cfg, bad: Bad) -> None:
+    for key, what in (("extras_out_channels", "channels"), ("num_default", "default boxes per cell")):
+        if len(set(cfg[key])) > 1:
             raise bad(
-                f"num_default is {cfg.num_default}, but the anchor generator makes {GENERATOR_BOXES} default boxes per "
-                f"cell: set it to {[GENERATOR_BOXES] * len(strides)}"
+                f"{key}: the levels of {cfg.model_name} share one head and have the same number of {what}, got "
+                f"{cfg[key]}"
             )
-        return
-    _check_ssd300_layout(cfg, bad)
+
+
+def _check_extra_levels(cfg, network: Network, bad: Bad) -> None:
+    """Check `extras_*` of the networks that build their last levels from them; the first two entries are not read."""
+    levels = range(2, len(network.channels or ()))
+    for key in ("extras_in_channels", "extras_strides", "extras_ratio"):
+        if key in network.keys and len(cfg[key]) != len(network.channels):
+            raise bad(f"{key} has {len(cfg[key])} entries, but {cfg.model_name} has {len(network.channels)} levels")
+    if "extras_in_channels" in network.keys:
+        wanted = [network.channels[level - 1] for level in levels]
+        if cfg.extras_in_channels[2:] != wanted:
+            raise bad(
+                f"extras_in_channels: from its third entry on, each level's input is the level before it with {wanted} "
+                f"channels, got {cfg.extras_in_channels[2:]}"
+            )
+    if "extras_strides" in network.keys and any(cfg.extras_strides[level] != 2 for level in levels):
+        raise bad(
+            f"extras_strides: each level of {cfg.model_name} from the third on has stride 2, got {cfg.extras_strides}"
+        )
 
 
 def _check_ssd300_layout(cfg, bad: Bad) -> None:
@@ -264,10 +327,7 @@ def _check_ssd300_layout(cfg, bad: Bad) -> None:
             f"a square image, or use_anchor_generator True"
         )
     if len(cfg.aspect_ratios) < len(cfg.steps):
-        raise bad(
-            f"aspect_ratios has {len(cfg.aspect_ratios)} lists, but steps has {len(cfg.steps)} levels (published files "
-            f"have one list more, which is not read)"
-        )
+        raise bad(f"aspect_ratios has {len(cfg.aspect_ratios)} lists, but {cfg.model_name} has {len(cfg.steps)} levels")
     if cfg.min_scale > cfg.max_scale:
         raise bad(f"min_scale {cfg.min_scale} is above max_scale {cfg.max_scale}")
     for level, number in enumerate(cfg.num_default):
@@ -276,5 +336,5 @@ def _check_ssd300_layout(cfg, bad: Bad) -> None:
         if boxes != number:
             raise bad(
                 f"num_default[{level}] is {number}, but aspect_ratios[{level}] = {shown(ratios)} gives {boxes} default "
-                f"boxes per cell (use_anchor_generator is False); {cfg.model_name} needs the same number on every level"
+                f"boxes per cell (use_anchor_generator is False)"
             )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import textwrap
 
-from src.config.published import NETWORKS, PUBLISHED_KEYS
+from src.config.networks import NETWORKS
+from src.config.published import PUBLISHED_KEYS
 from src.config.values import ANY_NUMBER
 
 _WIDTH = 110
@@ -38,7 +39,7 @@ def help_text(program: str, path: str, values: dict, groups: dict, texts: dict, 
         values, texts, choices: by key.
         groups: key -> heading of the group that it opens.
     """
-    choices = dict(choices, model_name=list(NETWORKS))
+    texts = dict(texts, model_name=f"{texts['model_name']}: {', '.join(NETWORKS)}")
     lines = [
         f"usage: python3 {program} [--config_path FILE] [--key VALUE | --key=VALUE ...]",
         "",

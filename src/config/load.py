@@ -17,14 +17,16 @@ from easydict import EasyDict
 
 from src.config.checks import check_boxes, check_choices, check_classes, check_epochs, check_values
 from src.config.help_text import help_text
+from src.config.networks import NETWORKS, check_model_name
 from src.config.notes import Given, list_notes
-from src.config.published import PUBLISHED_KEYS, check_model_name, check_published
+from src.config.published import PUBLISHED_KEYS, check_published
 from src.config.values import convert, parse_text, shown
 from src.config.yaml_file import read_documents
 from src.utils.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SCHEMA_FILE = os.path.join(ROOT, "config", "ssd_resnet50_fpn_config_gpu.yaml")
+CONFIG_FOLDER = os.path.join(ROOT, "config")
+SCHEMA_FILE = os.path.join(CONFIG_FOLDER, "ssd_resnet50_fpn_config_gpu.yaml")
 BASE = "_BASE_"
 
 
@@ -58,7 +60,7 @@ class _File:
                 raise UserError(f"{path}: {BASE} must be a file name, got {shown(base)}")
             # next to the file, else in this repository's config folder
             near = os.path.join(os.path.dirname(path), base)
-            in_repository = os.path.join(os.path.dirname(SCHEMA_FILE), base)
+            in_repository = os.path.join(CONFIG_FOLDER, base)
             self.base = _File(near if os.path.exists(near) else in_repository, schema, derived=path)
 
     def model_name(self):
@@ -115,6 +117,29 @@ def _converted(values: dict, schema: dict, where: str) -> dict:
     converted = {key: convert(key, value, examples[key], where) for key, value in values.items()}
     check_published(converted, where)
     return converted
+
+
+@functools.lru_cache(maxsize=None)
+def _network_defaults(name: str) -> dict:
+    """Values of the keys that a configuration of this network leaves out; do not modify the result."""
+    own = _File(os.path.join(CONFIG_FOLDER, NETWORKS[name].config), _schema()[0])
+    own.check()
+    # the precision is not taken from there: published files that leave it out mean float32
+    return dict(_schema()[0], **{key: value for key, value in own.values.items() if key != "use_float16"})
+
+
+def _check_same_kind(model: str, asked: str, path: str) -> None:
+    """Check that the network on the command line can be described by a file of another network.
+
+    Raises:
+        UserError: it cannot.
+    """
+    one, other = NETWORKS[model], NETWORKS[asked]
+    if (one.strides, one.channels) != (other.strides, other.channels):
+        raise UserError(
+            f"command line: model_name {asked}, but {path} describes {model}; use "
+            f"--config_path=config/{other.config}, or a file with the line _BASE_: {other.config}"
+        )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -175,23 +200,32 @@ def load_config(argv) -> EasyDict:
     schema, texts, choices = copy.deepcopy(_schema())
     wants_help = any(word in ("-h", "--help") for word in words)
     name, options = _options([word for word in words if word not in ("-h", "--help")], schema)
-    path = SCHEMA_FILE if name is None else _config_file(name)
-    source = _File(path, schema)
     # checked first, since a file of another network differs in everything else too
-    model = options.get("model_name", source.model_name())
-    model = check_model_name(schema["model_name"] if model is None else model, f"{path} or the command line")
+    asked = check_model_name(options["model_name"], "command line") if "model_name" in options else None
+    if name is None and asked is not None:
+        path = os.path.join(CONFIG_FOLDER, NETWORKS[asked].config)
+    else:
+        path = SCHEMA_FILE if name is None else _config_file(name)
+    source = _File(path, schema)
+    of_file = source.model_name()
+    if of_file is not None:
+        of_file = check_model_name(of_file, path)
+    if None not in (asked, of_file):
+        _check_same_kind(of_file, asked, path)
+    model = asked or of_file or schema["model_name"]
     source.check()
+    defaults = _network_defaults(model)
     if wants_help:
-        values, texts = dict(schema, **source.values), dict(texts, **source.texts)
+        values, texts = dict(defaults, **source.values), dict(texts, **source.texts)
         print(help_text(_program(), path, values, _group_heads(), texts, dict(choices, **source.choices)))
         raise SystemExit(0)
     parsed = {key: parse_text(key, string, dict(PUBLISHED_KEYS, **schema)[key]) for key, string in options.items()}
     given = _converted(parsed, schema, "command line")
     ignored = source.ignored + [key for key in given if key in PUBLISHED_KEYS]
-    cfg = EasyDict(dict(schema, **source.values))
+    cfg = EasyDict(copy.deepcopy(dict(defaults, **source.values)))
     cfg.update({key: value for key, value in given.items() if key not in PUBLISHED_KEYS})
     cfg.model_name, cfg.config_path = model, path
-    origin = Given(set(given), source.keys, schema)
+    origin = Given(set(given), source.keys, defaults)
     _finish(cfg, origin, (choices, source.choices))
     _fit_to_machine(cfg, origin, ignored)
     return cfg

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import List
 
+from src.config.checks import steps_that_fit
+from src.config.networks import NETWORKS, OPTIONAL_KEYS
 from src.config.published import PUBLISHED_KEYS
 
 _SSD300_KEYS = ("min_scale", "max_scale", "aspect_ratios")
@@ -52,15 +54,22 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
         return ", ".join(key for key in keys if key in given.options)
 
     without = [key for key in PUBLISHED_KEYS if key in ignored]
-    if cfg.use_anchor_generator:
-        without += [key for key in _SSD300_KEYS if given.chosen(key, cfg[key]) or (key in given.in_file and ignored)]
+    network = NETWORKS[cfg.model_name]
+    unread = [key for key in OPTIONAL_KEYS if key not in network.keys]
+    unread += _SSD300_KEYS if cfg.use_anchor_generator else ()
+    without += [key for key in unread if given.chosen(key, cfg[key]) or (key in given.in_file and ignored)]
     if without:
         notes.append(f"keys without effect here: {', '.join(without)}")
+    if steps_that_fit(cfg) != cfg.steps:
+        notes.append(
+            f"steps {cfg.steps}: the default boxes do not cover img_shape {cfg.img_shape} evenly, as "
+            f"{steps_that_fit(cfg)} would"
+        )
     if not cfg.run_distribute and cfg.device_num > 1:
         notes.append(f"device_num {cfg.device_num} has no effect without --run_distribute=True: one process computes")
     if cfg.run_distribute and cfg.device_id:
         notes.append(f"device_id {cfg.device_id} has no effect with run_distribute: each rank uses its local rank")
-    if not cfg.run_distribute and chosen("all_reduce_fusion_config"):
+    if not cfg.run_distribute and on_command_line("all_reduce_fusion_config"):
         training.append("all_reduce_fusion_config has no effect without --run_distribute=True")
     if cfg.mode_sink == "non_sink":
         training.append("mode_sink has no effect: sink and non_sink train identically here")

@@ -15,7 +15,10 @@ _CONSTRUCTION_ERRORS = (ValueError, TypeError, AttributeError, OverflowError, Re
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that notes the first duplicate key in `twice`: (key, line)."""
+    """SafeLoader that notes the first key given twice, with two values, in `twice`: (key, line).
+
+    A published file gives one key twice with the same value.
+    """
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -46,14 +49,18 @@ def _name(key: yaml.Node):
 
 
 def _mapping(loader, node, deep=False):
-    seen = []
-    for key_node, _ in node.value:
+    keys, values = [], []  # a list is a key too, until it is refused
+    for key_node, value_node in node.value:
         if key_node.tag == _MERGE:
             continue
         key = loader.construct_object(key_node, deep=True)
-        if key in seen and loader.twice is None:
-            loader.twice = (key, key_node.start_mark.line + 1)
-        seen.append(key)
+        if key in keys and loader.twice is None:
+            nodes = values[keys.index(key)], value_node
+            first, second = (loader.construct_object(value, deep=True) for value in nodes)
+            if first != second:
+                loader.twice = (key, key_node.start_mark.line + 1)
+        keys.append(key)
+        values.append(value_node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
 
 

@@ -1,4 +1,4 @@
-"""What the 12 figures do not say: confusions, images that went well or badly, and why there is nothing."""
+"""Analysis beyond the 12 COCO metrics: confusion matrix, best and worst images, and causes of a mAP close to zero."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ MATCH_IOU = 0.5
 class ImageResult(NamedTuple):
     """Ground truth and detections of an image; boxes are y1, x1, y2, x2 in pixels.
 
-    truth, labels: [M, 4], [M]; found, found_labels, scores: [D, 4], [D], [D], by falling score.
+    truth, labels: boxes [M, 4] and classes [M] of the ground truth; found, found_labels, scores: boxes [D, 4], classes
+    [D] and scores [D] of the detections, by descending score.
     """
 
     image_id: object
@@ -25,87 +26,92 @@ class ImageResult(NamedTuple):
     scores: np.ndarray
 
 
-def without_ignored(one: ImageResult, crowds: np.ndarray, crowd_labels: np.ndarray) -> ImageResult:
-    """The result without the detections that are neither right nor wrong, as in the COCO figures: at least half of such
-    a detection lies in a crowd of its class, and it matches no ground truth of its class.
+def without_ignored(result: ImageResult, crowds: np.ndarray, crowd_labels: np.ndarray) -> ImageResult:
+    """The result without ignored detections, which the COCO metrics count neither as right nor as wrong: at least half
+    of the detection lies in a crowd of its class, and it matches no ground truth of its class.
 
     Args:
         crowds: [K, 4] y1, x1, y2, x2 in pixels; crowd_labels: [K].
     """
-    low = np.maximum(one.found[:, None, :2], crowds[None, :, :2])
-    high = np.minimum(one.found[:, None, 2:], crowds[None, :, 2:])
+    low = np.maximum(result.found[:, None, :2], crowds[None, :, :2])
+    high = np.minimum(result.found[:, None, 2:], crowds[None, :, 2:])
     inter = np.maximum(high - low, 0).prod(axis=2)
-    areas = (one.found[:, 2:] - one.found[:, :2]).prod(axis=1)
-    inside = (inter >= MATCH_IOU * areas[:, None]) & (one.found_labels[:, None] == crowd_labels)
+    areas = (result.found[:, 2:] - result.found[:, :2]).prod(axis=1)
+    inside = (inter >= MATCH_IOU * areas[:, None]) & (result.found_labels[:, None] == crowd_labels)
     keep = ~inside.any(axis=1)
-    keep[[row for row, _ in match_detections(one, -np.inf, same_class=True)]] = True
-    return one._replace(found=one.found[keep], found_labels=one.found_labels[keep], scores=one.scores[keep])
+    keep[[row for row, _ in match_detections(result, -np.inf, same_class=True)]] = True
+    return result._replace(found=result.found[keep], found_labels=result.found_labels[keep], scores=result.scores[keep])
 
 
-def match_detections(one: ImageResult, min_score: float, same_class: bool) -> list:
-    """Pairs (detection, ground truth) with an IoU of at least 0.5: each detection, the surest first, takes the ground
-    truth it overlaps most of those left; with `same_class` only one of its class."""
+def match_detections(result: ImageResult, min_score: float, same_class: bool) -> list:
+    """Pairs of indices (detection, ground truth) with an IoU of at least 0.5.
+
+    Detections choose by descending score, each the unmatched ground truth of the highest IoU; with `same_class` only
+    one of their class.
+    """
     pairs = []
-    rows = np.flatnonzero(one.scores >= min_score)
-    overlap = _overlaps(one, rows, same_class)
-    for place in np.flatnonzero((overlap >= MATCH_IOU).any(axis=1)):
-        best = int(np.argmax(overlap[place]))
-        if overlap[place, best] >= MATCH_IOU:
-            overlap[:, best] = 0  # taken
-            pairs.append((int(rows[place]), best))
+    rows = np.flatnonzero(result.scores >= min_score)
+    overlap = _overlaps(result, rows, same_class)
+    for index in np.flatnonzero((overlap >= MATCH_IOU).any(axis=1)):
+        best = int(np.argmax(overlap[index]))
+        if overlap[index, best] >= MATCH_IOU:
+            overlap[:, best] = 0  # matched
+            pairs.append((int(rows[index]), best))
     return pairs
 
 
-def _overlaps(one: ImageResult, rows: np.ndarray, same_class: bool) -> np.ndarray:
-    """IoU [R, M] of some detections with the ground truth; with `same_class` 0 where the classes differ."""
-    found = one.found[rows]
-    inter = intersection(one.truth, found.T[:, :, None])
-    union = area(one.truth) + area(found)[:, None] - inter
+def _overlaps(result: ImageResult, rows: np.ndarray, same_class: bool) -> np.ndarray:
+    """IoU [R, M] of the detections `rows` with the ground truth; with `same_class` 0 where the classes differ."""
+    found = result.found[rows]
+    inter = intersection(result.truth, found.T[:, :, None])
+    union = area(result.truth) + area(found)[:, None] - inter
     overlap = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-    return overlap * (one.found_labels[rows, None] == one.labels) if same_class else overlap
+    return overlap * (result.found_labels[rows, None] == result.labels) if same_class else overlap
 
 
 def confusion_matrix(images: Sequence[ImageResult], classes: int, min_score: float) -> np.ndarray:
-    """int [C, C]: ground truth (row) found as (column); column 0: not found, row 0: found where there is nothing."""
+    """int [C, C]: counts of true class (row) and predicted class (column). Class 0 is the background: column 0 counts
+    missed objects, row 0 detections without an object."""
     table = np.zeros((classes, classes), np.int64)
-    for one in images:
-        pairs = np.array(match_detections(one, min_score, same_class=False), np.int64).reshape(-1, 2)
-        as_what = np.zeros(len(one.truth), np.int64)
-        as_what[pairs[:, 1]] = one.found_labels[pairs[:, 0]]
-        np.add.at(table, (one.labels, as_what), 1)
-        alone = one.scores >= min_score
-        alone[pairs[:, 0]] = False
-        np.add.at(table, (0, one.found_labels[alone]), 1)
+    for result in images:
+        pairs = np.array(match_detections(result, min_score, same_class=False), np.int64).reshape(-1, 2)
+        predicted = np.zeros(len(result.truth), np.int64)
+        predicted[pairs[:, 1]] = result.found_labels[pairs[:, 0]]
+        np.add.at(table, (result.labels, predicted), 1)
+        unmatched = result.scores >= min_score
+        unmatched[pairs[:, 0]] = False
+        np.add.at(table, (0, result.found_labels[unmatched]), 1)
     return table
 
 
-def f1_score(one: ImageResult, min_score: float) -> float:
-    """2 TP / (2 TP + FP + FN) of an image at IoU 0.5; 1 where there is nothing and nothing was found."""
-    total = len(one.truth) + int((one.scores >= min_score).sum())
-    return 2 * len(match_detections(one, min_score, same_class=True)) / total if total else 1.0
+def f1_score(result: ImageResult, min_score: float) -> float:
+    """2 TP / (2 TP + FP + FN) of an image at IoU 0.5; 1 without ground truth and detections."""
+    total = len(result.truth) + int((result.scores >= min_score).sum())
+    return 2 * len(match_detections(result, min_score, same_class=True)) / total if total else 1.0
 
 
 def best_f1_threshold(images: Sequence[ImageResult], min_score: float) -> float:
-    """The score from which on a detection is drawn and counted: the one of the best F1 over all images, `min_score`
-    where there is no detection."""
-    scores = np.concatenate([np.empty(0), *(one.scores for one in images)])
+    """The score threshold with the best F1 over all images (pooled); `min_score` if there are no detections."""
+    scores = np.concatenate([np.empty(0), *(result.scores for result in images)])
     if len(scores) == 0:
         return min_score
-    # shares of the detections: where objects are few, the best threshold leaves only a hundredth of them
+    # quantiles, down to a small share of the detections: with few objects the best threshold keeps a hundredth of them
     candidates = np.unique(np.quantile(scores, 1 - np.geomspace(1 / len(scores), 1, 40)))
     sample = images[:: max(1, len(images) // 200)]
-    # a pair depends on surer detections only: those of a higher threshold are the first ones of a lower one
-    right = [one.scores[row] for one in sample for row, _ in match_detections(one, candidates[0], same_class=True)]
-    found = np.concatenate([one.scores for one in sample])
+    # a match depends only on detections with a higher score, so the matches of the lowest threshold serve for all
+    right = [
+        result.scores[row] for result in sample for row, _ in match_detections(result, candidates[0], same_class=True)
+    ]
+    found = np.concatenate([result.scores for result in sample])
     right, found = (len(part) - np.searchsorted(np.sort(part), candidates) for part in (np.array(right), found))
-    total = found + sum(len(one.truth) for one in sample)
+    total = found + sum(len(result.truth) for result in sample)
     return float(candidates[np.argmax(np.where(total > 0, 2 * right / np.maximum(total, 1), 1))])
 
 
 def best_and_worst(images: Sequence[ImageResult], min_score: float, count: int) -> tuple:
-    """([(F1, image)] of the best, [(F1, image)] of the worst): images with ground truth, by F1, then those with more
-    boxes; none is in both."""
-    scored = [(f1_score(one, min_score), one) for one in images if len(one.truth)]
+    """([(F1, result)] of the best images, the same of the worst): images with ground truth, by F1, then by number of
+    boxes. No image is in both lists."""
+    scored = [(f1_score(result, min_score), result) for result in images if len(result.truth)]
     scored.sort(key=lambda pair: (-pair[0], -len(pair[1].truth)))
     best = scored[: min(count, (len(scored) + 1) // 2)]
     worst = scored[len(best) :][::-1][:count]
@@ -121,39 +127,43 @@ def diagnosis(
     min_score: float,
     of_training: Sequence[str] = (),
 ) -> List[str]:
-    """Why the mAP is close to zero, one line per finding, the likeliest cause first.
+    """Why the mAP is close to zero, one line per finding, the most likely cause first.
 
     Args:
-        of_training: causes that follow from how the network was trained (`likely_causes`). They come first unless its
-            boxes are right.
         unmapped: classes of the configuration that the annotation file lacks.
-        highest: the highest score that any box got, whatever `min_score` is.
+        highest: the highest score of any box, also below `min_score`.
+        of_training: causes that follow from how the network was trained (`likely_causes`). They come first, unless the
+            boxes are right and only the classes wrong.
     """
-    found = sum(len(one.found) for one in images)
+    found = sum(len(result.found) for result in images)
     lines = [f"highest score of any box: {highest:.4f}, min_score is {min_score:g}"]
     if highest <= min_score:
         lines.append(
-            "no box is above min_score: the network is not trained yet, or its weights did not load; look at the loss, "
-            "and at 'parameters loaded' above; a smaller --min_score shows what there is"
+            "no box is above min_score: the network is not trained yet, or its weights were not loaded; check the loss "
+            "and 'parameters loaded' above; a smaller --min_score shows more boxes"
         )
-    labels = np.concatenate([np.empty(0, np.int64), *(one.found_labels for one in images)])
+    labels = np.concatenate([np.empty(0, np.int64), *(result.found_labels for result in images)])
     per_class = np.bincount(labels, minlength=len(classes))[1:].tolist()
     most = sorted(zip(classes[1:], per_class), key=lambda item: -item[1])[:5]
     lines.append(f"detections: {found} on {len(images)} images; most of " + ", ".join(f"{n} ({c})" for n, c in most))
     if unmapped:
-        lines.append(f"classes that the annotation file lacks: {', '.join(unmapped)}; are names spelt alike?")
-    any_class = [_best_overlap(one, same_class=False) for one in images if len(one.truth) and len(one.found)]
-    of_class = [_best_overlap(one, same_class=True) for one in images if len(one.truth) and len(one.found)]
+        lines.append(f"classes that the annotation file lacks: {', '.join(unmapped)}; is their spelling the same?")
+    any_class = [
+        _best_overlap(result, same_class=False) for result in images if len(result.truth) and len(result.found)
+    ]
+    of_class = [_best_overlap(result, same_class=True) for result in images if len(result.truth) and len(result.found)]
     if any_class:
         any_class, of_class = float(np.mean(any_class)), float(np.mean(of_class))
         lines.append(f"best IoU of a detection, mean over images: {any_class:.2f}, of the right class {of_class:.2f}")
         if any_class < 0.3:
-            lines.append("boxes lie elsewhere: another img_shape or prior_scaling than in training, or boxes as y, x?")
+            lines.append(
+                "boxes are misplaced: another img_shape or prior_scaling than in training, or x and y swapped?"
+            )
         elif any_class - of_class > 0.3:
-            lines.append("boxes are right and classes wrong: another order of `classes` than in training?")
+            lines.append("boxes are right, classes wrong: another order of `classes` than in training?")
             return [*lines, *of_training]
     return [*of_training, *lines]
 
 
-def _best_overlap(one: ImageResult, same_class: bool) -> float:
-    return float(_overlaps(one, np.arange(len(one.found)), same_class).max(initial=0))
+def _best_overlap(result: ImageResult, same_class: bool) -> float:
+    return float(_overlaps(result, np.arange(len(result.found)), same_class).max(initial=0))

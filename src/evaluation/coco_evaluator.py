@@ -1,4 +1,4 @@
-"""COCO evaluation: detections image by image, then pycocotools' figures by both protocols."""
+"""COCO evaluation: collects detections image by image, then computes the metrics of pycocotools by both protocols."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from src.boxes.postprocess import postprocess
 from src.evaluation.analysis import ImageResult, without_ignored
 from src.evaluation.detections import Collected, as_rows, write_rows
 from src.evaluation.ground_truth import GroundTruth
-from src.evaluation.scoring import Found, Scores, accumulate, figures, match
+from src.evaluation.scoring import Detections, Scores, accumulate, coco_metrics, match
 from src.utils.output import atomic_write
 
-ALL_AREAS, MOST_DETECTIONS = 0, -1
-"""Places of area "all" and 100 detections in the arrays of `Scores`."""
+AREA_ALL, MAX_DETS_100 = 0, -1
+"""Indices of area "all" and of 100 detections in the arrays of `Scores`."""
 
 
 class CocoEvaluator:
     """Collect detections with `update` (and `merge` from other ranks), then `save` and `summarize`.
 
     Args:
-        annotation_file: COCO-style json of the ground truth.
-        classes: names in the order of the score columns; the first is the background. Categories of the
-            file are found by name; those not listed take no part.
+        annotation_file: ground truth as COCO-style JSON.
+        classes: names in the order of the score columns; the first is the background. Categories of the file are found
+            by name; categories that are not listed are not evaluated.
         min_score, nms_threshold, max_boxes: post-processing, see `src.boxes.postprocess`.
-        image_ids: the images that are measured, where these are not all images of the file.
+        image_ids: the images to evaluate; None for all images of the file.
 
     Raises:
         UserError: the annotation file cannot be read (see `load_coco_json`), or lacks some of `image_ids`.
@@ -44,20 +44,21 @@ class CocoEvaluator:
         self.classes = list(classes)
         self.min_score, self.nms_threshold, self.max_boxes = float(min_score), float(nms_threshold), int(max_boxes)
         self._truth = GroundTruth(annotation_file, self.classes, image_ids)
-        own = [self._truth.category_of.get(name) for name in self.classes]
-        self._category_of_label = np.array([-1 if one is None else self._truth.category(one) for one in own], np.int32)
+        ids = [self._truth.category_of.get(name) for name in self.classes]
+        indices = [-1 if category_id is None else self._truth.category(category_id) for category_id in ids]
+        self._category_of_label = np.array(indices, np.int32)
         self._collected = Collected()
-        self._scores: Optional[Scores] = None  # of all images, once `summarize` made it
+        self._scores: Optional[Scores] = None  # over all images, set by `summarize`
 
     def clear(self) -> None:
-        """Forget all detections, so that the next epoch need not read the annotation file again."""
+        """Remove all detections, so that the evaluator can be used again without reading the annotation file."""
         self._collected, self._scores = Collected(), None
 
     def update(self, image_id, boxes_norm, scores, image_shape) -> None:
-        """Add one image. An image given again replaces what was there.
+        """Post-process and add the output of the network for one image; replaces earlier detections of that image.
 
         Args:
-            image_id: the data set's own id, numpy scalars included.
+            image_id: id in the annotation file, also as a NumPy scalar.
             boxes_norm: [N, 4] y1, x1, y2, x2 in [0, 1].
             scores: [N, C], C = len(classes).
             image_shape: (height, width) of the original image in pixels.
@@ -73,7 +74,7 @@ class CocoEvaluator:
         )
 
     def add(self, image_id, boxes_px: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
-        """Add one image's detections as post-processing gives them: boxes [D, 4] y1, x1, y2, x2 in pixels.
+        """Add the detections of one image as post-processing returns them: boxes [D, 4] y1, x1, y2, x2 in pixels.
 
         Raises:
             UserError: the annotation file has no such image.
@@ -85,8 +86,8 @@ class CocoEvaluator:
         self._collected.put(position, category[listed], boxes[listed], np.asarray(scores)[listed])
 
     def extend(self, detections) -> None:
-        """Add detections in the form of `detections`, all of an image in one call; those of a category that takes no
-        part are left out. An image given again replaces what was there.
+        """Add detections in the form of the property `detections`; those of categories that are not evaluated are
+        dropped. They replace earlier detections of their images, so pass all detections of an image in one call.
 
         Raises:
             UserError: the annotation file has no such image.
@@ -100,26 +101,26 @@ class CocoEvaluator:
             scores, listed = np.array([row["score"] for row in rows], np.float64), category >= 0
             self._collected.put(position, category[listed], boxes[listed], scores[listed])
 
-    def arrays(self) -> Found:
-        """All detections as arrays, for `merge` of an evaluator of the same ground truth in another process."""
+    def arrays(self) -> Detections:
+        """All detections as arrays, for `merge` in another process (with the same ground truth)."""
         return self._collected.arrays()
 
-    def merge(self, found: Found) -> None:
-        """Add the `arrays` of another rank. Shards may share images: one that is given again replaces what was there,
-        so it counts once."""
+    def merge(self, found: Detections) -> None:
+        """Add the `arrays` of another rank. They replace earlier detections of the same images, so an image that is in
+        two shards counts once."""
         self._collected.merge(found)
 
     @property
     def detections(self) -> list:
         """All detections in the form of predictions.json, plain Python types, ordered by image.
 
-        Each is {"image_id", "category_id", "bbox": [x, y, w, h] in pixels, "score"}. The order does not
-        depend on the order in which images were added.
+        Each is {"image_id", "category_id", "bbox": [x, y, w, h] in pixels, "score"}. The order does not depend on the
+        order in which images were added.
         """
         return as_rows(self.arrays(), self._truth.image_ids, self._truth.category_ids)
 
     def save(self, path: str) -> None:
-        """Write `detections` as JSON (predictions.json), complete or not at all.
+        """Write `detections` as JSON (predictions.json), completely or not at all.
 
         Raises:
             OutputError: it cannot be written.
@@ -128,19 +129,19 @@ class CocoEvaluator:
             write_rows(handle, self.arrays(), self._truth.image_ids, self._truth.category_ids)
 
     def summarize(self) -> dict:
-        """Score what was collected; images of the annotation file that were never added count as empty.
+        """Compute the metrics; images that were never added count as images without detections.
 
         Returns:
             A dict of plain Python values:
-            `mAP`, `stats`: pycocotools' first and all 12 figures over every image of the annotation file;
-            `mAP_published`, `stats_published`: the same over the old scripts' subset, the images without any
-            crowd annotation and with at least one box of `classes`;
-            `images`, `images_published`, `detections`: how many;
-            `per_class`: a list of {"name", "category_id", "boxes" (crowds not counted), "AP", "AP50", "AR100"}
-            over every image; boxes 0 and None figures for a class without ground truth;
-            `note`: what a reader must know, in words, or "".
-            A figure is -1 only where pycocotools says so: an area that has no ground truth. Without any
-            detection, or without any ground truth, all 12 are 0.0.
+            `mAP`, `stats`: the first and all 12 metrics of pycocotools over all images;
+            `mAP_published`, `stats_published`: the same over the subset of the published scripts, the images without
+            any crowd annotation and with at least one box of `classes`;
+            `images`, `images_published`, `detections`: their numbers;
+            `per_class`: a list of {"name", "category_id", "boxes" (without crowds), "AP", "AP50", "AR100"} over all
+            images; for a class without ground truth boxes is 0 and the metrics are None;
+            `note`: remarks on the result as text, or "".
+            A metric is -1 only where pycocotools gives -1: for an area without ground truth. Without any detection, or
+            without any ground truth, all 12 are 0.0.
         """
         images, published = len(self._truth.image_ids), self._truth.published
         found = self.arrays()
@@ -157,7 +158,7 @@ class CocoEvaluator:
             [f"published subset: {note_published}"] if note_published else []
         )
         if not len(found.scores):
-            notes.append("no detection at all: every figure is 0")
+            notes.append("no detection at all: all metrics are 0")
         return {
             "mAP": stats[0],
             "stats": stats,
@@ -171,33 +172,32 @@ class CocoEvaluator:
         }
 
     def images(self) -> List[ImageResult]:
-        """Ground truth and detections of every image, by rising id. Crowds, unlisted categories, and detections that
-        count for nothing because they lie in a crowd (`without_ignored`) are left out."""
+        """Ground truth and detections of every image, by ascending id, without crowds, without categories that are not
+        listed, and without detections that are ignored because of a crowd (`without_ignored`)."""
         labels = np.zeros(len(self._truth.category_ids), np.int64)
-        for name, own in self._truth.category_of.items():
-            labels[self._truth.category(own)] = self.classes.index(name)
+        for name, category_id in self._truth.category_of.items():
+            labels[self._truth.category(category_id)] = self.classes.index(name)
         truth, found = self._truth.truth, self.arrays()
-        given = np.flatnonzero(~truth.crowd)
-        given = given[np.argsort(truth.image[given], kind="stable")]
+        objects = np.flatnonzero(~truth.crowd)
+        objects = objects[np.argsort(truth.image[objects], kind="stable")]
         order = np.lexsort((-found.scores, found.image))
-        places = np.arange(len(self._truth.image_ids) + 1)
+        positions = np.arange(len(self._truth.image_ids) + 1)
         columns = (
-            np.searchsorted(truth.image[given], places),
-            _corners(truth.boxes[given]),
-            labels[truth.category[given]],
-            np.searchsorted(found.image, places),
+            np.searchsorted(truth.image[objects], positions),
+            _corners(truth.boxes[objects]),
+            labels[truth.category[objects]],
+            np.searchsorted(found.image, positions),
             _corners(found.boxes[order]),
             labels[found.category[order]],
             found.scores[order],
         )
-        truth_at, truth_boxes, truth_labels, found_at, boxes, found_labels, scores = columns
+        truth_starts, truth_boxes, truth_labels, starts, boxes, found_labels, scores = columns
         results = []
-        for position, own in enumerate(self._truth.image_ids):
-            one = slice(truth_at[position], truth_at[position + 1])
-            two = slice(found_at[position], found_at[position + 1])
-            results.append(
-                ImageResult(own, truth_boxes[one], truth_labels[one], boxes[two], found_labels[two], scores[two])
-            )
+        for position, image_id in enumerate(self._truth.image_ids):
+            rows = slice(truth_starts[position], truth_starts[position + 1])
+            truth_of_image = truth_boxes[rows], truth_labels[rows]
+            rows = slice(starts[position], starts[position + 1])
+            results.append(ImageResult(image_id, *truth_of_image, boxes[rows], found_labels[rows], scores[rows]))
         for position in np.unique(truth.image[truth.crowd]).tolist():
             crowds = np.flatnonzero(truth.crowd & (truth.image == position))
             crowd_boxes, crowd_labels = _corners(truth.boxes[crowds]), labels[truth.category[crowds]]
@@ -205,29 +205,29 @@ class CocoEvaluator:
         return results
 
     def curves(self) -> dict:
-        """Precision at IoU 0.5 over recall, after `summarize`: {"recall": [101], "classes": {name: [101]}}; classes
-        without ground truth are left out."""
+        """Precision at IoU 0.5 over recall, after `summarize`: {"recall": [101], "classes": {name: [101]}}, without
+        classes that have no ground truth."""
         curves = {"recall": np.linspace(0, 1, 101).round(2).tolist(), "classes": {}}
         if self._scores is not None:
-            for name, own in self._truth.category_of.items():
-                precision = self._scores.precision[0, :, self._truth.category(own), ALL_AREAS, MOST_DETECTIONS]
+            for name, category_id in self._truth.category_of.items():
+                precision = self._scores.precision[0, :, self._truth.category(category_id), AREA_ALL, MAX_DETS_100]
                 if precision.max() >= 0:
                     curves["classes"][name] = precision.round(4).tolist()
         return curves
 
     def _per_class(self) -> list:
-        """One row for each class after the background; see `summarize`."""
+        """The rows of `per_class`, one for each class except the background; see `summarize`."""
         rows = []
         for name in self.classes[1:]:
-            own = self._truth.category_of.get(name)
-            row = {"name": name, "category_id": own, "boxes": 0, "AP": None, "AP50": None, "AR100": None}
-            if own is not None:
-                place = self._truth.category(own)
-                row["boxes"] = int(self._truth.boxes[place])
+            category_id = self._truth.category_of.get(name)
+            row = {"name": name, "category_id": category_id, "boxes": 0, "AP": None, "AP50": None, "AR100": None}
+            if category_id is not None:
+                index = self._truth.category(category_id)
+                row["boxes"] = int(self._truth.boxes[index])
                 if self._scores is not None:
-                    precision = self._scores.precision[:, :, place, ALL_AREAS, MOST_DETECTIONS]
-                    recall = self._scores.recall[:, place, ALL_AREAS, MOST_DETECTIONS]
-                    if precision.max() >= 0:  # -1 throughout: no ground truth
+                    precision = self._scores.precision[:, :, index, AREA_ALL, MAX_DETS_100]
+                    recall = self._scores.recall[:, index, AREA_ALL, MAX_DETS_100]
+                    if precision.max() >= 0:  # all -1: no ground truth
                         row.update(
                             AP=float(precision.mean()), AP50=float(precision[0].mean()), AR100=float(recall.mean())
                         )
@@ -242,10 +242,10 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def _stats(scores: Optional[Scores]) -> tuple:
-    """(12 figures as plain floats, "" or what is missing in words)."""
+    """(the 12 metrics as plain floats, "" or a text that says what is missing)."""
     if scores is None:
         return [0.0] * 12, "no image with a box of the listed classes"
-    stats = figures(scores)
+    stats = coco_metrics(scores)
     if stats[0] < 0:
         return [0.0] * 12, "no ground truth box (crowds do not count)"
     return stats, ""

@@ -1,4 +1,4 @@
-"""Detector + records -> the evaluator's detections."""
+"""Runs a detector over evaluation records and collects its detections in an evaluator."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ def build_evaluator(records: RecordSet, cfg) -> CocoEvaluator:
 
 @contextlib.contextmanager
 def bn_statistics_of_rank0(model: nn.Cell, comm: Communicator) -> Iterator[None]:
-    """Rank 0's BN averages on every rank, for an evaluation of what rank 0 saves; each gets its own back after it.
+    """Use rank 0's BN statistics on every rank inside the block, so that the evaluated network is the one that rank 0
+    saves; afterwards each rank has its previous statistics again.
 
     The weights are the same on all ranks, the running statistics are not; docs/reference.md, "Data parallelism".
     """
-    averages = [p for p in model.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
-    own = [parameter.asnumpy().copy() for parameter in averages]
-    _set(averages, comm.broadcast_arrays(own))
+    statistics = [p for p in model.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
+    before = [parameter.asnumpy().copy() for parameter in statistics]
+    _set(statistics, comm.broadcast_arrays(before))
     try:
         yield
     finally:
-        _set(averages, own)
+        _set(statistics, before)
 
 
 def _set(parameters: list, values: list) -> None:
@@ -53,13 +54,13 @@ def collect_detections(
     """Run every image through the network; afterwards rank 0's evaluator holds the detections of all ranks.
 
     Args:
-        should_stop: asked before each batch, by every rank equally often.
+        should_stop: called before each batch, the same number of times on every rank.
 
     Returns:
-        False where it was stopped.
+        False if it was stopped.
     """
     total = len(range(comm.rank, records.count, comm.size))
-    # the longest shard's number of batches: a rank that is done early still answers `should_stop`
+    # number of batches of the longest shard: a rank with fewer must still take part in `should_stop`
     longest = -(-records.count // comm.size)
     rounds = -(-longest // cfg.batch_size)
     batches = evaluation_batches(records, cfg, comm.rank, comm.size)

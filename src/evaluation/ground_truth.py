@@ -1,4 +1,4 @@
-"""The ground truth of an evaluation as arrays: images and categories by position, annotations as in the file."""
+"""The ground truth of an evaluation as arrays."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from src.utils.log import LOGGER
 
 
 class GroundTruth:
-    """What an annotation file says about some images and some classes.
+    """The annotations of a file for the listed classes and the evaluated images.
 
     Args:
-        annotation_file: COCO-style json.
+        annotation_file: COCO-style JSON.
         classes: names, the first is the background. Categories of the file are found by name.
-        image_ids: the images that are measured, where these are not all images of the file.
+        image_ids: the images to evaluate; None for all images of the file.
 
     Attributes:
         image_ids: ids as pycocotools sorts them (the order of images decides between equal scores); strings last.
-        category_ids: those of the listed classes that the file has, sorted alike.
-        category_of: class name -> the file's category id, in the order of `classes` in the file.
+        category_ids: ids of the listed classes that the file has, sorted in the same way.
+        category_of: class name -> category id of the file, in the order of the file.
         truth: annotations of the listed classes (`Truth`).
-        boxes: number of annotations of each category that are no crowds.
-        published: bool [I], the images that the old scripts evaluated: with a box of the listed classes and without any
-            crowd, of whatever category.
+        boxes: number of annotations of each category, without crowds.
+        published: bool [I], the images that the published scripts evaluated: with a box of the listed classes and
+            without a crowd of any category.
 
     Raises:
         UserError: the annotation file cannot be read (see `load_coco_json`), or lacks some of `image_ids`.
@@ -43,7 +43,7 @@ class GroundTruth:
         missing = [name for name in classes[1:] if name not in self.category_of]
         if missing:
             LOGGER.warning(
-                "%d of %d classes are not in %s and cannot be reported: %s",
+                "%d of %d classes are not in %s and cannot be evaluated: %s",
                 len(missing),
                 len(classes) - 1,
                 annotation_file,
@@ -52,33 +52,33 @@ class GroundTruth:
         in_file = {image["id"] for image in content["images"]}
         measured = in_file if image_ids is None else self._selection(in_file, set(image_ids))
         self.image_ids = sorted(measured, key=_sort_key)
-        self._positions = {own: position for position, own in enumerate(self.image_ids)}
+        self._positions = {image_id: position for position, image_id in enumerate(self.image_ids)}
         self.category_ids = sorted(self.category_of.values(), key=_sort_key)
-        self._categories = {own: place for place, own in enumerate(self.category_ids)}
+        self._categories = {category_id: index for index, category_id in enumerate(self.category_ids)}
         self._read(content["annotations"])
 
-    def _selection(self, in_file: set, wanted: set) -> set:
-        if wanted - in_file:
-            some = min(wanted - in_file, key=_sort_key)
+    def _selection(self, in_file: set, selected: set) -> set:
+        missing = selected - in_file
+        if missing:
             raise UserError(
-                f"{len(wanted - in_file)} of {len(wanted)} images in the records are not in {self.annotation_file}, "
-                f"first id {some!r}: the records were made from another annotation file; remove them to have them "
-                f"written again"
+                f"{len(missing)} of {len(selected)} images in the records are not in {self.annotation_file}, "
+                f"first id {min(missing, key=_sort_key)!r}: the records were made from another annotation file; remove "
+                f"the records, and the next run converts the data again"
             )
-        if len(wanted) < len(in_file):
+        if len(selected) < len(in_file):
             LOGGER.warning(
-                "the records hold %d of the %d images of %s; the figures are over these %d images",
-                len(wanted),
+                "the records hold %d of the %d images of %s; only these %d images are evaluated",
+                len(selected),
                 len(in_file),
                 self.annotation_file,
-                len(wanted),
+                len(selected),
             )
-        return wanted
+        return selected
 
     def _read(self, annotations: list) -> None:
         annotations = [row for row in annotations if row["image_id"] in self._positions]
         crowded = np.zeros(len(self.image_ids), bool)
-        # VOC's difficult objects are written as crowds, which the published protocol did not know
+        # difficult objects of VOC are written as crowds; the published protocol does not exclude their images
         crowds = [row for row in annotations if row["iscrowd"] and not row.get("difficult")]
         crowded[[self._positions[row["image_id"]] for row in crowds]] = True
         rows = [row for row in annotations if row["category_id"] in self._categories]
@@ -95,7 +95,7 @@ class GroundTruth:
         self.published = with_boxes & ~crowded
 
     def position(self, image_id) -> int:
-        """Place of an image in the sorted ids; numpy scalars are taken too.
+        """Index of an image id (also a NumPy scalar) in `image_ids`.
 
         Raises:
             UserError: the annotation file has no such image.
@@ -104,20 +104,21 @@ class GroundTruth:
         if image_id not in self._positions:
             raise UserError(
                 f"image id {image_id!r} is not in {self.annotation_file}: "
-                "the records were made from another annotation file; remove them to have them written again"
+                "the records were made from another annotation file; remove the records, and the next run converts the "
+                "data again"
             )
         return self._positions[image_id]
 
     def category(self, category_id) -> int:
-        """Place of a category id in the sorted ids, -1 for one that takes no part."""
+        """Index of a category id in `category_ids`, -1 for a category that is not evaluated."""
         return self._categories.get(plain(category_id), -1)
 
 
 def plain(value) -> object:
-    """A numpy scalar (or array of one value) as the Python value it holds."""
+    """The Python value of a NumPy scalar or an array with one element; other values unchanged."""
     return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
-def _sort_key(own) -> tuple:
-    """Numbers first, then strings: a file may hold both."""
-    return isinstance(own, str), own
+def _sort_key(value) -> tuple:
+    """Sorts numbers before strings: a file may have ids of both types."""
+    return isinstance(value, str), value

@@ -1,4 +1,4 @@
-"""An evaluation's result as text: the 12 figures of both protocols and a table per class."""
+"""The result of an evaluation as text: the 12 COCO metrics by both protocols, and a table with one row per class."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ COCO_METRICS = (
     ("AR medium", "0.50:0.95", "medium", 100),
     ("AR large", "0.50:0.95", "large", 100),
 )
-"""Name, IoU, area and detections per image of the 12 COCO metrics, in their order."""
+"""Name, IoU, area and number of detections per image of the 12 COCO metrics, in the order of pycocotools."""
 
 
 def format_table(result: dict) -> str:
-    """The text of `CocoEvaluator.summarize()`'s result, several lines without a last line break."""
+    """The result of `CocoEvaluator.summarize()` as lines of text, without a final line break."""
     lines = [
         f"{'':36}{'all images':>16}{'published subset':>20}",
         f"{'images':36}{result['images']:>16}{result['images_published']:>20}",
     ]
     for (name, iou, area, most), value, published in zip(COCO_METRICS, result["stats"], result["stats_published"]):
         what = f"{name:10} IoU {iou:10}{area:7}{most:>4}"
-        lines.append(f"{what:36}{_figure(value):>16}{_figure(published):>20}")
+        lines.append(f"{what:36}{_format_metric(value):>16}{_format_metric(published):>20}")
     lines += ["", *_class_lines(result["per_class"])]
     if result["note"]:
         lines += ["", "note: " + result["note"]]
@@ -35,18 +35,18 @@ def format_table(result: dict) -> str:
 
 
 def _class_lines(per_class: list) -> list:
-    """The table per class; classes without ground truth are shown as absent."""
+    """The table of classes; a class without ground truth is shown as absent."""
     width = max([len("class")] + [len(row["name"]) for row in per_class])
     lines = [f"{'class':{width}}  {'boxes':>8}{'AP':>9}{'AP50':>9}{'AR100':>9}"]
     for row in per_class:
         boxes = row["boxes"] if row["AP"] is not None else "absent"
-        figures = "".join(f"{_figure(row[key]):>9}" for key in ("AP", "AP50", "AR100"))
-        lines.append(f"{row['name']:{width}}  {boxes:>8}{figures}")
+        metrics = "".join(f"{_format_metric(row[key]):>9}" for key in ("AP", "AP50", "AR100"))
+        lines.append(f"{row['name']:{width}}  {boxes:>8}{metrics}")
     present = sum(row["AP"] is not None for row in per_class)
     lines.append(f"the mean is over {present} of {len(per_class)} classes")
     return lines
 
 
-def _figure(value) -> str:
-    """Four decimals; "-" where there is no ground truth (None, or pycocotools' -1)."""
+def _format_metric(value) -> str:
+    """Four decimals; "-" without ground truth (None, or pycocotools' -1)."""
     return "-" if value is None or value < 0 else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: report.html (all in one file, no network needed), evaluation.json and evaluation.csv."""
+"""Files of an evaluation: report.html (self-contained, works offline), evaluation.json and evaluation.csv."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from src.utils.log import write_or_go_on
 from src.utils.output import write_text
 
 IMAGES_PER_GALLERY = 20
-TOO_LITTLE = 0.01
+DIAGNOSE_BELOW = 0.01
 TILE = 420
 GREEN = (70, 220, 70)  # BGR
 
@@ -34,22 +34,22 @@ def write_report(
     model: str,
     highest: float,
 ) -> Tuple[Dict[str, str], List[str]]:
-    """Write the three files, each complete or not at all; one that cannot be written does not stop the others.
+    """Write the three files, each completely or not at all; if one cannot be written, the others still are.
 
     Args:
-        result: of `evaluator.summarize()`.
-        read_image: the data set's own image id -> uint8 RGB [H, W, 3].
-        model: path of what was evaluated, for the title and for what is known of its training.
+        result: from `evaluator.summarize()`.
+        read_image: image id of the annotation file -> uint8 RGB [H, W, 3].
+        model: path of the evaluated model, for the title and to find out how it was trained.
         highest: highest score of any box (`Detector.max_score`).
 
     Returns:
-        name -> path of what was written; and the reasons for a mAP close to zero, one per line.
+        name -> path of each file that was written; lines that explain a mAP close to zero, else [].
     """
     images = evaluator.images()
     min_score = best_f1_threshold(images, evaluator.min_score)
     best, worst = best_and_worst(images, min_score, IMAGES_PER_GALLERY)
     why: List[str] = []
-    if result["mAP"] < TOO_LITTLE:
+    if result["mAP"] < DIAGNOSE_BELOW:
         unmapped = [row["name"] for row in result["per_class"] if row["category_id"] is None]
         why = diagnosis(
             images,
@@ -59,18 +59,18 @@ def write_report(
             evaluator.min_score,
             likely_causes(read_history(model)),
         )
-    figures = dict(result, model=model, confusion=confusion_matrix(images, len(evaluator.classes), min_score).tolist())
-    figures.update(classes=evaluator.classes, confusion_min_score=min_score, curves=evaluator.curves(), diagnosis=why)
+    metrics = dict(result, model=model, confusion=confusion_matrix(images, len(evaluator.classes), min_score).tolist())
+    metrics.update(classes=evaluator.classes, confusion_min_score=min_score, curves=evaluator.curves(), diagnosis=why)
     tiles = [
         [
-            (f"image {one.image_id}, F1 {score:.2f}", _tile(one, read_image, evaluator.classes, min_score))
-            for score, one in part
+            (f"image {result.image_id}, F1 {score:.2f}", _tile(result, read_image, evaluator.classes, min_score))
+            for score, result in part
         ]
         for part in (best, worst)
     ]
     texts = {
-        "report.html": report_page(figures, *tiles),
-        "evaluation.json": json.dumps(figures, indent=1) + "\n",
+        "report.html": report_page(metrics, *tiles),
+        "evaluation.json": json.dumps(metrics, indent=1) + "\n",
         "evaluation.csv": _csv(result),
     }
     paths = {name: os.path.join(folder, name) for name in texts}
@@ -78,16 +78,16 @@ def write_report(
     return written, why
 
 
-def _tile(one: ImageResult, read_image: Callable, classes: Sequence[str], min_score: float) -> bytes:
-    """A JPEG: ground truth as green outlines, detections in their class's colour with name and score."""
-    image, scale = fitted(np.ascontiguousarray(read_image(one.image_id)[..., ::-1]), TILE)
-    keep = one.scores >= min_score
+def _tile(result: ImageResult, read_image: Callable, classes: Sequence[str], min_score: float) -> bytes:
+    """A JPEG: ground truth as green outlines, detections in the colour of their class with name and score."""
+    image, scale = fitted(np.ascontiguousarray(read_image(result.image_id)[..., ::-1]), TILE)
+    keep = result.scores >= min_score
     image = np.ascontiguousarray(image)
-    for box in one.truth:
+    for box in result.truth:
         draw_box(image, box * scale, GREEN, 3)
     if keep.any():
-        drawn = draw_detections(image, one.found[keep] * scale, one.found_labels[keep], one.scores[keep], classes)
-        image = drawn
+        boxes, labels, scores = result.found[keep] * scale, result.found_labels[keep], result.scores[keep]
+        image = draw_detections(image, boxes, labels, scores, classes)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes()
 
 

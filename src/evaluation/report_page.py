@@ -1,4 +1,4 @@
-"""The report's HTML: figures, tables and pictures in one file."""
+"""The HTML of the evaluation report: metrics, tables, plots and pictures in one file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from src.evaluation.metrics_table import COCO_METRICS
 
-SHOWN_CLASSES = 30  # of the confusion matrix
+SHOWN_CLASSES = 30  # in the confusion matrix
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}
@@ -26,7 +26,7 @@ figcaption{font-size:.85em;color:#555}.matrix td,.matrix th{padding:.15em .45em;
 .matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left}img.chart{max-width:100%}
 """
 
-# sorting: a click on a head, or the address's end (report.html#sort=AP)
+# sorting: by a click on a column header, or by the end of the address (report.html#sort=AP)
 _SCRIPT = """
 function sortBy(head){
  var table=head.closest('table'),column=Array.prototype.indexOf.call(head.parentNode.children,head);
@@ -42,81 +42,84 @@ if(wanted)document.querySelectorAll('th[data-sort]').forEach(function(head){if(h
 """
 
 
-def report_page(figures: dict, best: Sequence[Tuple[str, bytes]], worst: Sequence[Tuple[str, bytes]]) -> str:
-    """The page.
+def report_page(metrics: dict, best: Sequence[Tuple[str, bytes]], worst: Sequence[Tuple[str, bytes]]) -> str:
+    """The text of report.html.
 
     Args:
-        figures: what `src.evaluation.report.write_report` puts into evaluation.json.
-        best, worst: (caption, JPEG) of pictures.
+        metrics: the content of evaluation.json, see `src.evaluation.report.write_report`.
+        best, worst: (caption, JPEG) of each picture.
     """
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title><style>{_STYLE}</style>',
-        f"<h1>Evaluation</h1><p class=note>{html.escape(figures['model'])}<br>{figures['images']} images, "
-        f"{figures['detections']} detections</p>",
-        f"<p class=big>{figures['mAP']:.4f} <small>mAP, all images</small> {figures['mAP_published']:.4f} "
-        f"<small>mAP, published protocol ({figures['images_published']} images without crowds)</small></p>",
+        f"<h1>Evaluation</h1><p class=note>{html.escape(metrics['model'])}<br>{metrics['images']} images, "
+        f"{metrics['detections']} detections</p>",
+        f"<p class=big>{metrics['mAP']:.4f} <small>mAP, all images</small> {metrics['mAP_published']:.4f} "
+        f"<small>mAP, published protocol ({metrics['images_published']} images without crowds)</small></p>",
     ]
-    if figures["note"]:
-        parts.append(f"<p class=note>{html.escape(figures['note'])}</p>")
-    if figures["diagnosis"]:
-        rows = "".join(f"<li>{html.escape(line)}</li>" for line in figures["diagnosis"])
+    if metrics["note"]:
+        parts.append(f"<p class=note>{html.escape(metrics['note'])}</p>")
+    if metrics["diagnosis"]:
+        rows = "".join(f"<li>{html.escape(line)}</li>" for line in metrics["diagnosis"])
         parts.append(f"<div class=why id=why><b>Why the mAP is close to zero</b><ul>{rows}</ul></div>")
-    parts += ["<h2>The 12 figures</h2>", _twelve(figures), "<h2>By class</h2>", _by_class(figures)]
-    parts += ["<h2>Precision and recall</h2>", _picture(_curves(figures), "precision-recall curves")]
-    parts += ["<h2>By size of object</h2>", _picture(_sizes(figures), "AP and AR by object size")]
-    parts += ["<h2>Confusions</h2>", _matrix(figures)]
-    threshold = f"score at least {figures['confusion_min_score']:.2f}"
-    parts += [
-        f"<h2>Best images</h2><p class=note>Green: ground truth. Detections of {threshold}. F1 at IoU 0.5.</p>",
-        _tiles(best),
-    ]
+    parts += ["<h2>COCO metrics</h2>", _coco_table(metrics), "<h2>Classes</h2>", _class_table(metrics)]
+    parts += ["<h2>Precision and recall</h2>", _picture(_curves(metrics), "precision-recall curves")]
+    parts += ["<h2>Object size</h2>", _picture(_sizes(metrics), "AP and AR by object size")]
+    parts += ["<h2>Confusion matrix</h2>", _matrix(metrics)]
+    colours = (
+        "Green: ground truth. Other colours: detections with a score of at least "
+        f"{metrics['confusion_min_score']:.2f}. F1 at IoU 0.5."
+    )
+    parts += [f"<h2>Best images</h2><p class=note>{colours}</p>", _tiles(best)]
     parts += ["<h2>Worst images</h2>", _tiles(worst), f"<script>{_SCRIPT}</script></html>\n"]
     return "\n".join(parts)
 
 
-def _figure(value) -> str:
+def _format_metric(value) -> str:
     return "-" if value is None or value < 0 else f"{value:.4f}"
 
 
-def _twelve(figures: dict) -> str:
+def _coco_table(metrics: dict) -> str:
     rows = "".join(
-        f"<tr><td>{name}</td><td>{overlap}</td><td>{area}</td><td>{most}</td><td>{_figure(ours)}</td><td>{_figure(old)}</td></tr>"
-        for (name, overlap, area, most), ours, old in zip(COCO_METRICS, figures["stats"], figures["stats_published"])
+        f"<tr><td>{name}</td><td>{overlap}</td><td>{area}</td><td>{most}</td><td>{_format_metric(value)}</td><td>{_format_metric(published)}</td></tr>"
+        for (name, overlap, area, most), value, published in zip(
+            COCO_METRICS, metrics["stats"], metrics["stats_published"]
+        )
     )
-    head = "<tr><th>figure<th>IoU<th>area<th>detections<th>all images<th>published subset</tr>"
-    return f"<table id=figures><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    head = "<tr><th>metric<th>IoU<th>area<th>detections<th>all images<th>published subset</tr>"
+    return f"<table id=metrics><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
-def _by_class(figures: dict) -> str:
+def _class_table(metrics: dict) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(row['name'])}</td><td>{row['boxes'] if row['AP'] is not None else 'absent'}</td>"
-        f"<td>{_figure(row['AP'])}</td><td>{_figure(row['AP50'])}</td><td>{_figure(row['AR100'])}</td></tr>"
-        for row in figures["per_class"]
+        f"<td>{_format_metric(row['AP'])}</td><td>{_format_metric(row['AP50'])}</td><td>{_format_metric(row['AR100'])}</td></tr>"
+        for row in metrics["per_class"]
     )
     head = "<th data-sort=text>class</th>" + "".join(
         f"<th data-sort=number>{title}</th>" for title in ("boxes", "AP", "AP50", "AR100")
     )
-    present = sum(row["AP"] is not None for row in figures["per_class"])
-    note = (
-        f"<p class=note>A click on a head sorts. The mean is over {present} of {len(figures['per_class'])} classes.</p>"
-    )
+    present, count = sum(row["AP"] is not None for row in metrics["per_class"]), len(metrics["per_class"])
+    note = f"<p class=note>Click a column header to sort. The mean is over {present} of {count} classes.</p>"
     return f"<table id=classes><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
 
 
-def _matrix(figures: dict) -> str:
-    """The confusion matrix, of the classes with the most ground truth where there are many."""
-    table, names = np.array(figures["confusion"]), figures["classes"]
+def _matrix(metrics: dict) -> str:
+    """The confusion matrix; of many classes, those with the most objects and detections."""
+    table, names = np.array(metrics["confusion"]), metrics["classes"]
     order = np.argsort(-(table.sum(axis=1) + table.sum(axis=0))[1:], kind="stable") + 1
     shown = sorted(order[:SHOWN_CLASSES].tolist())
-    heads = "".join(f"<th class=up>{html.escape(names[k])}</th>" for k in shown) + "<th class=up>not found</th>"
+    heads = "".join(f"<th class=up>{html.escape(names[k])}</th>" for k in shown) + "<th class=up>background</th>"
     rows = []
     for row in [*shown, 0]:
         total = max(int(table[row].sum()), 1)
         cells = "".join(_cell(int(table[row, column]), total, column == row) for column in [*shown, 0] if row or column)
-        rows.append(f"<tr><td>{html.escape(names[row]) if row else 'nothing there'}</td>{cells}</tr>")
-    note = f"Rows: ground truth; columns: found as (IoU 0.5, score at least {figures['confusion_min_score']:.2f})." + (
-        f" The {SHOWN_CLASSES} most frequent of {len(names) - 1} classes." if len(names) - 1 > SHOWN_CLASSES else ""
+        rows.append(f"<tr><td>{html.escape(names[row]) if row else 'background'}</td>{cells}</tr>")
+    note = (
+        f"Rows: true class; columns: predicted class (IoU 0.5, score at least {metrics['confusion_min_score']:.2f}). "
+        f"Row background: detections without an object; column background: missed objects."
     )
+    if len(names) - 1 > SHOWN_CLASSES:
+        note += f" The {SHOWN_CLASSES} most frequent of {len(names) - 1} classes."
     return f"<p class=note>{note}</p><table class=matrix id=confusion><tr><th></th>{heads}</tr>{''.join(rows)}</table>"
 
 
@@ -128,12 +131,12 @@ def _cell(count: int, total: int, right: bool) -> str:
 def _tiles(pictures: Sequence[Tuple[str, bytes]]) -> str:
     if not pictures:
         return "<p class=note>none</p>"
-    figures = "".join(
+    tiles = "".join(
         f"<figure><img alt='{html.escape(caption)}' src='data:image/jpeg;base64,{base64.b64encode(data).decode()}'>"
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         for caption, data in pictures
     )
-    return f"<div class=tiles>{figures}</div>"
+    return f"<div class=tiles>{tiles}</div>"
 
 
 def _picture(png: bytes, alt: str) -> str:
@@ -147,12 +150,12 @@ def _png(figure) -> bytes:
     return data.getvalue()
 
 
-def _curves(figures: dict) -> bytes:
-    """Precision over recall at IoU 0.5: the mean, and the best and worst classes."""
+def _curves(metrics: dict) -> bytes:
+    """Plot of precision over recall at IoU 0.5: the mean and, of many classes, the five best and five worst."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 4), dpi=110)
-    axes, curves = figure.add_subplot(), figures["curves"]
+    axes, curves = figure.add_subplot(), metrics["curves"]
     names: List[str] = sorted(curves["classes"], key=lambda name: -float(np.mean(curves["classes"][name])))
     chosen = names if len(names) <= 10 else names[:5] + names[-5:]
     for name in chosen:
@@ -172,11 +175,11 @@ def _curves(figures: dict) -> bytes:
     return _png(figure)
 
 
-def _sizes(figures: dict) -> bytes:
+def _sizes(metrics: dict) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3), dpi=110)
-    axes, stats = figure.add_subplot(), figures["stats"]
+    axes, stats = figure.add_subplot(), metrics["stats"]
     for shift, first, name, colour in ((-0.2, 3, "AP", "#3b7dd8"), (0.2, 9, "AR100", "#2a9d4a")):
         values = [max(value, 0) for value in stats[first : first + 3]]
         bars = axes.bar(np.arange(3) + shift, values, 0.38, label=name, color=colour)

@@ -1,9 +1,9 @@
-"""pycocotools' figures for boxes, computed on arrays: matching, precision over recall, the 12 figures.
+"""COCO metrics of boxes, computed on arrays: matching, precision over recall, the 12 metrics.
 
-Every figure equals pycocotools' to the last bit (`tests/evaluation/test_scoring.py`): the same floating-point
-operations in the same order, the same stable sorting, the same rule for equal overlaps. What differs is that images are
-not visited one by one: a detection without an overlap of 0.5 is matched at no threshold and never compared again, and
-those that remain are matched rank by rank, all images and categories at once.
+All values equal those of pycocotools to the last bit (`tests/evaluation/test_scoring.py`): the same floating-point
+operations in the same order, the same stable sorting, the same choice between equal overlaps. Unlike pycocotools, this
+does not loop over images. Detections without an IoU of 0.5, which match at no threshold, are dropped first; the others
+are matched rank by rank, for all images and categories at once.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-MOST = (1, 10, 100)
-"""Detections that count per image and category."""
+MAX_DETECTIONS = (1, 10, 100)
+"""Maximum numbers of detections per image and category."""
 AREAS = np.array([[0, 1e5**2], [0, 32**2], [32**2, 96**2], [96**2, 1e5**2]])
-"""Lowest and highest area, both included: all, small, medium, large."""
+"""Smallest and largest area, both included, in square pixels: all, small, medium, large."""
 PAIRS_AT_ONCE = 1 << 18
 
 
 class Truth(NamedTuple):
-    """Ground truth in the order of the file: image [G] and category [G] by position, boxes [G, 4] x, y, width, height,
+    """Ground truth in the order of the file: indices of image [G] and category [G], boxes [G, 4] x, y, width, height,
     area [G], crowd [G] bool."""
 
     image: np.ndarray
@@ -32,9 +32,9 @@ class Truth(NamedTuple):
     crowd: np.ndarray
 
 
-class Found(NamedTuple):
-    """Detections, those of an image together and in their order: image [D] and category [D] by position, boxes [D, 4]
-    x, y, width, height, scores [D]."""
+class Detections(NamedTuple):
+    """Detections, grouped by image: indices of image [D] and category [D], boxes [D, 4] x, y, width, height,
+    scores [D]."""
 
     image: np.ndarray
     category: np.ndarray
@@ -43,20 +43,20 @@ class Found(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """precision [T, R, K, A, M] and recall [T, K, A, M] as pycocotools has them: T overlaps, R recalls, K categories,
-    A areas, M numbers of detections; -1 where there is no ground truth."""
+    """precision [T, R, K, A, M] and recall [T, K, A, M] as in pycocotools: T IoU thresholds, R recalls, K categories,
+    A areas, M maximum numbers of detections; -1 without ground truth."""
 
     precision: np.ndarray
     recall: np.ndarray
 
 
 class Matching(NamedTuple):
-    """Which detection takes a ground truth, for every area and overlap.
+    """Which detections match a ground truth, for every area and IoU threshold.
 
-    Detections lie category by category, by falling score (image, category [D]; rank [D] within image and category;
-    in_area [A, D]). `places` [C] are those of them that overlap a ground truth of their image and category by at least
-    0.5; taken [A, T, C]: it is matched; counts [A, T, C]: with a ground truth that is not ignored. truth_ignored [A, G]
-    belongs to truth_image, truth_category [G].
+    Detections are sorted by category and descending score: image, category [D]; rank [D] within image and category;
+    in_area [A, D]. Candidates are detections with an IoU of at least 0.5 with a ground truth of their image and
+    category: candidates [C] are their indices; matched [A, T, C]; counts [A, T, C]: matched with a ground truth that is
+    not ignored. Ground truth: truth_image, truth_category [G] and truth_ignored [A, G].
     """
 
     categories: int
@@ -64,18 +64,18 @@ class Matching(NamedTuple):
     category: np.ndarray
     rank: np.ndarray
     in_area: np.ndarray
-    places: np.ndarray
-    taken: np.ndarray
+    candidates: np.ndarray
+    matched: np.ndarray
     counts: np.ndarray
     truth_image: np.ndarray
     truth_category: np.ndarray
     truth_ignored: np.ndarray
 
 
-def match(truth: Truth, found: Found, categories: int) -> Matching:
-    """Match the detections of every image and category, at most 100 each, the surest first."""
+def match(truth: Truth, found: Detections, categories: int) -> Matching:
+    """Match the detections of every image and category, at most 100 each, by descending score."""
     images = 1 + max(truth.image.max(initial=-1), found.image.max(initial=-1))
-    # ground truth and detections by category and image; equal ones stay in their order
+    # sort ground truth and detections by category and image (stable)
     key = truth.category.astype(np.int64) * images + truth.image
     order = np.argsort(key, kind="stable")
     truth, truth_key = Truth(*(column[order] for column in truth)), key[order]
@@ -83,28 +83,28 @@ def match(truth: Truth, found: Found, categories: int) -> Matching:
     order = np.lexsort((-found.scores, key))
     key = key[order]
     rank = np.arange(len(key)) - np.searchsorted(key, key)
-    order, key, rank = (column[rank < MOST[-1]] for column in (order, key, rank))
+    order, key, rank = (column[rank < MAX_DETECTIONS[-1]] for column in (order, key, rank))
     boxes = found.boxes[order]
 
     truth_ignored = truth.crowd | _outside(truth.area)
     detection, other, overlap = _pairs(key, boxes, truth_key, truth)
-    candidates, taken, counts = _assign(key, detection, other, overlap, truth, truth_ignored)
+    candidates, matched, counts = _assign(key, detection, other, overlap, truth, truth_ignored)
 
-    # from here on by category and score; equal scores stay in the order of their images
+    # sort by category and score; equal scores keep the order of their images
     category, scores = found.category[order], found.scores[order]
     by_score = np.lexsort((-scores, category))
-    place = np.empty_like(by_score)
-    place[by_score] = np.arange(len(by_score))
-    place = place[candidates]
-    back = np.argsort(place)
+    index = np.empty_like(by_score)
+    index[by_score] = np.arange(len(by_score))
+    index = index[candidates]
+    back = np.argsort(index)
     return Matching(
         categories,
         found.image[order][by_score],
         category[by_score],
         rank[by_score],
         ~_outside(boxes[:, 2] * boxes[:, 3])[:, by_score],
-        place[back],
-        taken[..., back],
+        index[back],
+        matched[..., back],
         counts[..., back],
         truth.image,
         truth.category,
@@ -113,19 +113,19 @@ def match(truth: Truth, found: Found, categories: int) -> Matching:
 
 
 def _outside(area: np.ndarray) -> np.ndarray:
-    """bool [A, N]: an area [N] lies outside each range."""
+    """bool [A, N]: whether an area [N] is outside each range of `AREAS`."""
     return (area < AREAS[:, :1]) | (area > AREAS[:, 1:])
 
 
 def _pairs(key: np.ndarray, boxes: np.ndarray, truth_key: np.ndarray, truth: Truth) -> Tuple[np.ndarray, ...]:
-    """(detection [P], ground truth [P], IoU [P]) of one image and category with an IoU of at least 0.5."""
+    """Pairs of the same image and category with an IoU of at least 0.5: (detection [P], ground truth [P], IoU [P])."""
     first = np.searchsorted(truth_key, key, "left")
     count = np.searchsorted(truth_key, key, "right") - first
     compared = np.flatnonzero(count)
     ends = np.cumsum(count[compared])
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     start = 0
-    while start < len(compared):  # in parts that stay small, and one detection at least
+    while start < len(compared):  # in blocks of limited size, of at least one detection
         before = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, before + PAIRS_AT_ONCE, "right")))
         rows, number = compared[start:stop], count[compared[start:stop]]
@@ -141,35 +141,35 @@ def _pairs(key: np.ndarray, boxes: np.ndarray, truth_key: np.ndarray, truth: Tru
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """IoU [P] of boxes [P, 4] x, y, width, height; with a crowd the part of the box inside it. The operations of
-    pycocotools' bbIou in their order, for the order decides about the last bit."""
+    """IoU [P] of boxes [P, 4] x, y, width, height; for a crowd the share of the box inside it. The operations have the
+    order of pycocotools' bbIou, because the last bit depends on it."""
     x, y, w, h = boxes.T
     other_x, other_y, other_w, other_h = others.T
     width = np.minimum(w + x, other_w + other_x) - np.maximum(x, other_x)
     height = np.minimum(h + y, other_h + other_y) - np.maximum(y, other_y)
     both = width * height
-    own = w * h
-    union = np.where(crowd, own, own + other_w * other_h - both)
+    area = w * h
+    union = np.where(crowd, area, area + other_w * other_h - both)
     return np.divide(both, union, out=np.zeros_like(both), where=(width > 0) & (height > 0))
 
 
 def _assign(key, detection, other, overlap, truth: Truth, truth_ignored: np.ndarray) -> Tuple[np.ndarray, ...]:
-    """(the detections [C] that occur in pairs, rising; taken [A, T, C]; counts [A, T, C]), see `Matching`.
+    """(the detections [C] that occur in pairs, ascending; matched [A, T, C]; counts [A, T, C]), see `Matching`.
 
-    A detection takes, of the ground truth that none before it took (crowds can be taken again), the one it overlaps
-    most, the last one of equal ones; an ignored one only where there is no other.
+    A detection matches the ground truth of the highest IoU among those that are not matched yet (a crowd can be matched
+    many times), the last one if IoUs are equal. It matches an ignored one only if there is no other.
     """
     candidates, of_pair = np.unique(detection, return_inverse=True)
     rank = _rank(key[candidates])
-    # the pairs by rank of their detection, then detection, then overlap: a detection's best choice is its last pair
+    # sort pairs by rank of their detection, then detection, then IoU: the best choice of a detection is its last pair
     order = np.lexsort((other, overlap, of_pair, rank[of_pair]))
     of_pair, other, overlap = of_pair[order], other[order], overlap[order]
-    choice = 1 + _rank(of_pair)  # a detection's pairs are neighbours: 1 is its worst one
+    choice = 1 + _rank(of_pair)  # the pairs of a detection are adjacent: 1 is its worst choice
     preferred = 1 + int(choice.max(initial=0))
     reached = np.minimum(OVERLAPS, 1 - 1e-10)
     crowd = truth.crowd[other]
-    taken = np.zeros((len(AREAS), len(OVERLAPS), len(candidates)), bool)
-    counts, gone = np.zeros_like(taken), np.zeros((len(AREAS), len(OVERLAPS), len(truth.image)), bool)
+    matched = np.zeros((len(AREAS), len(OVERLAPS), len(candidates)), bool)
+    counts, used = np.zeros_like(matched), np.zeros((len(AREAS), len(OVERLAPS), len(truth.image)), bool)
     rounds = np.searchsorted(rank[of_pair], np.arange(rank.max(initial=-1) + 2))
     for start, stop in zip(rounds, rounds[1:]):  # the n-th detection of every image and category
         which, starts = np.unique(of_pair[start:stop], return_index=True)
@@ -177,18 +177,18 @@ def _assign(key, detection, other, overlap, truth: Truth, truth_ignored: np.ndar
         enough = overlap[start:stop] >= reached[:, None]
         for area in range(len(AREAS)):
             weight = choice[start:stop] + np.where(truth_ignored[area, these], 0, preferred)
-            best = np.where(enough & ~gone[area][:, these], weight, 0)
+            best = np.where(enough & ~used[area][:, these], weight, 0)
             best = np.maximum.reduceat(best, starts, axis=1)
-            taken[area][:, which], counts[area][:, which] = best > 0, best >= preferred
+            matched[area][:, which], counts[area][:, which] = best > 0, best >= preferred
             row, column = np.nonzero(best)
             pair = start + starts[column] + best[row, column] % preferred - 1
             once = ~crowd[pair]
-            gone[area, row[once], other[pair[once]]] = True
-    return candidates, taken, counts
+            used[area, row[once], other[pair[once]]] = True
+    return candidates, matched, counts
 
 
 def _rank(groups: np.ndarray) -> np.ndarray:
-    """The place [N] of each element among its equals, which are neighbours."""
+    """The index [N] of each element among equal elements, which must be adjacent."""
     if len(groups) == 0:
         return np.zeros(0, np.int64)
     begins = np.r_[True, groups[1:] != groups[:-1]]
@@ -199,29 +199,29 @@ def _rank(groups: np.ndarray) -> np.ndarray:
 def accumulate(matching: Matching, images: Optional[np.ndarray] = None) -> Scores:
     """Precision and recall over all images, or over those where `images` [I] is True.
 
-    False positives are counted before the true ones only, as precision falls between them.
+    False positives are counted at candidates only, because precision falls from one true positive to the next.
     """
-    shape = (len(OVERLAPS), len(RECALLS), matching.categories, len(AREAS), len(MOST))
+    shape = (len(OVERLAPS), len(RECALLS), matching.categories, len(AREAS), len(MAX_DETECTIONS))
     scores = Scores(-np.ones(shape), -np.ones(shape[:1] + shape[2:]))
     chosen = np.ones(len(matching.image), bool) if images is None else images[matching.image]
     judged = ~matching.truth_ignored if images is None else ~matching.truth_ignored & images[matching.truth_image]
     categories = np.arange(matching.categories + 1)
     begins = np.searchsorted(matching.category, categories)
-    slices = np.searchsorted(matching.places, begins)
-    places = matching.places
+    slices = np.searchsorted(matching.candidates, begins)
+    candidates = matching.candidates
     for area in range(len(AREAS)):
         positives = np.bincount(matching.truth_category[judged[area]], minlength=matching.categories)
-        for most, limit in enumerate(MOST):
+        for most, limit in enumerate(MAX_DETECTIONS):
             allowed = chosen & (matching.rank < limit)
             inside = allowed & matching.in_area[area]
             before = np.r_[0, np.cumsum(inside)]
-            inside, allowed = inside[places], allowed[places]
+            inside, allowed = inside[candidates], allowed[candidates]
             for category in np.flatnonzero(positives):
                 part = slice(slices[category], slices[category + 1])
                 right = matching.counts[area][:, part] & allowed[part]
-                # detections inside the area up to each candidate, less those that are matched: the false ones
-                false = before[places[part] + 1] - before[begins[category]]
-                false = false - np.cumsum(matching.taken[area][:, part] & inside[part], axis=1)
+                # false positives: detections inside the area up to each candidate, minus the matched ones
+                false = before[candidates[part] + 1] - before[begins[category]]
+                false = false - np.cumsum(matching.matched[area][:, part] & inside[part], axis=1)
                 precision, recall = _curve(right, false, int(positives[category]))
                 scores.precision[:, :, category, area, most] = precision
                 scores.recall[:, category, area, most] = recall
@@ -229,12 +229,17 @@ def accumulate(matching: Matching, images: Optional[np.ndarray] = None) -> Score
 
 
 def _curve(right: np.ndarray, false: np.ndarray, positives: int) -> Tuple[np.ndarray, np.ndarray]:
-    """(precision [T, R], highest recall [T]) of a category from its candidates by falling score: right [T, C] bool, and
-    the number of false detections up to each, false [T, C]."""
+    """(precision [T, R], highest recall [T]) of a category.
+
+    Args:
+        right: [T, C] bool, whether a candidate is a true positive; by descending score.
+        false: [T, C], number of false positives up to each candidate.
+        positives: number of objects.
+    """
     number = np.cumsum(right, axis=1)
     row, column = np.nonzero(right)
     true = number[row, column].astype(np.float64)
-    curve = np.zeros((len(OVERLAPS), positives))  # at the first, second, ... true one
+    curve = np.zeros((len(OVERLAPS), positives))  # precision at the first, second, ... true positive
     curve[row, number[row, column] - 1] = true / (false[row, column].astype(np.float64) + true + np.spacing(1))
     curve = np.maximum.accumulate(curve[:, ::-1], axis=1)[:, ::-1]
     needed = np.searchsorted(np.arange(positives + 1) / positives, RECALLS, side="left")
@@ -242,8 +247,8 @@ def _curve(right: np.ndarray, false: np.ndarray, positives: int) -> Tuple[np.nda
     return curve[:, np.maximum(needed, 1) - 1], recall
 
 
-def figures(scores: Scores) -> list:
-    """The 12 COCO figures; -1 where an area has no ground truth."""
+def coco_metrics(scores: Scores) -> list:
+    """The 12 COCO metrics; -1 for an area without ground truth."""
 
     def mean(values: np.ndarray) -> float:
         values = values[values > -1]

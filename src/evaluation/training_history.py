@@ -1,6 +1,6 @@
-"""How far a checkpoint was trained, from the checkpoint and the files of its run; for the diagnosis of a low mAP.
+"""How long a checkpoint was trained, from the checkpoint and the files of its run; used to explain a low mAP.
 
-Everything here may be missing or broken: what cannot be read is not known, and never an error.
+All these sources may be missing or damaged: what cannot be read is unknown, and never an error.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from src.models.checkpoint_entries import read_entry
 from src.models.trained_classes import RUN_STATE, run_configuration
 
 # The published run: 60 epochs of 916 steps of 128 images, from a backbone trained on ImageNet
-PUBLISHED = "the published figures take 55,000 steps of 128 images, from an ImageNet backbone"
+PUBLISHED = "the published result takes 55,000 steps of 128 images, from an ImageNet backbone"
 FEW_STEPS, FEW_STEPS_FROM_RANDOM = 1000, 5000
-# share of the old value that a step leaves in the backbone's running statistics
+# weight of the old value in the backbone's running statistics after a step
 BACKBONE_MOMENTUM = 0.997
 OLD_STATISTICS = 0.2
 
 
 class TrainingHistory(NamedTuple):
-    """What is known of a checkpoint's training; None where it is not.
+    """How a checkpoint was trained; None for what is unknown.
 
-    steps: optimiser steps; epochs: of them, may end in a fraction; images: per step, of all devices; started_from: path
-    of the weights, "" for random ones; warmup_epochs, bn_recalibration_steps: as in the configuration; freezes: layers
-    were frozen.
+    steps: optimiser steps; epochs: the same in epochs, may be a fraction; images: images per step on all devices;
+    started_from: path of the initial weights, "" for random weights; warmup_epochs, bn_recalibration_steps: as in the
+    configuration; freezes: whether layers were frozen.
     """
 
     steps: Optional[int] = None
@@ -42,7 +42,7 @@ class TrainingHistory(NamedTuple):
 
 
 def read_history(model: str) -> TrainingHistory:
-    """The history of a checkpoint; an exported file holds none."""
+    """The history of a checkpoint; everything is unknown for an exported file."""
     if not model.lower().endswith(".ckpt"):
         return TrainingHistory()
     state, step = _run_state(model), _entry(model, "global_step")
@@ -68,7 +68,7 @@ def read_history(model: str) -> TrainingHistory:
 
 
 def likely_causes(history: TrainingHistory) -> List[str]:
-    """Why a network that was trained so may find nothing, the likeliest first; [] where nothing speaks for it."""
+    """Why a network with this history may detect nothing, the most likely cause first; [] if it does not explain it."""
     lines: List[str] = []
     steps, random = history.steps, history.started_from == ""
     if steps is not None and steps < (FEW_STEPS_FROM_RANDOM if random else FEW_STEPS):
@@ -82,20 +82,20 @@ def likely_causes(history: TrainingHistory) -> List[str]:
     if random:
         lead = "" if lines else "likely cause: no backbone weights were loaded; "
         lines.append(
-            f"{lead}weights of an ImageNet ResNet50 save most of the steps: --feature_extractor_base_param=FILE "
-            f"(scripts/convert_backbone.py makes it), or --pre_trained=FILE for those of the complete network"
+            f"{lead}weights of an ImageNet backbone save most of the steps: --feature_extractor_base_param=FILE "
+            f"(made by scripts/convert_backbone.py), or --pre_trained=FILE to start from a complete network"
         )
     if steps is not None and history.epochs and history.warmup_epochs and history.epochs <= history.warmup_epochs:
         lines.append(
-            f"the learning rate was still in its warm-up ({history.warmup_epochs:g} epochs; trained: "
+            f"the learning rate was still in its warm-up ({history.warmup_epochs:g} epochs; trained for "
             f"{history.epochs:.3g})"
         )
     moves = random and steps and not history.freezes and not history.bn_recalibration_steps
     if moves and BACKBONE_MOMENTUM**steps > OLD_STATISTICS:
         lines.append(
-            f"after {steps} steps {BACKBONE_MOMENTUM**steps:.0%} of the backbone's BN running statistics are still "
-            f"their initial values, so evaluation sees another network than training did; "
-            f"--bn_recalibration_steps=50 re-estimates them at the end of a training"
+            f"after {steps} steps {BACKBONE_MOMENTUM**steps:.0%} of the backbone's BN running statistics are still the "
+            f"initial values, so evaluation sees a different network from training; "
+            f"--bn_recalibration_steps=50 re-estimates them at the end of training"
         )
     return lines
 
@@ -122,15 +122,14 @@ def _run_state(path: str) -> dict:
 
 
 def _number(value):
-    """A finite number that is not negative, else None."""
+    """The value if it is a finite number that is not negative, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if math.isfinite(value) and value >= 0 else None
 
 
 def _started_from_files(model: str) -> Optional[str]:
-    """The weights in config.yaml, where it is that of a run which was started once (a resumed one need not name
-    them)."""
+    """The initial weights in config.yaml, if the run was started only once: a resumed run need not name them."""
     path = run_configuration(model)
     if not path:
         return None

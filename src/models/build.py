@@ -1,23 +1,18 @@
-"""`build_model(cfg)`: the one table from model_name to network."""
+"""`build_model(cfg)`: the network that `model_name` stands for in `src.config.networks`."""
 
 from __future__ import annotations
+
+import importlib
 
 from mindspore import dtype as mstype
 from mindspore import nn
 
-from src.config import check_network
+from src.config import NETWORKS, check_network
 from src.models.cpu_conv import use_builtin_conv
-from src.models.fpn import FeatureExtractor
-from src.models.head import MultiBoxHead
 from src.models.layers import BatchNorm2d, NormalizePixels, init_weights
 from src.models.parameter_names import without_network_prefix
-from src.models.resnet import ResNet50
-from src.models.ssd import SSD
-from src.models.weights import BACKBONE
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
-
-BACKBONES = {"ssd_resnet50_fpn": ResNet50}
 
 
 def build_model(cfg) -> nn.Cell:
@@ -27,13 +22,8 @@ def build_model(cfg) -> nn.Cell:
         UserError: unknown `model_name`, or keys that contradict the network (`src.config.check_network`).
     """
     check_network(cfg)
-    extractor = FeatureExtractor(
-        BACKBONES[cfg.model_name](cfg.backbone_padding == "symmetric"), cfg.extras_out_channels[0]
-    )
-    head = MultiBoxHead(
-        cfg.num_classes, cfg.num_default[0], len(cfg.steps), cfg.num_addition_layers, cfg.extras_out_channels[0]
-    )
-    model = SSD(extractor, head)
+    module, function = NETWORKS[cfg.model_name].build.split(":")
+    model = getattr(importlib.import_module(module), function)(cfg)
     init_weights(model)
     if cfg.use_float16:
         _to_float16(model)
@@ -50,7 +40,7 @@ def _to_float16(model: nn.Cell) -> None:
 
 
 def freeze(model: nn.Cell, layer) -> None:
-    """Parameters that are not trained: None, `backbone` (the ResNet50), or a list of name prefixes.
+    """Parameters that are not trained: None, `backbone`, or a list of name prefixes.
 
     BN whose parameters are all among them is frozen too: it uses its running statistics and does not update them.
 
@@ -59,7 +49,7 @@ def freeze(model: nn.Cell, layer) -> None:
     """
     if layer is None:
         return
-    prefixes = [BACKBONE] if layer == "backbone" else list(layer)
+    prefixes = [model.backbone_prefix] if layer == "backbone" else list(layer)
     parameters = {without_network_prefix(parameter.name): parameter for parameter in model.get_parameters()}
     names = set()
     for prefix in prefixes:

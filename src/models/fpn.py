@@ -6,7 +6,9 @@ from typing import Sequence
 
 from mindspore import nn, ops
 
+from src.models.head import MultiBoxHead
 from src.models.layers import conv, conv_bn_relu6
+from src.models.ssd import SSD
 
 
 class UpsampleBilinear2x(nn.Cell):
@@ -65,15 +67,44 @@ class ExtraLevels(nn.Cell):
 
 
 class FeatureExtractor(nn.Cell):
-    """Backbone and both necks: images [B, 3, H, W] -> P3..P7 (strides 8, 16, 32, 64, 128)."""
+    """Backbone and both necks: images [B, 3, H, W] -> P3..P7 (strides 8, 16, 32, 64, 128).
 
-    strides = (8, 16, 32, 64, 128)
+    Args:
+        backbone: images -> C3, C4, C5, with their numbers of channels in `out_channels`.
+        name: of the attribute that holds it, which is part of its parameters' names.
+    """
 
-    def __init__(self, backbone: nn.Cell, channels: int = 256):
+    def __init__(self, backbone: nn.Cell, name: str, channels: int = 256):
         super().__init__()
-        self.resnet = backbone
+        setattr(self, name, backbone)
         self.fpn = FPN(backbone.out_channels, channels)
         self.bottom_up = ExtraLevels(channels)
+        # not as a child, which would give the parameters another name
+        object.__setattr__(self, "backbone", backbone)
 
     def construct(self, x):
-        return self.bottom_up(self.fpn(self.resnet(x)))
+        return self.bottom_up(self.fpn(self.backbone(x)))
+
+
+class SSDFpn(SSD):
+    """Backbone, FPN and the shared head.
+
+    Args:
+        backbone, name: see `FeatureExtractor`.
+        head: on P3..P7 of `channels` channels.
+    """
+
+    def __init__(self, backbone: nn.Cell, name: str, head: nn.Cell, channels: int):
+        super().__init__(f"feature_extractor.{name}.")
+        self.multi_box = head
+        self.feature_extractor = FeatureExtractor(backbone, name, channels)
+
+    def features(self, x):
+        return self.feature_extractor(x)
+
+
+def build_ssd_fpn(cfg, backbone: nn.Cell, name: str) -> SSDFpn:
+    """The network of a config on a backbone."""
+    channels = cfg.extras_out_channels[0]
+    head = MultiBoxHead(cfg.num_classes, cfg.num_default[0], len(cfg.steps), cfg.num_addition_layers, channels)
+    return SSDFpn(backbone, name, head, channels)

@@ -1,11 +1,13 @@
-"""The weight-shared MultiBox head; docs/reference.md, "Head"."""
+"""MultiBox heads: shared by all levels, or predictors for each level; docs/reference.md, "Head" and "SSD300 head"."""
 
 from __future__ import annotations
+
+from typing import Sequence
 
 from mindspore import dtype as mstype
 from mindspore import nn, ops
 
-from src.models.layers import BatchNorm2d, Chain, conv
+from src.models.layers import BatchNorm2d, Chain, conv, conv_bn_relu6
 
 
 class TowerLayer(nn.Cell):
@@ -27,6 +29,22 @@ def _towers(levels: int, depth: int, channels: int) -> nn.CellList:
     return nn.CellList([Chain([TowerLayer(shared, channels) for shared in convs]) for _ in range(levels)])
 
 
+class PredictionRows(nn.Cell):
+    """Maps of each level, [B, boxes per cell * columns, h, w] -> [B, N, columns], float32: levels in order, cells row
+    by row, the boxes of a cell innermost."""
+
+    def __init__(self, columns: int):
+        super().__init__()
+        self.columns = columns
+        self.transpose, self.reshape, self.concat = ops.Transpose(), ops.Reshape(), ops.Concat(1)
+
+    def construct(self, maps):
+        rows = ()
+        for level in maps:
+            rows += (self.reshape(self.transpose(level, (0, 2, 3, 1)), (level.shape[0], -1, self.columns)),)
+        return self.concat(rows).astype(mstype.float32)
+
+
 class MultiBoxHead(nn.Cell):
     """P3..P7 [B, channels, h, w] -> pred_loc [B, N, 4] and pred_label [B, N, num_classes] (logits), float32."""
 
@@ -36,16 +54,45 @@ class MultiBoxHead(nn.Cell):
         self.addition_layer_cls = _towers(levels, depth, channels)
         self.loc_layers = nn.CellList([conv(channels, num_default * 4, 3, has_bias=True)])
         self.cls_layers = nn.CellList([conv(channels, num_default * num_classes, 3, has_bias=True)])
-        self.levels, self.num_classes = levels, num_classes
-        self.transpose, self.reshape, self.concat = ops.Transpose(), ops.Reshape(), ops.Concat(1)
+        self.levels = levels
+        self.loc_rows, self.label_rows = PredictionRows(4), PredictionRows(num_classes)
 
     def construct(self, features):
         locs, labels = (), ()
         for level in range(self.levels):
             x = features[level]
-            loc = self.loc_layers[0](self.addition_layer_loc[level](x))
-            label = self.cls_layers[0](self.addition_layer_cls[level](x))
-            batch = x.shape[0]
-            locs += (self.reshape(self.transpose(loc, (0, 2, 3, 1)), (batch, -1, 4)),)
-            labels += (self.reshape(self.transpose(label, (0, 2, 3, 1)), (batch, -1, self.num_classes)),)
-        return self.concat(locs).astype(mstype.float32), self.concat(labels).astype(mstype.float32)
+            locs += (self.loc_layers[0](self.addition_layer_loc[level](x)),)
+            labels += (self.cls_layers[0](self.addition_layer_cls[level](x)),)
+        return self.loc_rows(locs), self.label_rows(labels)
+
+
+def _separable_predictor(channels: int, outputs: int) -> Chain:
+    """Depthwise 3x3, BN, ReLU6, 1x1 with bias; names `0.weight`, `1.*`, `3.weight`, `3.bias`."""
+    depthwise = conv_bn_relu6(channels, channels, 3, group=channels, eps=1e-3, momentum=0.97)
+    return Chain([*depthwise, conv(channels, outputs, 1, has_bias=True)])
+
+
+class PerLevelHead(nn.Cell):
+    """Maps [B, channels[k], h, w] of each level -> pred_loc [B, N, 4] and pred_label [B, N, num_classes], as above.
+
+    Args:
+        channels: of each level's map.
+        num_default: default boxes per cell of each level.
+    """
+
+    def __init__(self, num_classes: int, channels: Sequence[int], num_default: Sequence[int]):
+        super().__init__()
+        pairs = list(zip(channels, num_default))
+        self.multi_loc_layers = nn.CellList([_separable_predictor(count, boxes * 4) for count, boxes in pairs])
+        self.multi_cls_layers = nn.CellList(
+            [_separable_predictor(count, boxes * num_classes) for count, boxes in pairs]
+        )
+        self.levels = len(pairs)
+        self.loc_rows, self.label_rows = PredictionRows(4), PredictionRows(num_classes)
+
+    def construct(self, features):
+        locs, labels = (), ()
+        for level in range(self.levels):
+            locs += (self.multi_loc_layers[level](features[level]),)
+            labels += (self.multi_cls_layers[level](features[level]),)
+        return self.loc_rows(locs), self.label_rows(labels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from typing import Sequence
+from typing import Optional, Sequence
 
 import mindspore
 import numpy as np
@@ -104,38 +104,73 @@ class Chain(nn.SequentialCell):
 
 
 def conv(
-    channels_in: int, channels_out: int, kernel: int, stride: int = 1, has_bias: bool = False, symmetric: bool = False
+    channels_in: int,
+    channels_out: int,
+    kernel: int,
+    stride: int = 1,
+    has_bias: bool = False,
+    symmetric: bool = False,
+    *,
+    group: int = 1,
+    dilation: int = 1,
+    padding: Optional[int] = None,
 ) -> Conv2d:
-    """A "same" convolution, or with `symmetric` one that pads both sides alike (PyTorch's).
+    """A "same" convolution, or with `symmetric` one that pads both sides alike (PyTorch's), by half a kernel.
 
-    The bias is zero: 2.10 draws it at random, 1.10 does not.
+    `padding`: pixels on each side in place of that. The bias is zero: 2.10 draws it at random, 1.10 does not.
     """
+    if symmetric and padding is None:
+        padding = kernel // 2
     layer = Conv2d(
         channels_in,
         channels_out,
         kernel,
         stride=stride,
-        pad_mode="pad" if symmetric else "same",
-        padding=kernel // 2 if symmetric else 0,
+        pad_mode="same" if padding is None else "pad",
+        padding=padding or 0,
+        dilation=dilation,
+        group=group,
         has_bias=has_bias,
         weight_init="zeros",  # `init_weights` draws them: MindSpore's own drawing takes seconds for 32 million
         bias_init="zeros",
     )
     # without a stride both ways of padding are the same
-    if stride == 1 and mindspore.get_context("device_target") == "CPU":
+    is_plain = stride == dilation == group == 1 and padding in (None, kernel // 2)
+    if is_plain and mindspore.get_context("device_target") == "CPU":
         layer.conv2d = convolution(channels_in, channels_out, kernel)
     return layer
 
 
-def conv_bn_relu6(channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> Chain:
-    """The block of both necks: convolution without bias, BN (eps 1e-5, momentum 0.9), ReLU6."""
+def conv_bn_relu6(
+    channels_in: int,
+    channels_out: int,
+    kernel: int,
+    stride: int = 1,
+    symmetric: bool = False,
+    *,
+    group: int = 1,
+    eps: float = 1e-5,
+    momentum: float = 0.9,
+) -> Chain:
+    """Convolution without bias, BN, ReLU6; names `0.weight`, `1.*`. The defaults are those of the FPN's necks."""
     return Chain(
         [
-            conv(channels_in, channels_out, kernel, stride),
-            BatchNorm2d(channels_out, eps=1e-5, momentum=0.9),
+            conv(channels_in, channels_out, kernel, stride, symmetric=symmetric, group=group),
+            BatchNorm2d(channels_out, eps=eps, momentum=momentum),
             nn.ReLU6(),
         ]
     )
+
+
+class ConvBnRelu6(nn.Cell):
+    """`conv_bn_relu6` with the BN of the SSD300 networks (eps 1e-3, momentum 0.97); names `features.0.weight`, ..."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, **options):
+        super().__init__()
+        self.features = conv_bn_relu6(channels_in, channels_out, kernel, stride, eps=1e-3, momentum=0.97, **options)
+
+    def construct(self, x):
+        return self.features(x)
 
 
 def init_weights(model: nn.Cell) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Sequence
 
 NETWORK = "network."
+# the layers that predict the classes, of the shared head and of the other one's first level
+CLASS_PREDICTORS = ("multi_box.cls_layers.0", "multi_box.multi_cls_layers.0.3")
+_PREDICTOR = re.compile(r"multi_box\.(multi_)?(cls|loc)_layers\.")
 
 
 def without_network_prefix(name: str) -> str:
@@ -16,3 +20,13 @@ def is_left_out(name: str, entries: Sequence[str]) -> bool:
     """Whether `checkpoint_filter_list` leaves out a parameter: its published name, with `network.`, contains one of
     the entries."""
     return any(entry in NETWORK + without_network_prefix(name) for entry in entries)
+
+
+def is_predictor(name: str, classes_only: bool = False) -> bool:
+    """Whether a parameter belongs to the last layers, whose shapes follow from the classes and default boxes per cell.
+
+    Args:
+        classes_only: of those, the ones that predict classes.
+    """
+    match = _PREDICTOR.match(without_network_prefix(name))
+    return match is not None and (match.group(2) == "cls" or not classes_only)

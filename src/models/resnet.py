@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mindspore import nn, ops
 
+from src.models.fpn import SSDFpn, build_ssd_fpn
 from src.models.layers import BatchNorm2d, Chain, SymmetricPad, conv
 
 
@@ -47,7 +48,6 @@ class ResNet50(nn.Cell):
     """
 
     out_channels = (512, 1024, 2048)
-    strides = (8, 16, 32)
 
     def __init__(self, symmetric: bool = False):
         super().__init__()
@@ -76,3 +76,8 @@ class ResNet50(nn.Cell):
         c4 = self.layer3(c3)
         c5 = self.layer4(c4)
         return c3, c4, c5
+
+
+def build_ssd_resnet50_fpn(cfg) -> SSDFpn:
+    """`model_name: ssd_resnet50_fpn`."""
+    return build_ssd_fpn(cfg, ResNet50(cfg.backbone_padding == "symmetric"), "resnet")

@@ -1,4 +1,4 @@
-"""SSD (Liu et al. 2015, arXiv:1512.02325) = feature extractor + head; inference adds decoding and sigmoid."""
+"""SSD (Liu et al. 2015, arXiv:1512.02325) = features + head; inference adds decoding and sigmoid."""
 
 from __future__ import annotations
 
@@ -15,16 +15,31 @@ class SSD(nn.Cell):
     """images -> pred_loc [B, N, 4], pred_label [B, N, C] (logits), float32 both.
 
     images are normalised float32 [B, 3, H, W], or pixels uint8 RGB [B, H, W, 3].
+
+    A network has `multi_box`, its head, and `features`: normalised images -> the maps that the head reads.
+
+    Args:
+        backbone: what the names of the backbone's parameters begin with.
     """
 
-    def __init__(self, feature_extractor: nn.Cell, head: nn.Cell):
+    def __init__(self, backbone: str):
         super().__init__()
         self.pixels = NormalizePixels()
-        self.multi_box = head
-        self.feature_extractor = feature_extractor
+        self.backbone_prefix = backbone
+
+    def features(self, x):
+        raise NotImplementedError
 
     def construct(self, x):
-        return self.multi_box(self.feature_extractor(self.pixels(x)))
+        return self.multi_box(self.features(self.pixels(x)))
+
+    def name_in_backbone_file(self, name: str) -> str:
+        """What a parameter of the backbone is called in a file of the backbone alone; "" where the file has none.
+
+        Args:
+            name: without `network.`
+        """
+        return name[len(self.backbone_prefix) :]
 
 
 class SSDInference(nn.Cell):

@@ -15,13 +15,12 @@ import numpy as np
 import yaml
 
 from src.models.checkpoint_entries import BrokenFile, UnknownType, check_entries, read_entry, reading
-from src.models.parameter_names import is_left_out
+from src.models.parameter_names import CLASS_PREDICTORS, is_left_out
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
 
 RUN_STATE = "run_state"
 CONFIG_OF_A_RUN = "config.yaml"
-PREDICTORS = "multi_box.cls_layers"
 
 
 def trained_config(run_state) -> dict:
@@ -84,6 +83,26 @@ def check_same_classes(there: Sequence[str], here: Sequence[str], path: str, key
         )
 
 
+def check_same_boxes(config: dict, here: dict, path: str, key: str) -> None:
+    """For a checkpoint that is used as it is: with other default boxes its boxes would be wrong without a word.
+
+    Args:
+        config: `trained_config` of the file; its keys that are missing are not compared.
+        here: `src.boxes.default_boxes.layout` of the configuration.
+
+    Raises:
+        UserError: naming the first key that differs.
+    """
+    for name, value in here.items():
+        if name in config and config[name] != value:
+            of_run = run_configuration(path)
+            again = f"--config_path={shlex.quote(of_run)}" if of_run else f"--{name}={shlex.quote(str(config[name]))}"
+            raise UserError(
+                f"{key}: {path} was trained with other default boxes: {name} is {config[name]} there and {value} here; "
+                f"use {again}"
+            )
+
+
 def _configuration_advice(there: Sequence[str], path: str, key: str) -> str:
     of_run = run_configuration(path)
     if of_run and _classes_of_yaml(of_run) == list(there):
@@ -137,7 +156,7 @@ def check_start_classes(
         return
     advice = "--filter_weight=True leaves the predictors out"
     if filters:
-        advice = f"'{PREDICTORS}' in checkpoint_filter_list leaves the predictors out"
+        advice = "'cls_layers' in checkpoint_filter_list leaves the predictors out"
     if _is_other_order(there, here):
         raise UserError(f"pre_trained: {path} was trained on other classes: {difference}; {advice}")
     LOGGER.warning(
@@ -182,7 +201,9 @@ def check_before_start(cfg, resume_files: Sequence[str]) -> None:
         check_resume_classes(there, cfg.classes, path)
     elif cfg.pre_trained:
         filters = cfg.checkpoint_filter_list if cfg.filter_weight else []
-        left_out = all(is_left_out(f"{PREDICTORS}.0.{part}", filters) for part in ("weight", "bias"))
+        left_out = any(
+            all(is_left_out(f"{layer}.{part}", filters) for part in ("weight", "bias")) for layer in CLASS_PREDICTORS
+        )
         there = trained_classes(read_trained_config(cfg.pre_trained))
         if there and not left_out and _is_other_order(there, cfg.classes):  # a warning comes with the loading
             check_start_classes(there, cfg.classes, cfg.pre_trained, True, bool(filters))

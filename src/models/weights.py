@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Dict, Sequence
+from typing import Dict, Optional, Sequence
 
 from mindspore import Tensor, nn
 
 from src.models.checkpoint_file import read_checkpoint
-from src.models.parameter_names import NETWORK, is_left_out, without_network_prefix
+from src.models.parameter_names import NETWORK, is_left_out, is_predictor, without_network_prefix
 from src.models.trained_classes import (
-    PREDICTORS,
     RUN_STATE,
+    check_same_boxes,
     check_same_classes,
     check_start_classes,
     run_configuration,
@@ -20,7 +20,6 @@ from src.models.trained_classes import (
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
 
-BACKBONE = "feature_extractor.resnet."
 MOMENTS = "moments."
 TRAINING_STATE_ENTRIES = ("global_step", "momentum", "learning_rate", "run_state")
 MAX_LOGGED_NAMES = 5
@@ -46,6 +45,7 @@ def load_network(
     exclude: Sequence[str] = (),
     strict: bool = False,
     classes: Sequence[str] = (),
+    boxes: Optional[dict] = None,
 ) -> None:
     """Load a checkpoint of the complete network (with or without the prefix `network.`) into a model.
 
@@ -53,14 +53,17 @@ def load_network(
         exclude: parts of the names of parameters that are not loaded (`filter_weight`), see `is_left_out`.
         strict: a parameter that the file lacks is an error, as it is where nothing is trained afterwards.
         classes: names that the model is for, the background first; compared with those that the file holds.
+        boxes: `src.boxes.default_boxes.layout` of the model's configuration, compared with that of the file's.
 
     Raises:
-        UserError: nothing matches, a parameter has another shape, or is missing where all are needed; other classes.
+        UserError: nothing matches, a parameter has another shape, or is missing where all are needed; other classes or
+            default boxes.
     """
     wanted = {without_network_prefix(parameter.name): parameter for parameter in model.get_parameters()}
     found = {without_network_prefix(name): value for name, value in read_checkpoint(path, key).items()}
     state = found.get(RUN_STATE)
-    there = trained_classes(trained_config(state.asnumpy() if isinstance(state, Tensor) else None))
+    config = trained_config(state.asnumpy() if isinstance(state, Tensor) else None)
+    there = trained_classes(config)
     found = _without_prefix(found, wanted, path)
     left_out = {name for name in found if is_left_out(name, exclude)}
     for entry in exclude:
@@ -76,8 +79,9 @@ def load_network(
         raise UserError(f"checkpoint_filter_list: {list(exclude)} leaves out all parameters of {path}")
     if classes and strict:
         check_same_classes(there, classes, path, key)
+        check_same_boxes(config, boxes or {}, path, key)
     elif classes:
-        loads_predictors = any(PREDICTORS in name for name in usable)
+        loads_predictors = any(is_predictor(name, classes_only=True) for name in usable)
         check_start_classes(there, classes, path, loads_predictors, bool(exclude))
     skipped = {name: _shapes(value, wanted.get(name)) for name, value in found.items() if name not in usable}
     _load(usable, wanted, path, key, skipped, strict, exclude)
@@ -94,7 +98,7 @@ def _shapes(value, parameter) -> str:
 
 def _shape_advice(name: str, path: str, key: str, strict: bool, exclude: Sequence[str]) -> str:
     """What to do about another shape, in the program that loads the file."""
-    predictor = name.startswith(("multi_box.cls_layers.", "multi_box.loc_layers."))
+    predictor = is_predictor(name)
     if strict:
         of_run = run_configuration(path)
         again = f"--config_path, that of its run is {of_run}" if of_run else "--config_path"
@@ -110,17 +114,17 @@ def _shape_advice(name: str, path: str, key: str, strict: bool, exclude: Sequenc
 
 
 def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_param") -> None:
-    """Load a ResNet50 checkpoint, whose names may start at the backbone or anywhere above it."""
+    """Load a checkpoint of the backbone alone, whose names may start at the backbone or anywhere above it."""
     found = read_checkpoint(path, key)
-    wanted = {
-        without_network_prefix(p.name): p
-        for p in model.get_parameters()
-        if without_network_prefix(p.name).startswith(BACKBONE)
-    }
+    prefix = model.backbone_prefix
+    wanted = {without_network_prefix(p.name): p for p in model.get_parameters()}
+    wanted = {name: parameter for name, parameter in wanted.items() if name.startswith(prefix)}
+    starts = ["", "backbone.", NETWORK]
+    starts += [prefix.split(".", 1)[1]] if prefix.count(".") > 1 else []
     usable, used = {}, set()
     for name in wanted:
-        short = name[len(BACKBONE) :]
-        for candidate in (short, "resnet." + short, "backbone." + short, NETWORK + short, name, NETWORK + name):
+        in_file = model.name_in_backbone_file(name)
+        for candidate in [start + in_file for start in starts if in_file] + [name, NETWORK + name]:
             if candidate in found:
                 usable[name] = found[candidate]
                 used.add(candidate)

@@ -1,4 +1,4 @@
-"""Checkpoints with the run's state in them, complete or absent; docs/reference.md, "Checkpoints" and "Faults"."""
+"""Saving and restoring of checkpoints that include the run's state; docs/reference.md, "Checkpoints" and "Faults"."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from src.utils.log import LOGGER
 
 
 def save_checkpoint_atomically(cell: nn.Cell, path: str, state: RunState) -> None:
-    """Write every parameter of a cell and the run's state.
+    """Write all parameters of a cell and the run's state, completely or not at all.
 
     Raises:
-        RunError: it cannot be written (a full disk); a file at `path` is unchanged, and no temporary file is left.
+        RunError: it cannot be written (a full disk); an older file at `path` is unchanged, no temporary file is left.
     """
     parameters = ((parameter.name, parameter.asnumpy()) for parameter in cell.get_parameters())
     write_checkpoint(path, itertools.chain([(RUN_STATE, state.to_bytes())], parameters))
@@ -34,7 +34,7 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     def save(self, step: nn.Cell, state: RunState) -> str:
-        """Save the training state as ssd-{epoch}_{step in it}.ckpt; the oldest beyond `keep` go last."""
+        """Save the training state as ssd-{epoch}_{step of the epoch}.ckpt, then remove the oldest beyond `keep`."""
         epoch, number = (
             (state.epochs, state.steps_per_epoch) if not state.epoch_step else (state.epochs + 1, state.epoch_step)
         )
@@ -57,15 +57,15 @@ def restore_run(
     """Load parameters, moments and step count of the newest file that is intact on every rank.
 
     Args:
-        candidates: rank 0's files, best first; another rank reads its own of the same name in `ckpt_{rank}`, and rank
-            0's where the saved run had fewer ranks.
-        now: what this run would start as: its config, images and ranks are compared with the saved ones.
+        candidates: rank 0's files, best first. Other ranks read the file of the same name in `ckpt_{rank}`, or rank
+            0's if the saved run had fewer ranks.
+        now: the state of a fresh start; its config, images and ranks are compared with the saved ones.
 
     Returns:
-        The state to go on from and rank 0's file; `now` and "" where there are no candidates.
+        The state to resume from and the path of rank 0's file; `now` and "" if there are no candidates.
 
     Raises:
-        UserError: none is intact, or this run cannot resume from it.
+        UserError: no file is intact, or this run cannot resume from it.
     """
     reasons = []
     for path in comm.broadcast(candidates):
@@ -96,43 +96,43 @@ def restore_run(
 def _of_rank(path: str, rank: int) -> str:
     folder, name = os.path.split(path)
     if os.path.basename(folder) == "ckpt_0":
-        own = os.path.join(os.path.dirname(folder), f"ckpt_{rank}", name)
-        return own if os.path.isfile(own) else path
+        of_rank = os.path.join(os.path.dirname(folder), f"ckpt_{rank}", name)
+        return of_rank if os.path.isfile(of_rank) else path
     return path
 
 
 def _check_rank(path: str, rank: int, saved: RunState) -> None:
-    """Another rank's file has other BN averages: it may be taken only where this rank is new.
+    """Check that a rank which the saved run had finds its file: another rank's has other BN statistics.
 
     Raises:
-        UserError: the saved run had this rank, and its file is not there.
+        UserError: the file is missing.
     """
-    own = os.path.join(os.path.dirname(os.path.dirname(path)), f"ckpt_{rank}", os.path.basename(path))
-    if os.path.basename(os.path.dirname(path)) == "ckpt_0" and rank < saved.size and not os.path.isfile(own):
+    of_rank = os.path.join(os.path.dirname(os.path.dirname(path)), f"ckpt_{rank}", os.path.basename(path))
+    if os.path.basename(os.path.dirname(path)) == "ckpt_0" and rank < saved.size and not os.path.isfile(of_rank):
         raise UserError(
-            f"resume: no such checkpoint: {own}; to start every rank from rank 0's file, copy that out of ckpt_0 and "
-            f"name it with --resume"
+            f"resume: no such checkpoint: {of_rank}; to start every rank from rank 0's file, copy that file out of "
+            f"ckpt_0 and name it with --resume"
         )
 
 
 def _read(path: str, step: nn.Cell) -> tuple:
-    """(entries for the step, the state, the bytes that hold it) of a complete file."""
+    """(entries for the step, the state, the bytes of the state) of an intact training checkpoint."""
     entries = read_checkpoint(path, "resume")
-    wanted = {parameter.name: tuple(parameter.shape) for parameter in step.get_parameters()}
-    # The rates are the run's own: they follow from the config, and their number may have changed
-    missing = [name for name in wanted if name not in entries and name != "learning_rate"]
+    # without the learning rates: they follow from the config, and their number may have changed
+    expected = [parameter.name for parameter in step.get_parameters() if parameter.name != "learning_rate"]
+    missing = [name for name in expected if name not in entries]
     if RUN_STATE not in entries or missing:
         what = f"{len(missing)} entries are missing, first {missing[0]}" if missing else "it has no run state"
         raise UserError(
             f"resume: {path} is not a complete training checkpoint: {what}; "
-            f"to start from its weights alone use --pre_trained"
+            f"to start from its weights only, use --pre_trained"
         )
     try:
         data = entries[RUN_STATE].asnumpy()
         state = from_bytes(data)
     except ValueError as error:
         raise UserError(f"resume: {path}: {error}") from None
-    return {name: entries[name] for name in wanted if name != "learning_rate"}, state, data
+    return {name: entries[name] for name in expected}, state, data
 
 
 def _check_shapes(entries: dict, step: nn.Cell, path: str) -> None:
@@ -146,10 +146,10 @@ def _check_shapes(entries: dict, step: nn.Cell, path: str) -> None:
 
 
 def _check_fits(saved: RunState, now: RunState, path: str) -> None:
-    """Log what differs between the saved run and this one; refuse what would train on other samples.
+    """Log what differs between the saved run and this one, and stop if other samples would be trained on.
 
     Raises:
-        UserError: other classes, or the middle of an epoch with another batch, number of ranks or data set.
+        UserError: the classes differ; or, in the middle of an epoch, the batch, the number of ranks or the data set.
     """
     check_resume_classes(trained_classes(saved.config), trained_classes(now.config), path)
     changed = {
@@ -164,7 +164,7 @@ def _check_fits(saved: RunState, now: RunState, path: str) -> None:
     order = [key for key in ("batch_size", "ranks", "images", "seed") if key in changed]
     if saved.epoch_step and order:
         raise UserError(
-            f"resume: {path} lies in the middle of epoch {saved.epochs + 1}, and its order of samples would be another "
+            f"resume: {path} is from the middle of epoch {saved.epochs + 1}, and the order of its samples would change "
             f"({differences}); resume from the end of an epoch, or with the same values"
         )
     if changed:

@@ -1,4 +1,4 @@
-"""The history of a run as a picture, `output_path/curves.png`."""
+"""Plots of a run's history, `output_path/curves.png`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ CURVES = "curves.png"
 
 
 def draw_curves(history_path: str, path: str) -> None:
-    """Loss with its parts, learning rate and mAP over the epochs of a history (one JSON object per line)."""
+    """Plot loss with its parts, learning rate and mAP over the epochs of a history (one JSON object per line)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     with open(history_path, encoding="utf-8") as handle:
         rows = [json.loads(line) for line in handle if line.strip()]
-    for row in rows:  # null: an epoch whose steps were all left out
+    for row in rows:  # null: all steps of the epoch were skipped
         row.update({key: float("nan") for key in ("loss", "loss_class", "loss_box") if row[key] is None})
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(12, 3.6), dpi=100)
@@ -38,8 +38,8 @@ def draw_curves(history_path: str, path: str) -> None:
         [row["epoch"] for row in scored], [row["mAP"] for row in scored], color="#2a9d4a", marker="o", markersize=3
     )
     if not scored:
-        score.text(0.5, 0.5, "not evaluated in training\n(--run_eval=True)", ha="center", transform=score.transAxes)
-    for axes, title in ((loss, "training loss"), (rate, "learning rate at the epoch's end"), (score, "mAP")):
+        score.text(0.5, 0.5, "not evaluated during training\n(see --run_eval)", ha="center", transform=score.transAxes)
+    for axes, title in ((loss, "training loss"), (rate, "learning rate at the end of the epoch"), (score, "mAP")):
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,4 +1,4 @@
-"""A Cell that needs less memory at its first run."""
+"""A Cell with a lower peak of memory at its first run."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from src.utils.memory import release_free_memory
 
 
 class LeanCell(nn.Cell):
-    """Releases, between its first compilation and its first run, what compiling has freed."""
+    """Returns the memory freed by its first compilation to the system, before its first run."""
 
     def __init__(self, auto_prefix: bool = True):
         super().__init__(auto_prefix=auto_prefix)
         self._released = False
 
     def compile(self, *args, **kwargs) -> None:
-        """As `nn.Cell`, which calls it before every run."""
+        """As in `nn.Cell`, which calls it before every run."""
         super().compile(*args, **kwargs)
         if not self._released:
             self._released = True

@@ -7,12 +7,12 @@ from typing import List, Tuple
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-# Groups of parameters are updated one after the other. MindSpore would compute one intermediate result of all
-# parameters, then the next: two more copies of the network in memory, 200 MB.
+# Groups of parameters are updated one after the other. Otherwise MindSpore computes each intermediate result for all
+# parameters before the next one: two more copies of the network in memory, 200 MB.
 GROUP_BYTES = 8 << 20
 
-# Primitives, not Python's operators: each operator on a tensor is a graph of its own to MindSpore's compiler, and
-# with 280 parameters that was 1.5 s of the start.
+# Primitives instead of Python operators: MindSpore compiles each operator on a tensor as a separate graph, and with
+# 280 parameters that took 1.5 s at the start.
 _add, _multiply, _square, _sum = ops.Add(), ops.Mul(), ops.Square(), ops.ReduceSum()
 _apply = ops.ApplyMomentum()
 _square_sums = ops.MultitypeFuncGraph("square_sums")
@@ -22,7 +22,7 @@ _update_decaying = ops.MultitypeFuncGraph("update_decaying")
 
 @_square_sums.register("Tensor")
 def _square_sums_tensor(kernel):
-    # channel by channel, as a sum over everything at once runs on one core
+    # channel by channel: a sum over all dimensions runs on one core
     return _sum(_square(kernel), (1, 2, 3))
 
 
@@ -38,22 +38,22 @@ def _update_decaying_tensor(momentum, rate, factor, weight_decay, weight, moment
 
 
 class Momentum(nn.Cell):
-    """(gradients [scaled by loss_scale]) -> their global norm, unscaled, before clipping; updates the weights.
+    """(gradients of loss * loss_scale) -> their global norm, unscaled, before clipping; updates the weights.
 
     Per weight: `v = momentum * v + g`, `w = w - rate * v`, where g is the unscaled gradient, clipped to a global norm
-    of 1 (Pascanu et al. 2012, arXiv:1211.5063) or as it is, plus `weight_decay * w`.
+    of 1 (Pascanu et al. 2012, arXiv:1211.5063) if `clip_global_norm` is set, plus `weight_decay * w`.
 
-    Its parameters have the names of `nn.Momentum`, which published checkpoints carry: `moments.*`, `global_step`,
+    Its parameters have the names of `nn.Momentum`, which published checkpoints contain: `moments.*`, `global_step`,
     `learning_rate`, `momentum`.
 
     Args:
         parameters: the trainable parameters, of four dimensions or one. The attribute `parameters` is a tuple of them
-            in the order in which the gradients come: kernels, biases, BN's gamma and beta.
-        weight_decay: for all but gamma and beta of BN; biases of convolutions decay.
+            in the order in which the gradients must be passed: kernels, biases, gamma and beta of BN.
+        weight_decay: applied to all parameters except gamma and beta of BN, also to biases of convolutions.
         rates: float32 array, one learning rate per step.
-        momentum: share of the old v that stays.
-        loss_scale: what the gradients were multiplied by.
-        clip_global_norm: clip.
+        momentum: factor of the old v.
+        loss_scale: factor that the gradients were multiplied by.
+        clip_global_norm: clip the gradients to a global norm of 1.
     """
 
     def __init__(self, parameters, weight_decay, rates, momentum, loss_scale: float, clip_global_norm: bool):
@@ -64,7 +64,7 @@ class Momentum(nn.Cell):
         others = [parameter for parameter in vectors if not has_weight_decay(parameter.name)]
         self.parameters = ParameterTuple(decaying + others)
         self.moments = self.parameters.clone(prefix="moments", init="zeros")
-        # taken apart here, as in the graph it would be work for the compiler
+        # split here instead of in the graph, where it would take time to compile
         count = len(decaying)
         self.decaying, self.decaying_moments = ParameterTuple(decaying), ParameterTuple(self.moments[:count])
         self.others, self.other_moments = ParameterTuple(others), ParameterTuple(self.moments[count:])
@@ -81,7 +81,7 @@ class Momentum(nn.Cell):
         self.concat = ops.Concat()
         self.gather, self.reshape, self.assign_add = ops.Gather(), ops.Reshape(), ops.AssignAdd()
 
-    # one argument each: with a tuple every step would be compiled again
+    # each gradient is an argument: with a tuple every step would be compiled again
     def construct(self, *gradients):
         return self.apply_gradients(gradients)
 
@@ -91,7 +91,7 @@ class Momentum(nn.Cell):
         squares = ()
         if kernels > 0:
             squares += self.map(_square_sums, gradients[:kernels])
-        # vectors all at once: two hundred squares and sums take most of a second to compile
+        # all vectors in one sum: two hundred squares and sums take most of a second to compile
         if decaying > kernels:
             squares += (_square(self.concat(gradients[kernels:decaying])),)
         if everything > decaying:
@@ -99,7 +99,7 @@ class Momentum(nn.Cell):
         return self.sqrt(_sum(self.concat(squares))) * self.unscale
 
     def apply_gradients(self, gradients):
-        """`construct` of a tuple, for a graph that has one already."""
+        """As `construct`, for a graph that already has the gradients in a tuple."""
         _, decaying, everything = self.counts
         of_decaying, of_others = gradients[:decaying], gradients[decaying:]
         norm = self.norm_of(gradients)
@@ -115,7 +115,7 @@ class Momentum(nn.Cell):
             weights, moments = self.decaying[start:stop], self.decaying_moments[start:stop]
             done = self.map(update, weights, moments, of_decaying[start:stop])
             norm = ops.depend(norm, done)
-            # the next group begins after this one
+            # the next group starts after this one
             scale, weight_decay = ops.depend(factor, done), ops.depend(self.weight_decay, done)
         if everything > decaying:
             update = ops.partial(_update, self.momentum, rate, factor)
@@ -124,16 +124,16 @@ class Momentum(nn.Cell):
 
 
 def _groups(sizes: List[int]) -> Tuple[Tuple[int, int], ...]:
-    """(start, stop) of runs of parameters of about `GROUP_BYTES`; a larger parameter is a group of its own."""
-    groups, start, held = [], 0, 0
+    """(start, stop) of groups of parameters of about `GROUP_BYTES`; a larger parameter makes one group."""
+    groups, start, group_bytes = [], 0, 0
     for index, size in enumerate(sizes):
-        if held and held + size > GROUP_BYTES:
+        if group_bytes and group_bytes + size > GROUP_BYTES:
             groups.append((start, index))
-            start, held = index, 0
-        held += size
+            start, group_bytes = index, 0
+        group_bytes += size
     return tuple(groups + [(start, len(sizes))] * bool(sizes))
 
 
 def has_weight_decay(name: str) -> bool:
-    """Whether a parameter of this name is subject to weight decay: all but BN's gamma and beta."""
+    """Whether a parameter of this name is subject to weight decay: all except gamma and beta of BN."""
     return name.rsplit(".", 1)[-1] not in ("gamma", "beta")

@@ -1,4 +1,4 @@
-"""The files of a run: checkpoint names and how an earlier run is kept; docs/reference.md, "Faults"."""
+"""Checkpoint names, and moving the files of an earlier run; docs/reference.md, "Faults"."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _NAME = re.compile(r"ssd-(\d+)_(\d+)\.ckpt$")
 
 
 def epoch_and_step(path: str) -> tuple:
-    """(epoch, step in it) of a file `ssd-{epoch}_{step}.ckpt`; (0, 0) for another name."""
+    """(epoch, step of the epoch) of a file `ssd-{epoch}_{step}.ckpt`; (0, 0) for any other name."""
     match = _NAME.search(os.path.basename(path))
     return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
 
 
 def list_checkpoints(folder: str) -> List[str]:
-    """`ssd-{epoch}_{step}.ckpt` files, oldest first."""
-    found = glob.glob(os.path.join(glob.escape(folder), "ssd-*.ckpt"))
-    return sorted((path for path in found if epoch_and_step(path) != (0, 0)), key=epoch_and_step)
+    """Paths of the files `ssd-{epoch}_{step}.ckpt` in a folder, in the order of training steps."""
+    paths = glob.glob(os.path.join(glob.escape(folder), "ssd-*.ckpt"))
+    return sorted((path for path in paths if epoch_and_step(path) != (0, 0)), key=epoch_and_step)
 
 
 def find_resume(resume: str, output_path: str) -> List[str]:
-    """The files of rank 0 that `resume` may mean, best first: none for a fresh start, the newest first for auto.
+    """Rank 0's files that the option `resume` allows, best first: none for "", the newest first for "auto".
 
     Raises:
-        UserError: a file that is not there.
+        UserError: the named file does not exist.
     """
     if not resume:
         return []
@@ -50,25 +50,26 @@ def find_resume(resume: str, output_path: str) -> List[str]:
 
 
 def prepare_folder(output_path: str, rank: int, source: str = "") -> str:
-    """The checkpoint folder of a rank, `output_path/ckpt_{rank}`, without the files of other runs.
+    """Create the checkpoint folder of a rank, `output_path/ckpt_{rank}`, and return its path.
+
+    Files of an earlier run are moved to `ckpt_{rank}.{time}`, by rank 0 also its history and configuration. When a run
+    is resumed, only checkpoints later than the resumed one are moved there. Unfinished files of killed runs are
+    removed.
 
     Args:
         source: rank 0's file that the run resumes from; "" for a fresh start.
 
-    An earlier run goes to `ckpt_{rank}.{time}`, rank 0's with its history and configuration. When a run is
-    resumed, only checkpoints newer than the resumed one are moved there. Unfinished files of killed runs are removed.
-
     Raises:
-        OutputError: the folder cannot be made, or its files cannot be moved.
+        OutputError: the folder cannot be created, or files cannot be moved.
     """
     folder = os.path.join(os.path.abspath(output_path), f"ckpt_{rank}")
-    with _changing(folder):
+    with _as_output_error(folder):
         _prepare(folder, rank, source)
     return folder
 
 
 @contextlib.contextmanager
-def _changing(path: str) -> Iterator[None]:
+def _as_output_error(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -88,14 +89,14 @@ def _prepare(folder: str, rank: int, source: str) -> None:
             backup = _new_folder(folder)
             for path in later:
                 os.rename(path, os.path.join(backup, os.path.basename(path)))
-            # the resumed run may replace the best one, and its history drops the epochs that are trained again
+            # the resumed run may replace the best checkpoint and removes later epochs from the history: copy both
             for path in (os.path.join(folder, BEST), *(p for p in records if os.path.basename(p) == HISTORY)):
                 if os.path.exists(path):
                     shutil.copy2(path, backup)
-            LOGGER.warning("%d checkpoints later than the resumed one moved to %s", len(later), backup)
+            LOGGER.warning("%d checkpoints later than the resumed one were moved to %s", len(later), backup)
     elif os.listdir(folder) or records:
         backup = _new_folder(folder)
-        os.rename(folder, backup)  # onto the empty one
+        os.rename(folder, backup)  # replaces the empty folder
         os.makedirs(folder)
         for path in records:
             os.rename(path, os.path.join(backup, os.path.basename(path)))
@@ -103,7 +104,7 @@ def _prepare(folder: str, rank: int, source: str) -> None:
 
 
 def _new_folder(folder: str) -> str:
-    """A new empty folder next to `folder`: its name with the time, and a number where that exists."""
+    """Create an empty folder next to `folder`: its name with the time and, if that exists, a number."""
     name = f"{folder}.{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
         backup = name if number == 1 else f"{name}-{number}"
@@ -116,12 +117,12 @@ def _new_folder(folder: str) -> str:
 
 
 def cut_history(output_path: str, epochs: int) -> None:
-    """Leave the lines of the first `epochs` epochs; the others will be trained again, or were cut by a kill."""
+    """Keep the lines of the first `epochs` epochs; later epochs are trained again, and a kill may have cut a line."""
     path = os.path.join(output_path, HISTORY)
     if not os.path.exists(path):
         return
     kept = []
-    with _changing(path), open(path, encoding="utf-8", errors="replace") as handle:
+    with _as_output_error(path), open(path, encoding="utf-8", errors="replace") as handle:
         for line in handle:
             try:
                 if json.loads(line)["epoch"] <= epochs:

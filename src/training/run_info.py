@@ -1,4 +1,4 @@
-"""What a run was started with, `output_path/run.json`: enough to repeat it."""
+"""How a run was started, `output_path/run.json`: enough to repeat it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ PACKAGES = {"mindspore": "mindspore", "numpy": "numpy", "opencv-python": "cv2", 
 
 
 def git_commit() -> Optional[str]:
-    """Commit of the checkout, with `-dirty` where files differ from it; None outside a checkout."""
-    words = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """Commit of the checkout, with `-dirty` if files differ from it; None outside a checkout."""
+    command = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode().strip() or None
 
 
 def describe_start(argv, cfg, comm: Communicator, source: str) -> dict:
-    """Command, place, versions, seed and devices of a start; `source` is the checkpoint that it goes on from."""
+    """Command, folder, machine, versions, seed and devices of a start; `source` is the checkpoint it resumes from."""
     versions = {}
     for name, module in PACKAGES.items():
         loaded = sys.modules.get(module)
@@ -56,7 +56,7 @@ def describe_start(argv, cfg, comm: Communicator, source: str) -> dict:
 
 
 def record_start(output_path: str, start: dict) -> None:
-    """Add a start to run.json, a list of them.
+    """Append a start to the list in run.json.
 
     Raises:
         OutputError: it cannot be written.
@@ -66,7 +66,7 @@ def record_start(output_path: str, start: dict) -> None:
     try:
         with open(path, encoding="utf-8") as handle:
             starts = json.load(handle)
-    except (FileNotFoundError, ValueError):  # none yet, or not ours: the starts of this run matter more
+    except (FileNotFoundError, ValueError):  # none yet, or a damaged file, which is replaced
         pass
     starts = [*(starts if isinstance(starts, list) else []), start]
     write_text(path, json.dumps(starts, indent=2) + "\n")

@@ -1,7 +1,7 @@
-"""The training step in float16: with a loss scale that follows the overflows, and without the steps that overflowed.
+"""The float16 training step: a dynamic loss scale, and steps that overflow are skipped.
 
-float16 ends at 65504, so a gradient that was multiplied by the scale overflows now and then. Such a step changes
-nothing but the scale and the place in the learning rates (Micikevicius et al. 2018, arXiv:1710.03740).
+The largest float16 is 65504, so a gradient multiplied by the loss scale overflows now and then. Such a step only
+lowers the scale and moves on to the next learning rate (Micikevicius et al. 2018, arXiv:1710.03740).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def _unscaled_tensor(unscale, gradient):
 
 
 class LossScale:
-    """The scale: halved by an overflow down to 1, doubled after 2000 good steps up to where it started.
+    """Dynamic loss scale: halved at an overflow (not below 1), doubled after 2000 good steps (not above its start).
 
-    value: of the next step; good: steps since it last changed; in_a_row: overflows since the last good step.
+    value: scale of the next step; good: steps since the last change; in_a_row: overflows since the last good step.
     """
 
     def __init__(self, start: float):
@@ -39,7 +39,7 @@ class LossScale:
         self.good = self.in_a_row = 0
 
     def stepped(self, overflowed: bool) -> None:
-        """Note how a step ended."""
+        """Update the scale after a step."""
         if overflowed:
             self.value = max(self.value / 2, min(SMALLEST, self._largest))
             self.good, self.in_a_row = 0, self.in_a_row + 1
@@ -50,11 +50,11 @@ class LossScale:
 
     @property
     def state(self) -> List[float]:
-        """What a resumed run needs."""
+        """The values that a resumed run needs, for `restore`."""
         return [self.value, self.good, self.in_a_row]
 
     def restore(self, state: List[float]) -> None:
-        """Go on from a `state`, with no larger a scale than that of this run's start."""
+        """Continue from a `state`; the scale is limited to the start value of this run."""
         self.value = min(float(state[0]), self._largest)
         self.good, self.in_a_row = int(state[1]), int(state[2])
 
@@ -84,8 +84,8 @@ class _Gradients(LeanCell):
         return parts, self.update.norm_of(gradients), gradients
 
 
-class _Averages(nn.Cell):
-    """() -> BN's running statistics in one array."""
+class _RunningStatistics(nn.Cell):
+    """() -> the running statistics of all BN layers in one array."""
 
     def __init__(self, parameters: list):
         super().__init__(auto_prefix=False)
@@ -97,16 +97,16 @@ class _Averages(nn.Cell):
 
 
 class ScaledTrainStep(nn.Cell):
-    """(images, gt_loc, gt_label, num_match) -> loss, and updates the model unless the step overflowed.
+    """(images, gt_loc, gt_label, num_match) -> loss; updates the model unless the step overflowed.
 
-    Gradients and update are two graphs, and the decision between them is the same on every rank. Attributes of the last
-    step: `norm` and `parts` as `src.training.step.TrainStep` has them, and `overflowed`.
+    Gradients and update are separate graphs; between them all ranks decide together whether the step is skipped.
+    Attributes of the last step: `norm` and `parts` as in `src.training.step.TrainStep`, and `overflowed`.
 
     Args:
         forward: a `ModelWithLoss`.
-        update: a `Momentum` over its trainable parameters, without a loss scale.
-        scale: that of the first step.
-        comm: the processes of the run.
+        update: a `Momentum` over its trainable parameters, with loss_scale 1.
+        scale: loss scale of the first step.
+        comm: communication between the processes of the run.
         reducer: averages gradients over devices in the graph, or None.
     """
 
@@ -118,14 +118,14 @@ class ScaledTrainStep(nn.Cell):
         self.update = update
         self.gradients = _Gradients(forward, update, reducer)
         statistics = ("moving_mean", "moving_variance")
-        self.averages = _Averages([p for p in forward.get_parameters() if p.name.endswith(statistics)])
+        self.averages = _RunningStatistics([p for p in forward.get_parameters() if p.name.endswith(statistics)])
         self.scale = LossScale(scale)
         self._comm = comm
         self.overflowed, self.norm, self.parts = False, float("nan"), (float("nan"), float("nan"))
         self._compiling = contextlib.nullcontext()
 
     def compile_within(self, context) -> None:
-        """A context manager that the compilation of the gradients, at the first call, runs in."""
+        """Set the context manager in which the first call compiles the gradients."""
         self._compiling = context
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
@@ -138,11 +138,11 @@ class ScaledTrainStep(nn.Cell):
         parts, norm = parts.asnumpy(), float(norm.asnumpy())
         if self._comm.averages_on_host:
             parts, norm, gradients = self._mean(parts, norm, gradients)
-        # the statistics too: a ReLU can hide an overflow from all that comes after it
+        # the statistics too: a ReLU can hide an overflow from all later layers
         finite = np.isfinite(norm) and np.isfinite(parts).all() and np.isfinite(self.averages().asnumpy()).all()
         self.overflowed = self._comm.all_reduce_max(int(not finite)) > 0
         if self.overflowed:
-            self._leave_out(before)
+            self._skip(before)
         else:
             norm = float(self.update(*gradients).asnumpy())
         self.scale.stepped(self.overflowed)
@@ -150,7 +150,7 @@ class ScaledTrainStep(nn.Cell):
         return Tensor(parts.sum())
 
     def _mean(self, parts: np.ndarray, norm: float, gradients: tuple) -> tuple:
-        """The three as means over the ranks (the norm's only tells whether all are finite)."""
+        """Averages the three over the ranks. The mean norm only shows whether the norms of all ranks are finite."""
         pieces = [np.float32([norm]), parts, *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
         flat = np.concatenate(pieces).astype(np.float32, copy=False)
         self._comm.all_reduce_mean_(flat)
@@ -160,8 +160,8 @@ class ScaledTrainStep(nn.Cell):
             start += gradient.size
         return flat[1:3], float(flat[0]), averaged
 
-    def _leave_out(self, before: np.ndarray) -> None:
-        """Undo the forward pass's change of the statistics, and move on in the learning rates."""
+    def _skip(self, before: np.ndarray) -> None:
+        """Restore the running statistics from before the forward pass, and count the step in the schedule."""
         start = 0
         for parameter in self.averages.parameters:
             parameter.set_data(Tensor(before[start : start + parameter.size].reshape(parameter.shape)))

@@ -17,9 +17,10 @@ def learning_rates(
     """Linear warm-up from lr_init to lr_max, then a cosine to lr_end.
 
     Args:
-        global_step: first step that is still to be done.
-        lr_init, lr_end, lr_max: rates at the start, the end and after the warm-up.
-        warmup_epochs, total_epochs, steps_per_epoch: lengths.
+        global_step: the first step whose rate is returned.
+        lr_init, lr_end, lr_max: learning rates at the start, at the end and after the warm-up.
+        warmup_epochs, total_epochs: lengths in epochs.
+        steps_per_epoch: length of an epoch.
 
     Returns:
         float32 [total_epochs * steps_per_epoch - global_step].

@@ -9,7 +9,7 @@ from typing import List, Optional
 
 import numpy as np
 
-# options that change what is written or shown, or how fast, but no result of the training
+# options that change output or speed, but no result of the training
 KEYS_WITHOUT_EFFECT = {
     "checkpoint_file_path",
     "checkpoint_path",
@@ -52,13 +52,13 @@ KEYS_WITHOUT_EFFECT = {
 
 @dataclass
 class RunState:
-    """A place in a run.
+    """Progress of a run after a step, and what a checkpoint stores besides parameters.
 
-    epochs: complete ones; epoch_step: steps done in the running epoch (all of them where only its evaluation is
-    missing); steps_per_epoch; losses: of the running epoch's steps, each [the classes' part, the boxes' part]; norm: of
-    the last step's gradient; best_map: -1 before the first evaluation; images, size: rows of the records and number of
-    ranks; config: the keys that the figures follow from; loss_scale: `LossScale.state` of a float16 run, else empty;
-    started_from: the file of weights that the first start loaded, "" for random ones, None where it is not known.
+    epochs: number of complete epochs; epoch_step: steps done in the current epoch (all of them if only its evaluation
+    is missing); steps_per_epoch; losses: [classification, box] loss of each step of the current epoch; norm: gradient
+    norm of the last step; best_map: -1 before the first evaluation; images: rows of the records; size: number of ranks;
+    config: the options that affect results; loss_scale: `LossScale.state` of a float16 run, else empty; started_from:
+    the file of weights that the first start loaded, "" for random weights, None if unknown.
     """
 
     epochs: int = 0
@@ -75,7 +75,7 @@ class RunState:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps done in all."""
+        """Optimiser steps since the start of the run."""
         return self.epochs * self.steps_per_epoch + self.epoch_step
 
     def to_bytes(self) -> np.ndarray:
@@ -93,10 +93,10 @@ def _content(data: np.ndarray) -> dict:
 
 
 def from_bytes(data: np.ndarray) -> RunState:
-    """The state that `to_bytes` wrote, uint8 [n].
+    """The state from the uint8 [n] of `to_bytes`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the bytes are not a state.
     """
     try:
         content = _content(data)
@@ -114,12 +114,12 @@ def _random_states(content: dict) -> tuple:
 
 
 def restore_random_state(data: np.ndarray) -> None:
-    """Set the random generators of NumPy and Python to where they were at `to_bytes`."""
-    of_numpy, of_python = _random_states(_content(data))
-    np.random.set_state(of_numpy)
-    random.setstate(of_python)
+    """Set the random generators of NumPy and Python to their state at `to_bytes`."""
+    numpy_state, python_state = _random_states(_content(data))
+    np.random.set_state(numpy_state)
+    random.setstate(python_state)
 
 
 def training_relevant_config(cfg) -> dict:
-    """The keys of a config that the figures of its training follow from, as plain JSON."""
+    """The options of a config that affect the results of training, as plain JSON."""
     return {key: value for key, value in json.loads(json.dumps(dict(cfg))).items() if key not in KEYS_WITHOUT_EFFECT}

@@ -1,4 +1,4 @@
-"""Optimisation step: gradients -> mean over devices -> unscale -> clip -> update; docs/reference.md, "Optimiser"."""
+"""Training step: gradients -> mean over devices -> unscale -> clip -> update; docs/reference.md, "Optimiser"."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from src.utils.distributed import Communicator
 
 
 class ModelWithLoss(nn.Cell):
-    """(images, gt_loc, gt_label, num_match) -> the loss's two parts [2], see `MultiBoxLoss.parts`.
+    """(images, gt_loc, gt_label, num_match) -> the two parts of the loss [2], see `MultiBoxLoss.parts`.
 
-    `network` gives the names of published checkpoints.
+    The attribute is called `network`, the prefix of parameter names in published checkpoints.
     """
 
     def __init__(self, model: nn.Cell, loss: nn.Cell):
@@ -46,15 +46,15 @@ class ForwardBackward(LeanCell):
 
 
 class TrainStep(LeanCell):
-    """(images, gt_loc, gt_label, num_match) -> loss, and updates the model.
+    """(images, gt_loc, gt_label, num_match) -> loss; updates the model.
 
-    Of the last step: `norm`, its gradient's, and `parts`, (classes, boxes), the loss's two parts.
+    Attributes of the last step: `norm` (global gradient norm) and `parts` (classification and box loss).
 
     Args:
         forward: a `ModelWithLoss`.
         update: a `Momentum` over its trainable parameters.
-        loss_scale: the loss is multiplied by it before differentiation.
-        reducer: averages gradients over devices, or None.
+        loss_scale: factor of the loss before differentiation.
+        reducer: averages gradients over devices in the graph, or None.
     """
 
     def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, reducer=None):
@@ -69,21 +69,21 @@ class TrainStep(LeanCell):
         self._compiling = contextlib.nullcontext()
 
     def compile_within(self, context) -> None:
-        """A context manager that the first call, which compiles, runs in."""
+        """Set the context manager for the first call, which compiles."""
         self._compiling = context
 
     def start_at(self, step: int) -> None:
-        """The next step is number `step` of the schedule, from 0; to be called before the first one."""
+        """Set the number of the first step in the schedule, from 0; call it before that step."""
         self.update.global_step.set_data(Tensor(np.array([step], np.int32)))
 
     @property
     def parts(self) -> tuple:
-        """(classes, boxes): the two parts of the last step's loss."""
+        """(classification, box) loss of the last step."""
         return tuple(self._parts.asnumpy().tolist())
 
     @property
     def norm(self) -> float:
-        """Global norm of the last step's gradient, after averaging and before clipping; NaN before the first."""
+        """Global norm of the last gradient, after averaging and before clipping; NaN before the first step."""
         return float("nan") if self._norm is None else float(self._norm.asnumpy())
 
     def construct(self, images, gt_loc, gt_label, num_match):
@@ -100,9 +100,9 @@ class TrainStep(LeanCell):
 
 
 class HostReducedTrainStep(TrainStep):
-    """The step in two graphs, with the mean over ranks between them: on a CPU no graph can hold an exchange.
+    """A training step in two graphs with the mean over ranks between them: on a CPU a graph cannot communicate.
 
-    Its loss is the mean over the ranks.
+    Returns the mean of the loss over the ranks.
     """
 
     def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, comm: Communicator):
@@ -111,7 +111,7 @@ class HostReducedTrainStep(TrainStep):
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
         parts, gradients = self.gradients(images, gt_loc, gt_label, num_match)
-        # one flat array: a hundred small exchanges cost more than a large one
+        # one flat array: one large all-reduce is faster than a hundred small ones
         pieces = [parts.asnumpy(), *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
         flat = np.concatenate(pieces).astype(np.float32, copy=False)
         self._comm.all_reduce_mean_(flat)
@@ -125,16 +125,16 @@ class HostReducedTrainStep(TrainStep):
 
 
 def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Communicator = Communicator()) -> TrainStep:
-    """The training step of a config, in training mode. All ranks start from rank 0's weights.
+    """Build the training step of a config, in training mode. All ranks start from rank 0's weights.
 
     Args:
         model: from `build_model`.
         learning_rates: float32 array, one rate per step.
-        comm: the processes of the run.
+        comm: communication between the processes of the run.
 
     Returns:
-        Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> loss. With `use_float16` it
-        is a `ScaledTrainStep`.
+        Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> loss; a `ScaledTrainStep` with
+        `use_float16`.
     """
     broadcast_parameters(model, comm)
     forward = ModelWithLoss(model, MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha))
@@ -161,7 +161,7 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Comm
 
 
 def broadcast_parameters(model: nn.Cell, comm: Communicator) -> None:
-    """Give every rank rank 0's parameters, averages of BN included."""
+    """Copy rank 0's parameters, BN statistics included, to every rank."""
     if comm.size > 1:
         first = comm.broadcast_arrays([parameter.asnumpy() for parameter in model.get_parameters()])
         for parameter, value in zip(model.get_parameters(), first):

@@ -1,7 +1,7 @@
 """TensorBoard files of a run, `output_path/summary/events.out.tfevents.*`, written without a thread.
 
-tensorboardX's own writer hands records to a thread: on a full disk that dies with a traceback, and the training then
-waits for it for ever.
+The writer of tensorboardX passes records to a thread. On a full disk the thread dies with a traceback, and the training
+then waits for it forever.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from src.utils.output import append_bytes, output_error
 
 
 class Summary:
-    """One file of scalars; what it cannot write is left out, and logged once.
+    """A file of scalars. After a write error it logs one warning and writes nothing more.
 
     Args:
-        folder: made where it is missing.
+        folder: created if missing.
     """
 
     def __init__(self, folder: str):
@@ -41,7 +41,7 @@ class Summary:
             raise output_error(folder, error) from error
 
     def add(self, values: Dict[str, float], step: int) -> None:
-        """Add scalars of a step."""
+        """Add the scalars of a step, by name."""
         event = self._event(wall_time=time.time(), step=step)
         for name, value in values.items():
             event.summary.value.add(tag=name, simple_value=value)
@@ -51,7 +51,7 @@ class Summary:
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
         record = length + self._checksum(length) + data + self._checksum(data)
-        if not self._lost:  # one that is lost stays lost: later records would hide the gap
+        if not self._lost:  # after a lost record nothing is appended: later ones would hide the gap
             self._lost = not write_or_go_on(self.path, append_bytes, self.path, record)
 
     def _checksum(self, data: bytes) -> bytes:

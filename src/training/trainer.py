@@ -1,4 +1,4 @@
-"""The epochs of a run: steps, progress, checkpoints, evaluation, clean stops."""
+"""The training loop: steps, progress, checkpoints, evaluation, stopping at a signal."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ REPORT_SECONDS = 20
 
 
 class Trainer:
-    """Trains from a state to `cfg.epoch_size`.
+    """Trains from a state up to epoch `cfg.epoch_size`.
 
     Args:
         step: from `build_train_step`.
         rates: learning rate of every step of the run.
-        evaluate: gives the mAP of the present weights, or None for no evaluation in training.
-        comm: the processes of the run; rank 0 writes the history.
-        stop: the run's signal handlers.
+        evaluate: called with a function that says whether to stop; returns the mAP of the current weights, or None if
+            it stopped. None: no evaluation during training.
+        comm: communication between the processes of the run; rank 0 writes the history.
+        stop: signal handlers of the run.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Trainer:
         rates: np.ndarray,
         cfg,
         checkpoints: Checkpoints,
-        evaluate: Optional[Callable[[], float]] = None,
+        evaluate: Optional[Callable[[Callable[[], bool]], Optional[float]]] = None,
         comm: Communicator = Communicator(),
         stop: Optional[SignalGuard] = None,
     ):
@@ -56,16 +57,16 @@ class Trainer:
         self.summary = Summary(os.path.join(cfg.output_path, "summary")) if cfg.summary and self.is_main else None
 
     def run(self, state: RunState) -> RunState:
-        """Every epoch that is left; the state at the end.
+        """Train all remaining epochs; returns the final state.
 
         Raises:
-            RunError: loss or gradient is not finite, in float16 many times in a row; nothing is saved after it. Or a
-                checkpoint or the history cannot be written.
-            SystemExit: a signal asked for the end; a checkpoint of this very step is saved.
+            RunError: loss or gradient is not finite (in float16: many times in a row), and nothing is saved after that
+                step; or a checkpoint or the history cannot be written.
+            SystemExit: a signal came; a checkpoint of the last step is saved.
         """
         self.stop.install()
         with self.stop.deferred():
-            self.comm.barrier()  # from here on a signal saves, on every rank
+            self.comm.barrier()  # from here on a signal saves a checkpoint, on every rank
             if self.scale is not None and state.loss_scale:
                 self.scale.restore(state.loss_scale)
             LOGGER.info("first step: compiling, seconds to minutes")
@@ -74,7 +75,7 @@ class Trainer:
         return state
 
     def _epoch(self, state: RunState) -> RunState:
-        # an evaluation, also one that is only built, leaves the weights' cells in evaluation mode
+        # an evaluation, even if only built, leaves the cells of the model in evaluation mode
         self.step.set_train()
         clock = StepTimer(self.cfg.batch_size * self.comm.size)
         label = f"epoch {state.epochs + 1}/{self.cfg.epoch_size}"
@@ -103,14 +104,14 @@ class Trainer:
         loss = float(self.step(*arrays).asnumpy())
         norm, parts = self.step.norm, [float(part) for part in self.step.parts]
         rate = float(self.rates[state.steps])
-        figures = (
+        metrics = (
             f"loss is {loss}, gradient norm {norm} at epoch {state.epochs + 1}, step {state.epoch_step + 1} "
             f"(learning rate {rate:.6g}, images {ids.asnumpy().ravel().tolist()})"
         )
         if self.scale is not None and self.step.overflowed:
-            return self._left_out(state, figures)
+            return self._skipped(state, metrics)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise RunError(f"{figures}; {self._saved()}; a smaller --lr usually helps")
+            raise RunError(f"{metrics}; {self._saved()}; a smaller --lr usually helps")
         state = replace(state, epoch_step=state.epoch_step + 1, losses=[*state.losses, parts], norm=norm)
         if self.scale is not None:
             state = replace(state, loss_scale=self.scale.state)
@@ -119,33 +120,33 @@ class Trainer:
             self.summary.add(dict(scalars, gradient_norm=norm), state.steps)
         return state
 
-    def _left_out(self, state: RunState, figures: str) -> RunState:
-        """The state after a float16 step that overflowed: its place in the epoch and in the learning rates is used up.
+    def _skipped(self, state: RunState, metrics: str) -> RunState:
+        """The state after a float16 step that overflowed: it counts in the epoch and in the learning rate schedule.
 
         Raises:
-            RunError: it was the last of many in a row.
+            RunError: too many steps in a row overflowed.
         """
         if self.scale.in_a_row >= MOST_IN_A_ROW:
             raise RunError(
-                f"{figures}: the {self.scale.in_a_row}th step in a row that overflowed in float16, with the loss scale "
+                f"{metrics}: the {self.scale.in_a_row}th step in a row that overflowed in float16, with the loss scale "
                 f"down to {self.scale.value:g}; {self._saved()}; a smaller --lr or --use_float16=False usually helps"
             )
-        LOGGER.info("%s: overflow in float16, step left out, loss scale now %g", figures, self.scale.value)
+        LOGGER.info("%s: overflow in float16, step skipped, loss scale now %g", metrics, self.scale.value)
         return replace(state, epoch_step=state.epoch_step + 1, loss_scale=self.scale.state)
 
     def _saved(self) -> str:
-        """What can be gone on with, in words."""
+        """A text that names the last checkpoint to resume from."""
         folder = self.checkpoints.folder
         best = os.path.join(folder, BEST)
         saved = list_checkpoints(folder)[-1:] or ([best] if os.path.isfile(best) else [])
         return f"the last good checkpoint is {saved[0]}" if saved else f"no checkpoint has been saved in {folder}"
 
     def _save_and_exit(self, state: RunState) -> None:
-        """Save where the run stands and end it with the signal's status, on every rank."""
+        """Save a checkpoint and exit with the status of the signal, on every rank."""
         path = self.checkpoints.save(self.step, state)
         self.comm.barrier()
         status = self.comm.all_reduce_max(self.stop.status)
-        LOGGER.info("stopped by a signal after step %d: saved %s; --resume goes on from there", state.steps, path)
+        LOGGER.info("stopped by a signal after step %d: saved %s; --resume continues from there", state.steps, path)
         raise SystemExit(status)
 
     def _finish_epoch(self, state: RunState, clock: StepTimer) -> RunState:
@@ -172,7 +173,7 @@ class Trainer:
             release_free_memory()
             record["mAP"] = self._evaluated(state)
         release_free_memory()
-        # before the checkpoint: a run that goes on from that has this line, and `cut_history` takes away one too many
+        # before the checkpoint: a run resumed from it then has this line, and `cut_history` removes a surplus line
         if self.is_main:
             append_json_line(os.path.join(cfg.output_path, HISTORY), record)
         if record.get("mAP", -1) > finished.best_map:
@@ -191,7 +192,7 @@ class Trainer:
         return finished
 
     def _evaluated(self, state: RunState) -> float:
-        """mAP of the present weights. A signal saves the epoch's steps; its evaluation is then made up for."""
+        """mAP of the current weights. On a signal the state is saved, and the resumed run evaluates again."""
         result = self.evaluate(lambda: self.comm.all_reduce_max(self.stop.status) > 0)
         if result is None:
             self._save_and_exit(state)
@@ -218,12 +219,12 @@ class Trainer:
             f"loss {mean['loss']:.4f} (classes {mean['loss_class']:.4f}, boxes {mean['loss_box']:.4f}), "
             f"lr {float(self.rates[state.steps - 1]):.5f}, gradient norm {state.norm:.2f}, "
             f"{clock.seconds_per_step:.3f} s/step, {clock.images_per_second:.1f} images/s, "
-            f"{clock.waiting:.1%} of it waiting for data"
+            f"{clock.waiting:.1%} of the time waiting for data"
         )
 
 
 def _mean_loss(losses: list) -> dict:
-    """The loss and its parts over steps, each [classes, boxes]; NaN over none."""
+    """Means of the loss and its parts over steps, each [classes, boxes]; NaN if there are no steps."""
     classes, boxes = (float(part) for part in np.mean(losses, axis=0)) if losses else (math.nan, math.nan)
     return {"loss": classes + boxes, "loss_class": classes, "loss_box": boxes}
 

@@ -7,10 +7,10 @@ from src.utils.errors import UserError
 
 @pytest.mark.parametrize("size, name, every", [(128, "128", 1), (320, "320", 1), (640, "640_every50", 50)])
 def test_published_grid(reference, size, name, every):
-    figures = reference("default_boxes.npz")
+    published = reference("default_boxes.npz")
     cyxhw, yxyx = default_boxes((size, size))
-    np.testing.assert_allclose(cyxhw[::every], figures[f"cyxhw_{name}"], atol=1e-6, rtol=0)
-    np.testing.assert_allclose(yxyx[::every], figures[f"yxyx_{name}"], atol=1e-6, rtol=0)
+    np.testing.assert_allclose(cyxhw[::every], published[f"cyxhw_{name}"], atol=1e-6, rtol=0)
+    np.testing.assert_allclose(yxyx[::every], published[f"yxyx_{name}"], atol=1e-6, rtol=0)
 
 
 def test_count_and_type_at_640():

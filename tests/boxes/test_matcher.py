@@ -1,4 +1,4 @@
-"""The matcher looks at few boxes; it must choose what a comparison with all of them chooses."""
+"""The matcher compares few boxes; the result must equal that of a comparison with all boxes."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from src.boxes.ops import iou
 
 
 def match_all(gt, defaults, threshold):
-    """docs/reference.md, "Matching", literally, over all default boxes: {default box: ground truth}."""
-    held, owner = np.zeros(len(defaults), np.float32), {}
+    """docs/reference.md, "Matching", implemented literally over all default boxes: {default box: ground truth}."""
+    best_score, owner = np.zeros(len(defaults), np.float32), {}
     for row, box in enumerate(gt):
         score = iou(defaults, box)
         score[np.argmax(score)] = 2.0
-        for index in np.flatnonzero((score > threshold) & (score > held)):
+        for index in np.flatnonzero((score > threshold) & (score > best_score)):
             owner[int(index)] = row
-        held = np.maximum(held, score)
+        best_score = np.maximum(best_score, score)
     return owner
 
 
@@ -29,8 +29,8 @@ def match_all(gt, defaults, threshold):
 #   G0        16 / 20 = 0.8          16 / 20 = 0.8         0 / 36 = 0
 #   G1         1 / 31 = 0.032         2 / 30 = 0.067       9 / 23 = 0.391
 #
-# G0 forces D0, the first of its two best; D1 takes G0 as well where 0.8 is above the threshold. G1 is above the
-# threshold nowhere and forces its best, D2.
+# G0 forces D0, the first of its two best; D1 also matches G0 if 0.8 is above the threshold. G1 is nowhere above the
+# threshold and forces its best box, D2.
 DEFAULTS = np.array([[0, 0, 4, 4], [0, 1, 4, 5], [4, 4, 8, 8]], np.float32) / 8
 DEFAULTS_CYXHW = np.array([[2, 2, 4, 4], [2, 3, 4, 4], [6, 6, 4, 4]], np.float32) / 8
 GROUND_TRUTHS = np.array([[0, 0, 4, 5], [3, 3, 7, 7]], np.float32) / 8
@@ -58,7 +58,7 @@ def test_a_forced_match_wins_over_a_higher_iou():
 
 
 def random_boxes(rng, count, shape, kind):
-    """[M, 4]: of any size; in whole pixels; of few pixels; long and thin; beyond the image; the same again."""
+    """[M, 4]: of any size; with integer corners; of few pixels; long and thin; beyond the image; the same again."""
     low = {"tiny": 0.002, "thin": 0.004}.get(kind, 0.01)
     size = np.exp(rng.uniform(np.log(low), np.log(0.02 if kind == "tiny" else 0.95), (count, 2)))
     if kind == "thin":
@@ -118,13 +118,15 @@ def test_images_of_a_batch_do_not_compete():
     boxes, rows = Matcher(cyxhw, yxyx, 0.5)(np.concatenate(images), image)
     starts = np.searchsorted(image, np.arange(len(images)))
     for number, gt in enumerate(images):
-        own = image[rows] == number
-        assert dict(zip(boxes[own].tolist(), (rows[own] - starts[number]).tolist())) == match_all(gt, yxyx, 0.5)
-        assert (np.diff(boxes[own]) > 0).all()
+        of_image = image[rows] == number
+        assert dict(zip(boxes[of_image].tolist(), (rows[of_image] - starts[number]).tolist())) == match_all(
+            gt, yxyx, 0.5
+        )
+        assert (np.diff(boxes[of_image]) > 0).all()
 
 
 def test_few_boxes_are_looked_at():
-    """That it is the short way which is tested: of 51150 boxes fewer than 1 % for each ground truth."""
+    """The other tests use the fast path: fewer than 1 % of 51150 boxes are candidates of a ground truth."""
     cyxhw, yxyx = default_boxes((640, 640))
     grids = find_grids(cyxhw)
     assert len(grids) == 30 and sum(grid.cells[0] * grid.cells[1] for grid in grids) == 51150
@@ -136,7 +138,7 @@ def test_few_boxes_are_looked_at():
 
 
 def test_boxes_that_cannot_be_looked_up():
-    """Without area, reversed, no numbers, far too large or far away: compared with every box."""
+    """Boxes without area, reversed, not finite, far too large or far away are compared with all default boxes."""
     cyxhw, yxyx = default_boxes((128, 128))
     odd = np.array(
         [
@@ -167,7 +169,7 @@ def test_boxes_on_no_grid():
 
 
 def test_the_kept_matcher_sees_other_boxes():
-    """`matcher_of` keeps the last one, and notices another threshold, other arrays and changed ones."""
+    """`matcher_of` caches the last matcher, and notices another threshold, other arrays and changed arrays."""
     cyxhw, yxyx = default_boxes((128, 128))
     gt = np.array([[0.1, 0.1, 0.6, 0.5]], np.float32)
     first = matcher_of(cyxhw, yxyx, 0.5)

@@ -7,14 +7,14 @@ from tests.oracles import nms as oracle_nms
 
 @pytest.mark.parametrize("number", range(8))
 def test_published_choices(reference, number):
-    figures = reference("nms.npz")
+    published = reference("nms.npz")
     kept = nms(
-        figures[f"boxes{number}"],
-        figures[f"scores{number}"],
-        float(figures[f"thres{number}"]),
-        int(figures[f"max{number}"]),
+        published[f"boxes{number}"],
+        published[f"scores{number}"],
+        float(published[f"thres{number}"]),
+        int(published[f"max{number}"]),
     )
-    np.testing.assert_array_equal(kept, figures[f"keep{number}"])
+    np.testing.assert_array_equal(kept, published[f"keep{number}"])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -44,7 +44,7 @@ def test_three_boxes_by_hand():
     #
     # Above 0.6, A suppresses B. B, which is suppressed, suppresses nothing, so that C stays.
     boxes, scores = np.array([[0, 4, 9, 13], [0, 0, 9, 9], [0, 2, 9, 11]], float), np.array([0.7, 0.9, 0.8])
-    assert nms(boxes, scores, 0.6, 10).tolist() == [1, 0]  # A, C: by falling score
+    assert nms(boxes, scores, 0.6, 10).tolist() == [1, 0]  # A, C: by descending score
     assert nms(boxes, scores, 0.4, 10).tolist() == [1]  # A suppresses C too
     assert nms(boxes, scores, 0.7, 10).tolist() == [1, 2, 0]
     assert nms(boxes, scores, 0.7, 2).tolist() == [1, 2]
@@ -60,7 +60,7 @@ def test_pixels_are_counted_with_plus_one():
 @pytest.mark.parametrize("scores", ["different", "equal", "few values"])
 @pytest.mark.parametrize("most", [3, 100])
 def test_many_boxes_on_few_objects_equal_the_slow_loop(scores, most):
-    # few are kept, so that every sorted group and every block is used up
+    # few boxes are kept, so that every sorted group and every block is used
     rng = np.random.default_rng(5)
     count = 4000
     corner = rng.uniform(0, 400, (12, 2))[rng.integers(0, 12, count)] + rng.normal(0, 3, (count, 2))

@@ -1,6 +1,6 @@
-"""Kill conversions at random moments, then convert again: `kill_converter.py FOLDER KILLS` (a process of its own).
+"""Kill conversions at random moments, then convert again: `kill_converter.py FOLDER KILLS` (a separate process).
 
-A forked child converts, so that MindSpore is imported once. Prints the digest of the records after each second run.
+Forked children convert, so MindSpore is imported only once. Prints the digest of the records after each second run.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from tests.helpers.records import config
 
 
 def digest(folder):
-    """Of every row's id, image and boxes, in the order of ids."""
+    """Digest of the ids, images and boxes of all rows, in the order of ids."""
     records = prepare_records(config(folder), True)
     reader = FileReader(records.files[0], 1)
     rows = sorted(
@@ -48,15 +48,15 @@ def main(folder, kills):
     rng, records = random.Random(1), os.path.join(folder, "records")
     start = time.time()
     os.waitpid(forked(lambda: prepare_records(config(folder), True)), 0)
-    whole = time.time() - start
+    duration = time.time() - start
     killed = 0
     for number in range(kills):
         if number % 3 == 0:
             shutil.rmtree(records, ignore_errors=True)
-        # another annotation file makes the old records stale: the killed run replaces whole ones
+        # another annotation file makes the old records stale: the killed run replaces complete ones
         os.utime(os.path.join(folder, "coco", "train2017", "3.jpg"), (number, number))
         child = forked(lambda: prepare_records(config(folder), True))
-        time.sleep(rng.uniform(0, 1.1 * whole))
+        time.sleep(rng.uniform(0, 1.1 * duration))
         os.kill(child, signal.SIGKILL)
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         child = forked(lambda: print("digest", digest(folder), flush=True))

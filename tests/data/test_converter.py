@@ -1,4 +1,4 @@
-"""Conversion: every rule for images and boxes, records of other programs, kills, no room."""
+"""Conversion: rules for images and boxes, records of other programs, kills, a full disk."""
 
 import os
 import re
@@ -19,13 +19,13 @@ from tests.helpers.paths import ROOT
 from tests.helpers.records import IDS, config, instances, rows_of
 
 
-def test_the_files_own_size_cuts_boxes(folder):
-    # 60 x 40 pictures; annotated as 30 x 40: the box must not be cut at 30
+def test_boxes_are_clipped_to_the_size_of_the_file(folder):
+    # images of 60 x 40, annotated as 30 x 40: the box must not be clipped at 30
     def change(content):
         for image in content["images"]:
             image["width"] = 30
         content["annotations"][0]["bbox"] = [50, 30, 50, 50]
-        content["annotations"][1]["bbox"] = [100, 100, 5, 5]  # wholly beyond: dropped, and its image with it
+        content["annotations"][1]["bbox"] = [100, 100, 5, 5]  # completely outside: dropped, and its image too
         content["annotations"][2]["bbox"] = [-5, -5, 20, 20]
 
     instances(folder, "train2017", change)
@@ -41,7 +41,7 @@ def test_evaluation_keeps_images_without_boxes(folder):
 
 
 def make_published(folder, is_training=True):
-    """Records as another program leaves them: the 16 files and nothing else."""
+    """Make records as other programs write them: only the 16 files."""
     records = prepare_records(config(folder), is_training)
     os.remove(records.files[0][:-1] + ".json")
     return records
@@ -52,7 +52,7 @@ def test_published_records_are_read_as_they_are(folder):
     before = {path: (os.stat(path).st_mtime_ns, os.path.getsize(path)) for path in all_files(records.files[0][:-1])}
     # they need neither annotations nor images
     for path in list((folder / "coco" / "annotations").iterdir()):
-        path.rename(path.with_suffix(".aside"))
+        path.rename(path.with_suffix(".moved"))
     again = prepare_records(config(folder), True)
     assert again.count == 5 and again.ids is None and sorted(again.rows) == list(IDS)
     assert before == {path: (os.stat(path).st_mtime_ns, os.path.getsize(path)) for path in before}
@@ -62,12 +62,12 @@ def test_published_evaluation_records(folder):
     make_published(folder, is_training=False)
     records = prepare_records(config(folder), False)
     assert records.annotation_file == str(folder / "coco" / "annotations" / "instances_val2017.json")
-    seen = [records.dataset_id(own) for ids, _, _ in evaluation_batches(records, config(folder)) for own in ids]
+    seen = [records.dataset_id(row) for ids, _, _ in evaluation_batches(records, config(folder)) for row in ids]
     assert sorted(seen) == list(IDS)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "no index", "other index", "header"])
-def test_damaged_records_of_others_are_made_anew(folder, damage):
+def test_damaged_records_of_others_are_converted_again(folder, damage):
     path = make_published(folder).files[2]
     assert count_rows(path[:-1]) == 5
     if damage == "cut":
@@ -93,44 +93,28 @@ def test_an_interrupted_move_is_not_taken_for_published_records(folder):
     assert prepare_records(config(folder), True).count == 5 and os.stat(prefix + "0").st_mtime_ns != before
 
 
-def test_a_moved_folder_works_and_renamed_files_are_told(folder, caplog):
+def test_a_moved_folder_works_and_renamed_files_are_reported(folder, caplog, log_lines):
     prepare_records(config(folder), True)
     os.rename(folder / "records", folder / "elsewhere")
     cfg = config(folder, "--mindrecord_dir=elsewhere")
     before = {path: os.stat(path).st_mtime_ns for path in (folder / "elsewhere").iterdir()}
     assert sorted(rows_of(prepare_records(cfg, True))) == list(IDS)
     assert before == {path: os.stat(path).st_mtime_ns for path in before}
-    # to another name: not read, told, and nothing of theirs is touched
+    # to another name: not read but logged, and the files are not touched
     for path in list((folder / "elsewhere").iterdir()):
         path.rename(path.with_name(path.name.replace("ssd.", "x.")))
     (folder / "elsewhere" / "x.mindrecord.json").unlink()
-    with only_logged(caplog) as lines:
-        assert prepare_records(cfg, True).count == 5
-    assert any("x.mindrecord0" in line and "renamed" in line for line in lines())
-    # another set renamed to our name: refused, and not overwritten
+    caplog.clear()
+    assert prepare_records(cfg, True).count == 5
+    assert any("x.mindrecord0" in line and "renamed" in line for line in log_lines())
+    # another set renamed to our name: an error, and not overwritten
     for path in list((folder / "elsewhere").iterdir()):
         path.unlink() if path.name.startswith("ssd.") else path.rename(path.with_name(path.name.replace("x.", "ssd.")))
-    assert prepare_records(cfg, True).count == 5  # back under its own name
+    assert prepare_records(cfg, True).count == 5  # with the original name again
     for path in list((folder / "elsewhere").iterdir()):
         path.unlink() if path.suffix == ".json" else path.rename(path.with_name(path.name.replace("ssd.", "ssd_eval.")))
     with pytest.raises(UserError, match=r"ssd_eval.mindrecord\* were renamed.*ssd.mindrecord0"):
         prepare_records(cfg, False)
-
-
-class only_logged:
-    def __init__(self, caplog):
-        self.caplog = caplog
-
-    def __enter__(self):
-        import logging
-
-        logger = logging.getLogger("ssd")
-        logger.addHandler(self.caplog.handler)
-        self.logger = logger
-        return lambda: [record.getMessage() for record in self.caplog.records]
-
-    def __exit__(self, *_):
-        self.logger.removeHandler(self.caplog.handler)
 
 
 def test_classes_that_records_of_others_do_not_fit(folder):
@@ -181,8 +165,8 @@ def test_one_converter_at_a_time(folder, tmp_path):
     ]
     outputs = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
-    told = "".join(out for out, _ in outputs)
-    assert told.count("converting 5 images") == 1 and told.count("up to date") == 1, told
+    printed = "".join(out for out, _ in outputs)
+    assert printed.count("converting 5 images") == 1 and printed.count("up to date") == 1, printed
 
 
 def test_a_conversion_killed_at_any_moment(folder, tmp_path):
@@ -231,7 +215,7 @@ def test_pixels_are_those_of_the_file(folder):
     np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR), source)
 
 
-def test_16_bit_images_that_become_black_are_told_at_conversion(tmp_path):
+def test_16_bit_images_that_become_black_are_logged_at_conversion(tmp_path):
     dark = np.full((20, 30), 900, np.uint16)
     dark[5:9, 5:9] = 1000
     cv2.imwrite(str(tmp_path / "dark.png"), dark)

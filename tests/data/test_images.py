@@ -61,7 +61,7 @@ def test_exif_orientation_is_read_but_not_applied(picture):
 
 
 def verdict(function, data):
-    """(height, width) or None where the image is refused."""
+    """(height, width), or None if the image is an error."""
     try:
         found = function(data)
     except ValueError:
@@ -70,7 +70,7 @@ def verdict(function, data):
 
 
 def damaged(data, rng):
-    """A file with some bytes changed, cut out or doubled; its end marker stays."""
+    """A file with some bytes changed, removed or doubled; its end marker stays."""
     content = bytearray(data)
     for _ in range(rng.integers(1, 4)):
         start, length = rng.integers(2, len(content) - 4), int(rng.integers(1, 40))
@@ -148,7 +148,7 @@ def test_one_limit_for_every_format_and_way(picture, tmp_path, monkeypatch, endi
 
 
 def claiming(width, height):
-    """PNG and BMP files of a few bytes that claim a size."""
+    """PNG and BMP files of a few bytes whose header claims a size."""
     import struct
     import zlib
 

@@ -1,4 +1,4 @@
-"""The data check against hand-made sets; cover by default boxes against the dense IoU."""
+"""The data check on hand-made sets; coverage by default boxes against the dense IoU."""
 
 import json
 import os
@@ -46,10 +46,10 @@ def test_best_iou_is_the_dense_one(options):
 def test_sizes_and_aspects_by_hand():
     # at 640 x 640: 64 x 16 pixels (size 32, aspect 4), 320 x 320, 6.4 x 6.4
     boxes = np.array([[0, 0, 0.025, 0.1, 1], [0, 0, 0.5, 0.5, 1], [0, 0, 0.01, 0.01, 2]])
-    figures = shape_figures(boxes, (640, 640))
-    assert list(figures["sizes"].values()) == [1, 0, 1, 1]
-    assert figures["size"]["0%"] == 6.4 and figures["size"]["50%"] == 32 and figures["size"]["100%"] == 320
-    assert figures["aspect"]["100%"] == 4 and figures["aspect"]["0%"] == 1
+    statistics = shape_figures(boxes, (640, 640))
+    assert list(statistics["sizes"].values()) == [1, 0, 1, 1]
+    assert statistics["size"]["0%"] == 6.4 and statistics["size"]["50%"] == 32 and statistics["size"]["100%"] == 320
+    assert statistics["aspect"]["100%"] == 4 and statistics["aspect"]["0%"] == 1
 
 
 def draw(path, height, width):
@@ -130,11 +130,11 @@ def coco_check(folder, annotations, sizes=((5, 100, 200), (6, 100, 200)), names=
     """Reports of a COCO set whose images are drawn in different greys; train and val have the same annotations."""
     coco(folder, annotations, images=sizes)
     for grey, split in ((1, "train2017"), (2, "val2017")):
-        for own, height, width in sizes:
-            path = str(folder / "coco" / split / f"{own}.png")
+        for image_id, height, width in sizes:
+            path = str(folder / "coco" / split / f"{image_id}.png")
             draw(path, height, width)
             image = cv2.imread(path)
-            image[:, ::2] = grey * 50 + own
+            image[:, ::2] = grey * 50 + image_id
             cv2.imwrite(path, image)
             os.replace(path, path[:-3] + "jpg")
     if "change" in more:
@@ -143,7 +143,7 @@ def coco_check(folder, annotations, sizes=((5, 100, 200), (6, 100, 200)), names=
 
 
 def kinds(report, words):
-    """The faults whose kind holds the words: [(number, places)]; none of them refuses the data."""
+    """The problems whose kind contains the words: [(number, places)]; none of them may be an error."""
     found = [fault for fault in report["faults"] if words in fault["kind"]]
     assert not any(fault["refused"] for fault in found)
     return [(fault["number"], [os.path.basename(place) for place in fault["places"]]) for fault in found]
@@ -177,7 +177,7 @@ def test_boxes_given_twice(tmp_path):
 def test_corners_in_place_of_sizes(tmp_path):
     corners = [(x, y, x + w, y + h) for x, y, w, h in XYWH]
     (report,) = coco_check(tmp_path, boxed(*corners))
-    # read as sizes they reach to x = 50, 240, 340, 290, 220 of 200
+    # read as sizes they extend to x = 50, 240, 340, 290, 220 of 200
     assert kinds(report, "look like corners") == [(4, ["5.jpg"] * 4)]
 
 
@@ -328,7 +328,7 @@ def test_an_empty_set_is_refused_as_conversion_does(tmp_path):
 
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}])
 def test_names_are_found_in_any_locale(tmp_path, locale):
-    """Under LC_ALL=C Python's names of files are ASCII; those in annotations are UTF-8, as on disk."""
+    """With LC_ALL=C Python expects ASCII file names; names in annotations and on disk are UTF-8."""
     (tmp_path / "图").mkdir()
     draw(str(tmp_path / "图" / "grün 1.png"), 20, 20)
     (tmp_path / "list.txt").write_text("grün 1.png 1,1,9,9,1\n", encoding="utf-8")

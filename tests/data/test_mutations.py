@@ -1,4 +1,4 @@
-"""Damaged annotation files end in samples or in one line that says what is wrong, never in another exception."""
+"""Damaged annotation files give samples or a one-line error, never another exception."""
 
 import copy
 import json
@@ -93,7 +93,7 @@ def change_bytes(data, rng):
 
 
 def read(cfg):
-    """The samples for training and evaluation, or the line that refuses them."""
+    """The samples for training and evaluation, or the error line."""
     outcome = []
     for is_training in (True, False):
         try:
@@ -109,8 +109,8 @@ def read(cfg):
             boxes = sample.boxes
             assert (boxes[:, 2:4] > boxes[:, :2]).all() and (boxes >= 0).all() and (boxes[:, 4] < 3).all()
         ids, table = record_ids(data.samples)
-        assert len(set(ids)) == len(ids) and all(-(2**31) <= own < 2**31 for own in ids)
-        json.dumps(coco_json(data, ids, table, {own: (40, 60) for own in ids}, list(cfg.classes)))
+        assert len(set(ids)) == len(ids) and all(-(2**31) <= number < 2**31 for number in ids)
+        json.dumps(coco_json(data, ids, table, {number: (40, 60) for number in ids}, list(cfg.classes)))
         outcome.append(data)
     return outcome
 
@@ -140,7 +140,7 @@ def test_json(tmp_path, empty_cwd):
         outcome = read(cfg)
         refused += isinstance(outcome[0], str)
         if not isinstance(outcome[1], str):
-            # detections of every readable image score without an exception, and give figures in [0, 1]
+            # detections of every readable image score without an exception, and give metrics in [0, 1]
             evaluator = CocoEvaluator(str(path), list(cfg.classes))
             for sample in outcome[1].samples:
                 evaluator.update(
@@ -156,11 +156,11 @@ def test_xml(tmp_path, empty_cwd):
         for split in ("train", "eval"):
             os.makedirs(tmp_path / "voc" / split / part)
             (tmp_path / "voc" / split / "Images" / "7.jpg").write_bytes(b"x")
-    whole = "<annotation><filename>7.jpg</filename><size><width>60</width><height>40</height></size>"
-    whole += thing("cat", 11, 12, 31, 33) + thing("dog", 1, 2, 60, 40) + "</annotation>"
+    original = "<annotation><filename>7.jpg</filename><size><width>60</width><height>40</height></size>"
+    original += thing("cat", 11, 12, 31, 33) + thing("dog", 1, 2, 60, 40) + "</annotation>"
     cfg = config(tmp_path, "--dataset=voc")
     for _ in range(400):
-        content = change_bytes(whole.encode(), rng)
+        content = change_bytes(original.encode(), rng)
         for split in ("train", "eval"):
             (tmp_path / "voc" / split / "Annotations" / "7.xml").write_bytes(content)
         refused += isinstance(read(cfg)[0], str)
@@ -170,9 +170,9 @@ def test_xml(tmp_path, empty_cwd):
 def test_list(tmp_path, empty_cwd):
     rng, refused = random.Random(3), 0
     os.makedirs(tmp_path / "images")
-    whole = b"my cats/a b.jpg 0,25,40,39,2\nc.jpg\t1,2,3,4,1  30,40,10,20,2\r\n\nempty.jpg\n"
+    original = b"my cats/a b.jpg 0,25,40,39,2\nc.jpg\t1,2,3,4,1  30,40,10,20,2\r\n\nempty.jpg\n"
     cfg = config(tmp_path, "--dataset=other")
     for _ in range(400):
-        (tmp_path / "list.txt").write_bytes(change_bytes(whole, rng))
+        (tmp_path / "list.txt").write_bytes(change_bytes(original, rng))
         refused += isinstance(read(cfg)[0], str)
     assert 30 < refused < 350

@@ -1,7 +1,6 @@
-"""Each reader against tables made by hand."""
+"""Each reader against hand-made tables."""
 
 import json
-import logging
 import os
 
 import pytest
@@ -21,7 +20,7 @@ def test_coco_rules(tmp_path):
             {"image_id": 5, "category_id": 7, "bbox": [10.5, 20.5, 30.2, 40.4]},  # round half to even: 10, 20; 41, 61
             {"image_id": 5, "category_id": 0, "bbox": [1, 2, 3, 4], "iscrowd": 1},  # a crowd is a training target
             {"image_id": 5, "category_id": 9, "bbox": [1, 2, 3, 4]},  # not listed
-            {"image_id": 5, "category_id": 0, "bbox": [180, 90, 50, 50]},  # beyond the image: cut when converted
+            {"image_id": 5, "category_id": 0, "bbox": [180, 90, 50, 50]},  # beyond the image: clipped at conversion
             {"image_id": 6, "category_id": 0, "bbox": [10.6, 10.4, 0.3, 20]},  # no width by rounding
             {"image_id": 6, "category_id": 0, "bbox": [10, 10, 0, 20]},
         ],
@@ -123,7 +122,7 @@ def test_rows_with_one_id_are_named(tmp_path):
     assert noted(data)[1]["image ids are given to two different rows"] == (1, ["5 (5.jpg and other.jpg)"])
 
 
-def test_ids_of_another_type_are_matched_and_told(tmp_path):
+def test_ids_of_another_type_are_matched_and_reported(tmp_path):
     def change(content):
         content["annotations"][0].update(image_id="5", category_id=7.0)
         content["annotations"][1].update(image_id=6.0)
@@ -142,7 +141,7 @@ def test_ids_of_another_type_are_matched_and_told(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["005", " x", "5.0", "77"])
-def test_ids_that_are_texts_and_mean_nothing_are_told_to_be_texts(tmp_path, value):
+def test_ids_that_are_texts_and_mean_nothing_are_reported_as_texts(tmp_path, value):
     data = coco_with(tmp_path, lambda c: c["annotations"][0].update(image_id=value))
     places = noted(data)[1]["annotations whose image_id the file does not list"][1]
     assert places == [f"annotation 1: {value!r} (a string, the file's ids are numbers)"]
@@ -157,7 +156,7 @@ def test_a_text_is_not_matched_where_it_is_an_id_itself(tmp_path):
     assert [(s.image_id, len(s.boxes)) for s in data.samples] == [(5, 0), (6, 1), ("5", 1)]
 
 
-def test_boxes_of_texts_are_told(tmp_path):
+def test_boxes_of_texts_are_reported(tmp_path):
     data = coco_with(tmp_path, lambda c: c["annotations"][0].update(bbox=["1", "2", "3", "4"]))
     ((_, places),) = noted(data)[1].values()
     assert places == ["annotation 1: ['1', '2', '3', '4'] (a string in place of numbers)"]
@@ -188,7 +187,7 @@ def test_json_in_other_encodings(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given, there, path, name, told",
+    "given, there, path, name, kind",
     [
         ("sub/a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", ""),
         ("./sub//a.jpg", "sub/a.jpg", "sub/a.jpg", "sub/a.jpg", ""),
@@ -203,7 +202,7 @@ def test_json_in_other_encodings(tmp_path):
         ("ROOT/images/a.jpg", "a.jpg", "a.jpg", "a.jpg", ""),
     ],
 )
-def test_paths(tmp_path, given, there, path, name, told):
+def test_paths(tmp_path, given, there, path, name, kind):
     images = tmp_path / "images"
     os.makedirs((images / there).resolve().parent, exist_ok=True)
     images.mkdir(exist_ok=True)
@@ -215,7 +214,7 @@ def test_paths(tmp_path, given, there, path, name, told):
     data = read_dataset(config(tmp_path, "--dataset=other"), False)
     assert data.samples[0].path == os.path.normpath(str(images / path)) and data.samples[0].file_name == name
     kinds = [kind for kind in noted(data)[0] if "no box" not in kind]
-    assert len(kinds) == bool(told) and all(told in kind for kind in kinds)
+    assert len(kinds) == bool(kind) and all(kind in noted_kind for noted_kind in kinds)
 
 
 def test_equal_names_in_two_folders_stay_apart(tmp_path):
@@ -238,7 +237,7 @@ def test_list_of_windows(tmp_path):
     ]
 
 
-def test_list_of_widths_and_heights_is_told(tmp_path):
+def test_list_of_widths_and_heights_is_reported(tmp_path):
     os.makedirs(tmp_path / "images")
     (tmp_path / "list.txt").write_text("a.jpg 50,60,20,30,1 70,80,10,10,2\nb.jpg 5,6,20,30,1 70,8,10,10,2\n")
     kinds = noted(READERS["other"](config(tmp_path, "--dataset=other"), True))[0]
@@ -247,23 +246,18 @@ def test_list_of_widths_and_heights_is_told(tmp_path):
     )
 
 
-def test_images_without_a_box_are_counted(tmp_path, caplog):
+def test_images_without_a_box_are_counted(tmp_path, caplog, log_lines):
     coco(tmp_path, [{"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4]}], images=((5, 9, 9), (6, 9, 9), (8, 9, 9)))
     os.makedirs(tmp_path / "images")
     (tmp_path / "list.txt").write_text("a.jpg 1,2,3,4,1\nb.jpg\nc.jpg\n")
     voc(tmp_path, "a.xml", thing("cat", 1, 2, 3, 4), "a.jpg")
     voc(tmp_path, "b.xml", "", "b.jpg")
     voc(tmp_path, "c.xml", thing("sofa", 1, 2, 3, 4), "c.jpg")
-    logger = logging.getLogger("ssd")
-    logger.addHandler(caplog.handler)
-    try:
-        for dataset in ("coco", "other", "voc"):
-            caplog.clear()
-            assert len(read_dataset(config(tmp_path, f"--dataset={dataset}"), True).samples) == 1
-            lines = {record.getMessage() for record in caplog.records if "left out of training" in record.getMessage()}
-            assert len(lines) == 1 and "2 of 3 images have no box of the listed classes and are left out" in lines.pop()
-    finally:
-        logger.removeHandler(caplog.handler)
+    for dataset in ("coco", "other", "voc"):
+        caplog.clear()
+        assert len(read_dataset(config(tmp_path, f"--dataset={dataset}"), True).samples) == 1
+        (line,) = [line for line in log_lines() if "left out of training" in line]
+        assert "2 of 3 images have no box of the listed classes and are left out" in line
 
 
 def test_iscrowd_of_another_type_counts_by_value(tmp_path):
@@ -295,7 +289,7 @@ def test_one_faulty_row_is_one_fault(tmp_path):
 
 @pytest.mark.parametrize("rest", ["1, 1, 8, 8, 1", "1;1;8;8;1", "1 1 8 8 1"])
 def test_boxes_of_a_list_that_are_not_recognised_are_no_loss(tmp_path, rest):
-    """Such a line is a path without boxes. Training leaves images without boxes out, but not missing ones."""
+    """Such a line is a path without boxes. Training skips images without boxes, but missing images are an error."""
     (tmp_path / "images").mkdir()
     for name in ("a.png", "b.png"):
         (tmp_path / "images" / name).write_bytes(b"x")

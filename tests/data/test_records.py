@@ -1,4 +1,4 @@
-"""Records that are whole, current, and say why they are made anew."""
+"""Records are complete and up to date, and the log says why they are written again."""
 
 import os
 import socket
@@ -27,9 +27,9 @@ def test_every_row_comes_back(folder):
     for img_id, image, annotation in dataset.create_tuple_iterator(num_epochs=1, output_numpy=True):
         rows[int(img_id[0])] = (image.tobytes(), annotation.tolist())
     assert records.count == 5 and sorted(rows) == list(IDS)
-    for k, own in enumerate(IDS):
-        assert rows[own][0] == (folder / "coco" / "train2017" / f"{own}.jpg").read_bytes()
-        assert rows[own][1] == [[6, 5, 24, 25 + k, 1]]
+    for k, image_id in enumerate(IDS):
+        assert rows[image_id][0] == (folder / "coco" / "train2017" / f"{image_id}.jpg").read_bytes()
+        assert rows[image_id][1] == [[6, 5, 24, 25 + k, 1]]
 
 
 def test_kept_until_something_changes(folder):

@@ -1,4 +1,4 @@
-"""Records that several data sets, class lists, runs and programs share: none touches another's files."""
+"""Several data sets, class lists, runs and programs in one folder of records: none changes the files of another."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def contents(files):
 
 
 def perfect_map(cfg, records):
-    """mAP of the ground truth itself as detections, from the json that the records name."""
+    """mAP of the ground truth itself as detections, from the annotation file of the records."""
     evaluator = build_evaluator(records, cfg)
     with open(records.annotation_file) as handle:
         truth = json.load(handle)
@@ -42,16 +42,16 @@ def perfect_map(cfg, records):
     measured = {records.dataset_id(img_id) for img_id in records.rows.tolist()}
     for image in truth["images"]:
         if image["id"] in measured:
-            own = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
-            boxes = np.array([[y, x, y + h, x + w] for x, y, w, h in (a["bbox"] for a in own)], np.float64)
-            scores = np.full(len(own), 0.9)
-            label = np.array([cfg.classes.index(names[a["category_id"]]) for a in own])
+            objects = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
+            boxes = np.array([[y, x, y + h, x + w] for x, y, w, h in (a["bbox"] for a in objects)], np.float64)
+            scores = np.full(len(objects), 0.9)
+            label = np.array([cfg.classes.index(names[a["category_id"]]) for a in objects])
             evaluator.add(image["id"], boxes.reshape(-1, 4), scores, label)
     return evaluator.summarize()["mAP"]
 
 
 @pytest.mark.parametrize("dataset", ["coco", "voc", "other"])
-def test_two_class_lists_have_their_own_files(tmp_path, dataset):
+def test_two_class_lists_have_separate_files(tmp_path, dataset):
     make_set(tmp_path, 3)
     first_cfg = config(tmp_path, f"--dataset={dataset}")
     second_cfg = config(tmp_path, f"--dataset={dataset}", *DOG_FIRST)
@@ -62,7 +62,9 @@ def test_two_class_lists_have_their_own_files(tmp_path, dataset):
     assert perfect_map(first_cfg, first) == perfect_map(second_cfg, second) == pytest.approx(1.0)
     if dataset != "other":  # a list file names classes by their number
         swapped = {0: 0, 1: 2, 2: 1, 3: 3}
-        assert labels(second) == {own: [swapped[label] for label in row] for own, row in labels(first).items()}
+        assert labels(second) == {
+            image_id: [swapped[label] for label in row] for image_id, row in labels(first).items()
+        }
     # both are found again, without a conversion
     after = contents(all_files(second.files[0][:-1]))
     assert prepare_records(first_cfg, False).files == first.files
@@ -71,7 +73,7 @@ def test_two_class_lists_have_their_own_files(tmp_path, dataset):
 
 
 def test_two_voc_sets_below_one_data_path(tmp_path):
-    """A, B, then A again: each is compared with its own ground truth."""
+    """A, B, then A again: each is compared with the right ground truth."""
     make_set(tmp_path / "one", 4)
     make_set(tmp_path / "two", 2)
     configs = [
@@ -93,7 +95,7 @@ def test_an_open_reader_keeps_its_records(tmp_path):
     changed = prepare_records(cfg, False)
     assert labels(reader) == before and contents(files) == files
     assert set(sum(labels(changed).values(), [])) == {2}
-    # once nobody reads the outdated ones, a further change takes their place
+    # when the outdated records are not read any more, the next change replaces them
     flat = reader.files[0]
     del reader
     content["annotations"] = [dict(a, category_id=1000) for a in content["annotations"]]
@@ -119,7 +121,7 @@ def test_side_files_never_need_deleting(tmp_path, dataset, which, damage):
 
 
 @pytest.mark.parametrize("dataset", ["coco", "voc", "other"])
-def test_records_or_everything_may_be_moved(tmp_path, dataset):
+def test_records_or_everything_may_be_moved(tmp_path, dataset, caplog, log_lines):
     make_set(tmp_path / "a", 3)
     cfg = config(tmp_path / "a", f"--dataset={dataset}")
     prepare_records(cfg, False)
@@ -133,37 +135,14 @@ def test_records_or_everything_may_be_moved(tmp_path, dataset):
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     shutil.rmtree(tmp_path / "a")
     cfg = config(tmp_path / "b", f"--dataset={dataset}", "--mindrecord_dir=moved")
-    with only_logged_lines() as lines:
-        assert perfect_map(cfg, prepare_records(cfg, False)) == pytest.approx(1.0)
-    assert not [line for line in lines() if "converting" in line]
-
-
-def only_logged_lines():
-    import logging
-
-    class Handler(logging.Handler):
-        def __init__(self):
-            super().__init__()
-            self.lines = []
-
-        def emit(self, record):
-            self.lines.append(record.getMessage())
-
-    class Capture:
-        def __enter__(self):
-            self.handler = Handler()
-            logging.getLogger("ssd").addHandler(self.handler)
-            logging.getLogger("ssd").setLevel(logging.DEBUG)
-            return lambda: self.handler.lines
-
-        def __exit__(self, *_):
-            logging.getLogger("ssd").removeHandler(self.handler)
-
-    return Capture()
+    assert any("converting" in line for line in log_lines())  # at the first conversion
+    caplog.clear()
+    assert perfect_map(cfg, prepare_records(cfg, False)) == pytest.approx(1.0)
+    assert log_lines() and not [line for line in log_lines() if "converting" in line]
 
 
 def make_foreign(cfg):
-    """Records as another program leaves them: the 16 files and nothing else."""
+    """Make records as other programs write them: only the 16 files."""
     records = prepare_records(cfg, False)
     prefix = records.files[0][:-1]
     del records
@@ -174,20 +153,21 @@ def make_foreign(cfg):
     return prefix
 
 
-def test_published_records_of_a_list_file_are_not_used(tmp_path):
-    """They hold x and y swapped: the list file is converted, and the published files stay."""
+def test_published_records_of_a_list_file_are_not_used(tmp_path, caplog, log_lines):
+    """Their x and y are swapped: the list file is converted, and the published files stay."""
     make_set(tmp_path, 3)
     cfg = config(tmp_path, "--dataset=other")
     prefix = make_foreign(cfg)
     files = contents(all_files(prefix))
-    with only_logged_lines() as lines:
-        records = prepare_records(cfg, False)
+    caplog.clear()
+    records = prepare_records(cfg, False)
+    assert any("x and y swapped" in line for line in log_lines())
     assert records.files[0] != prefix + "0" and perfect_map(cfg, records) == pytest.approx(1.0)
-    assert contents(files) == files and any("x and y swapped" in line for line in lines())
+    assert contents(files) == files
 
 
-def test_published_evaluation_records_lack_images(tmp_path):
-    """The published conversion left out the images with a crowd box: what is in the records is what is measured."""
+def test_published_evaluation_records_lack_images(tmp_path, caplog, log_lines):
+    """The published conversion skipped images with a crowd box: only the images in the records are evaluated."""
     content = make_set(tmp_path, 4)
     path = tmp_path / "coco" / "annotations" / "instances_val2017.json"
     path.write_text(json.dumps(dict(content, images=content["images"][:3], annotations=content["annotations"][:6])))
@@ -195,9 +175,9 @@ def test_published_evaluation_records_lack_images(tmp_path):
     make_foreign(cfg)
     path.write_text(json.dumps(content))
     records = prepare_records(cfg, False)
-    with only_logged_lines() as lines:
-        evaluator = build_evaluator(records, cfg)
-    assert any("3 of the 4 images" in line for line in lines())
+    caplog.clear()
+    evaluator = build_evaluator(records, cfg)
+    assert any("3 of the 4 images" in line for line in log_lines())
     assert len(evaluator.images()) == 3 and perfect_map(cfg, records) == pytest.approx(1.0)
     assert evaluator.summarize()["images"] == 3
 
@@ -214,11 +194,11 @@ def test_records_of_another_annotation_file_are_refused(tmp_path):
         build_evaluator(prepare_records(cfg, False), cfg)
 
 
-def test_a_given_voc_json_is_used(tmp_path):
+def test_a_given_voc_json_is_used(tmp_path, caplog, log_lines):
     make_set(tmp_path, 3)
     cfg = config(tmp_path, "--dataset=voc")
     records = prepare_records(cfg, False)
-    written = tmp_path / "voc" / "voc.json"  # the copy below voc_root, as the published scripts leave it
+    written = tmp_path / "voc" / "voc.json"  # the copy below voc_root, as written by the published scripts
     assert records.annotation_file != str(written) and json.loads(written.read_text())["images"]
     with open(records.annotation_file) as handle:
         truth = json.load(handle)
@@ -229,7 +209,7 @@ def test_a_given_voc_json_is_used(tmp_path):
     records = prepare_records(cfg, False)
     assert records.annotation_file == str(written) and perfect_map(cfg, records) == pytest.approx(1.0)
     assert json.loads(written.read_text()) == truth
-    # its ids count, whatever the conversion would give; image names may lack their ending
+    # its ids are used instead of those of the conversion; image names may lack their extension
     images = [dict(row, id=f"x{row['id']}", file_name=os.path.splitext(row["file_name"])[0]) for row in truth["images"]]
     annotations = [dict(row, image_id=f"x{row['image_id']}") for row in truth["annotations"]]
     written.write_text(json.dumps(dict(truth, images=images, annotations=annotations)))
@@ -239,12 +219,12 @@ def test_a_given_voc_json_is_used(tmp_path):
     # nested too deeply for Python's reader
     written.write_text("[" * 100000)
     assert prepare_records(cfg, False).annotation_file != str(written)
-    # one of other images is named and not used
+    # a file for other images is logged and not used
     written.write_text(json.dumps(dict(truth, images=truth["images"][:2])))
-    with only_logged_lines() as lines:
-        records = prepare_records(cfg, False)
+    caplog.clear()
+    records = prepare_records(cfg, False)
+    assert any("is not used: it lacks 1 of the 3 images" in line for line in log_lines())
     assert records.annotation_file != str(written) and perfect_map(cfg, records) == pytest.approx(1.0)
-    assert any("is not used: it lacks 1 of the 3 images" in line for line in lines())
 
 
 def test_notes_of_version_1_2_1_are_replaced(tmp_path):
@@ -261,7 +241,7 @@ def test_notes_of_version_1_2_1_are_replaced(tmp_path):
 
 
 def test_a_training_set_alone_can_be_converted(tmp_path):
-    """Said in one line, status 0; with run_eval it is an error before anything is converted."""
+    """It is logged in one line, with status 0; with run_eval it is an error before anything is converted."""
     make_set(tmp_path, 3)
     os.rename(tmp_path / "coco" / "val2017", tmp_path / "coco" / "train2017")
     annotations = tmp_path / "coco" / "annotations"
@@ -275,7 +255,7 @@ def test_a_training_set_alone_can_be_converted(tmp_path):
     run = subprocess.run([*command, "--only_create_dataset=True"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "3 training images, no evaluation set (" in run.stdout and (tmp_path / "ssd_mindrecord").exists()
-    # the annotations of both splits, as COCO's archive has them, and the images of one
+    # the annotations of both splits, as in COCO's archive, and the images of one
     shutil.copy(annotations / "instances_train2017.json", annotations / "instances_val2017.json")
     run = subprocess.run([*command, "--only_create_dataset=True"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0 and f"no evaluation set ({tmp_path}/coco/val2017)" in run.stdout, run.stderr

@@ -1,4 +1,4 @@
-"""Faults that people reported about annotation files, images, paths and records, each with its own small input."""
+"""Problems that people reported with annotation files, images, paths and records, each with a small input."""
 
 import json
 import os
@@ -24,17 +24,17 @@ def drop_keys(*keys):
     return change
 
 
-def test_annotations_without_iscrowd_and_area(folder, told):
+def test_annotations_without_iscrowd_and_area(folder, log_lines):
     instances(folder, "train2017", drop_keys("iscrowd", "area"))
     assert len(rows_of(prepare_records(config(folder), True))) == 5
-    lines = [line for line in told() if "iscrowd" in line]
+    lines = [line for line in log_lines() if "iscrowd" in line]
     assert len(lines) == 1 and "5 annotations without 'iscrowd' (taken as 0): 1, 2, 3, 4, 5" in lines[0]
 
 
-def test_annotation_ids_given_twice(folder, told):
+def test_annotation_ids_given_twice(folder, log_lines):
     instances(folder, "train2017", lambda content: content["annotations"][3].update(id=1))
     assert len(rows_of(prepare_records(config(folder), True))) == 5
-    assert any("1 annotation ids are given twice (all were renumbered): 1" in line for line in told())
+    assert any("1 annotation ids are given twice (all were renumbered): 1" in line for line in log_lines())
 
 
 def test_an_unknown_category_names_annotation_category_and_file(folder):
@@ -43,7 +43,7 @@ def test_an_unknown_category_names_annotation_category_and_file(folder):
         prepare_records(config(folder), True)
 
 
-def test_boxes_without_area(folder, told):
+def test_boxes_without_area(folder, log_lines):
     def change(content):
         content["annotations"][0]["bbox"] = [10, 10, 0, 50]
         content["annotations"][1]["bbox"] = [10.6, 10.4, 0.3, 20]
@@ -51,8 +51,8 @@ def test_boxes_without_area(folder, told):
 
     instances(folder, "train2017", change)
     assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS[2:])
-    assert any("2 boxes of zero area (dropped), annotations: 1, 9" in line for line in told())
-    assert any("zero area after rounding (dropped): 40.jpg" in line for line in told())
+    assert any("2 boxes of zero area (dropped), annotations: 1, 9" in line for line in log_lines())
+    assert any("zero area after rounding (dropped): 40.jpg" in line for line in log_lines())
 
 
 def test_crowd_boxes_are_training_targets(folder):
@@ -67,14 +67,16 @@ def test_ids_are_not_taken_from_file_names(folder):
     assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS)
 
 
-def test_exif_orientation_is_counted_and_not_applied(folder, told):
+def test_exif_orientation_is_counted_and_not_applied(folder, log_lines):
     path = folder / "coco" / "train2017" / "3.jpg"
     tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     exif = b"Exif\0\0" + tiff
     jpeg = path.read_bytes()
     path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:])
     assert rows_of(prepare_records(config(folder), True))[3][1] == [[6, 5, 24, 25, 1]]
-    assert any("1 images have an EXIF orientation, which is not applied" in line and "3.jpg" in line for line in told())
+    assert any(
+        "1 images have an EXIF orientation, which is not applied" in line and "3.jpg" in line for line in log_lines()
+    )
 
 
 def test_missing_images_are_counted_before_anything_is_written(folder):
@@ -108,14 +110,14 @@ def test_an_image_above_the_limit_is_one_line_and_may_be_left_out(folder, monkey
     assert sorted(rows_of(prepare_records(config(folder, "--max_bad_images=1"), True))) == list(IDS[:-1])
 
 
-def test_images_without_boxes_are_counted_at_conversion(folder, told):
+def test_images_without_boxes_are_counted_at_conversion(folder, log_lines):
     instances(folder, "train2017", lambda content: content.update(annotations=content["annotations"][:2]))
     assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS[:2])
-    lines = [line for line in told() if "3 of 5 images have no box of the listed classes" in line]
+    lines = [line for line in log_lines() if "3 of 5 images have no box of the listed classes" in line]
     assert len(lines) == 1 and "left out of training" in lines[0] and "500.jpg" in lines[0]
 
 
-def test_doubtful_boxes_are_told_at_conversion(folder, told):
+def test_doubtful_boxes_are_logged_at_conversion(folder, log_lines):
     def change(content):
         for annotation in content["annotations"]:
             annotation["bbox"] = [25, 20, 50, 38]
@@ -123,20 +125,20 @@ def test_doubtful_boxes_are_told_at_conversion(folder, told):
 
     instances(folder, "train2017", change)
     prepare_records(config(folder), True)
-    assert any("6 boxes leave their image: all boxes look like corners x1, y1, x2, y2" in line for line in told())
-    assert any("1 boxes are given twice" in line for line in told())
+    assert any("6 boxes leave their image: all boxes look like corners x1, y1, x2, y2" in line for line in log_lines())
+    assert any("1 boxes are given twice" in line for line in log_lines())
 
 
-def test_an_image_outside_its_folder_is_told_at_conversion(folder, told):
+def test_an_image_outside_its_folder_is_logged_at_conversion(folder, log_lines):
     os.rename(folder / "coco" / "train2017" / "3.jpg", folder / "secret.jpg")
     instances(folder, "train2017", lambda content: content["images"][0].update(file_name="../../secret.jpg"))
     assert sorted(rows_of(prepare_records(config(folder), True))) == list(IDS)
-    assert any("1 images lie outside" in line and "../../secret.jpg" in line for line in told())
+    assert any("1 images lie outside" in line and "../../secret.jpg" in line for line in log_lines())
 
 
 @pytest.mark.slow
 def test_memory_is_flat(tmp_path):
-    """400 images of 1 MB: the peak stays where 60 of them had it."""
+    """The peak of memory is the same for 400 images of 1 MB as for 60."""
     code = """
 import sys, json, os
 sys.path.insert(0, sys.argv[2])

@@ -1,4 +1,4 @@
-"""Targets that travel pack_matches are the same on the device as `encode_targets` gives them."""
+"""Sparse targets, scattered on the device, equal those of `encode_targets`."""
 
 import numpy as np
 import pytest

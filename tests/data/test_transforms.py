@@ -32,13 +32,13 @@ def boxes640():
 
 @pytest.mark.parametrize("name", SETS)
 def test_published_targets(reference, boxes640, name):
-    figures = reference("encode.npz")
-    loc, label, num_match = transforms.encode_targets(figures[name], *boxes640, 0.5, (0.1, 0.2))
-    rows = figures[name.replace("gt", "idx")]
+    published = reference("encode.npz")
+    loc, label, num_match = transforms.encode_targets(published[name], *boxes640, 0.5, (0.1, 0.2))
+    rows = published[name.replace("gt", "idx")]
     np.testing.assert_array_equal(np.flatnonzero(label), rows)
-    np.testing.assert_array_equal(label[rows], figures[name.replace("gt", "label")])
-    np.testing.assert_allclose(loc[rows], figures[name.replace("gt", "box")].reshape(-1, 4), atol=1e-4, rtol=0)
-    assert num_match == int(np.ravel(figures[name.replace("gt", "num")])[0])
+    np.testing.assert_array_equal(label[rows], published[name.replace("gt", "label")])
+    np.testing.assert_allclose(loc[rows], published[name.replace("gt", "box")].reshape(-1, 4), atol=1e-4, rtol=0)
+    assert num_match == int(np.ravel(published[name.replace("gt", "num")])[0])
     assert np.count_nonzero(np.delete(loc, rows, axis=0)) == 0
     assert (loc.dtype, label.dtype, type(num_match)) == (np.float32, np.int32, int)
 
@@ -74,7 +74,7 @@ def test_crop_keeps_what_spec_says():
         cropped += 1
         top, left = np.argwhere(image[..., 0] == part[0, 0, 0])[0]
         np.testing.assert_array_equal(part, image[top : top + height, left : left + width])
-        assert 0.48 <= height / width <= 2.05 and height >= 0.29 * 200 and width >= 0.29 * 300  # whole pixels
+        assert 0.48 <= height / width <= 2.05 and height >= 0.29 * 200 and width >= 0.29 * 300  # corners are integers
         inside = [
             box
             for box in boxes.tolist()
@@ -127,8 +127,8 @@ def test_jitter_against_the_exact_one():
         grey = (want @ luma)[..., None]
         want = np.clip(grey + (want - grey) * saturation, 0, 255)
         got = transforms.color_jitter(image, np.random.default_rng(seed))
-        apart = np.abs(got - want)
-        far, total, count = max(far, apart.max()), total + apart.sum(), count + apart.size
+        distance = np.abs(got - want)
+        far, total, count = max(far, distance.max()), total + distance.sum(), count + distance.size
     assert far < 2.6 and total / count < 0.4
 
 

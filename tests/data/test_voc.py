@@ -1,4 +1,4 @@
-"""VOC folders: objects as people write them, difficult ones, hidden files, encodings."""
+"""VOC folders: variants of objects, difficult objects, hidden files, encodings."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_difficult_objects_are_trained_on_and_ignored_by_evaluation(tmp_path):
 
     right = [10, 10, 30, 30, 0.5, 1], [50, 50, 90, 80, 0.5, 2]
     assert average(*right) == pytest.approx(1)
-    # surer than all others: twice on a difficult box, then beside every box
+    # higher scores than all others: twice on a difficult box, then next to every box
     assert average(
         [10, 50, 30, 80, 0.9, 1], [10, 51, 30, 80, 0.8, 1], [50, 10, 90, 30, 0.9, 2], *right
     ) == pytest.approx(1)

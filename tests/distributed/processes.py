@@ -1,4 +1,4 @@
-"""Start runs of several processes, find all that belongs to them, and see them end."""
+"""Start runs of several processes, find all their processes, and check that they end."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tests.helpers.paths import ROOT
 BIN = os.path.dirname(sys.executable)
 MARK = "SSD_TEST_RUN"
 GONE_SECONDS = 30
-# half of a short run is compilation, and half of that the head of four levels
+# half of a short run is compilation, and half of the compilation is the head of four levels
 SMALL_HEAD = ["--num_addition_layers=1", "--extras_out_channels=[64, 64, 64, 64, 64]"]
 
 
 def has_mpirun() -> bool:
-    """mpirun of the environment that runs the tests (requirements.txt brings it on x86-64 Linux)."""
+    """mpirun of the environment that runs the tests (installed by requirements.txt on x86-64 Linux)."""
     return os.path.exists(os.path.join(BIN, "mpirun"))
 
 
 def mpirun(ranks: int, *words: str) -> list:
-    """The start of the seed command, and what follows it."""
+    """The start of the published command line, followed by more arguments."""
     start = ["mpirun", "-allow-run-as-root", "-n", str(ranks), "--output-filename", "log_output"]
     return [*start, "--merge-stderr-to-stdout", *words]
 
 
 class Run:
-    """A command with all its descendants, marked in their environment."""
+    """A command and all its descendants, which are marked by an environment variable."""
 
     def __init__(self, words, cwd, **environment):
         self.mark = uuid.uuid4().hex
@@ -70,12 +70,12 @@ class Run:
         return found
 
     def rank(self, number: int) -> int:
-        """pid of a rank."""
+        """The pid of a rank."""
         ranks = {pid for pid, env in self.members().items() if env.get("OMPI_COMM_WORLD_RANK") == str(number)}
-        return min(ranks)  # data workers of a rank come after it
+        return min(ranks)  # data workers of a rank have higher pids
 
     def wait_for(self, condition, seconds: float = 240) -> None:
-        """Until `condition()` holds; fails where the run ends first."""
+        """Wait until `condition()` is true; fails if the run ends first."""
         end = time.time() + seconds
         while not condition():
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output()[-3000:]}"
@@ -86,7 +86,7 @@ class Run:
         self.wait_for(lambda: text in self.output())
 
     def end(self, seconds: float = GONE_SECONDS) -> int:
-        """The exit status; every process of the run is gone within `seconds`."""
+        """Wait up to `seconds` until all processes of the run have ended; returns the exit status."""
         end = time.time() + seconds
         try:
             status = self.process.wait(timeout=seconds)
@@ -99,7 +99,7 @@ class Run:
             self.clean()
 
     def clean(self) -> None:
-        """End what is still there, so that a failed test leaves nothing."""
+        """Kill the remaining processes, so that a failed test leaves none."""
         for pid in self.members():
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Two and three real ranks: the same parameters, the mean gradient, every exchange, clear ends."""
+"""Two and three real ranks: equal parameters, mean gradients, every collective operation, clear errors."""
 
 import os
 
@@ -12,7 +12,9 @@ from src.utils.errors import UserError
 from tests.distributed import worker
 from tests.distributed.processes import Run, has_mpirun, mpirun
 
-pytestmark = pytest.mark.skipif(not has_mpirun(), reason="no mpirun beside this Python (Open MPI is x86-64 Linux only)")
+pytestmark = pytest.mark.skipif(
+    not has_mpirun(), reason="no mpirun next to this Python (Open MPI is x86-64 Linux only)"
+)
 
 
 def run_worker(what, folder, ranks=2):
@@ -20,7 +22,7 @@ def run_worker(what, folder, ranks=2):
 
 
 def expected():
-    """The parameters after worker.STEPS steps: NumPy's update with the mean of the two ranks' own gradients."""
+    """The parameters after worker.STEPS steps: the update in NumPy with the mean of both ranks' gradients."""
     from mindspore import Tensor
 
     from src.models.build import build_model
@@ -51,10 +53,10 @@ def test_three_steps_equal_the_mean_of_both_gradients(cfg256, tmp_path):
     assert run.end() == 0, run.output()
     first, second = (np.load(tmp_path / f"rank_{rank}.npz") for rank in range(2))
     differ = [name for name in first.files if not np.array_equal(first[name], second[name])]
-    # BN takes its statistics from a rank's own shard; everything else is the same, to the last bit
+    # BN takes its statistics from the shard of its rank; everything else is the same, to the last bit
     assert differ and all(name.endswith(("moving_mean", "moving_variance")) for name in differ)
     weights, losses, norm = expected()
-    # float32 convolutions on one core and on two add up in another order, and each step follows from the one before
+    # float32 convolutions on one core and on two add in another order, and differences grow from step to step
     np.testing.assert_allclose(first["losses"], losses, rtol=5e-5)
     # 1.10 sums squares of millions of float32 one after the other
     np.testing.assert_allclose(first["norm"], norm, rtol=5e-3)

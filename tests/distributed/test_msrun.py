@@ -1,4 +1,4 @@
-"""Two CPU workers under msrun: every exchange of `MindSporeCommunicator`."""
+"""Two CPU workers under msrun: every collective operation of `MindSporeCommunicator`."""
 
 import os
 import socket

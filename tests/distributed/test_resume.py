@@ -1,6 +1,6 @@
 """A run that was cut and resumed equals the uninterrupted one bit for bit, with augmentation on.
 
-All of it: FULL=1 bash scripts/test.sh --all tests/distributed/test_resume.py; a part of it runs by default.
+A part of the cases runs by default; all of them: FULL=1 bash scripts/test.sh --all tests/distributed/test_resume.py
 """
 
 import json
@@ -21,7 +21,7 @@ CASES = [(ranks, where, on) for ranks in (1, 2) for where in ("epoch end", "mid-
 BY_DEFAULT = [(1, "mid-epoch", True), (2, "mid-epoch", False)]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not has_mpirun(), reason="no mpirun beside this Python (Open MPI is x86-64 Linux only)"),
+    pytest.mark.skipif(not has_mpirun(), reason="no mpirun next to this Python (Open MPI is x86-64 Linux only)"),
 ]
 
 
@@ -54,7 +54,7 @@ def last(ranks):
 
 
 def outcome(output, ranks):
-    """Every entry of the final checkpoint of each rank, and the history without times."""
+    """All entries of the final checkpoint of each rank, and the history without times."""
     entries = {}
     for rank in range(ranks):
         for name, value in ms.load_checkpoint(str(output / f"ckpt_{rank}" / last(ranks))).items():
@@ -94,7 +94,7 @@ def test_resumed_equals_uninterrupted(work, ranks, where, evaluation):
     want = uninterrupted(work, ranks, evaluation)
     output = work / f"cut_{ranks}_{where.replace(' ', '_')}_{evaluation}"
     if where == "epoch end":
-        # what a run leaves that is killed in the second epoch
+        # the files of a run that is killed in the second epoch
         shutil.copytree(work / f"whole_{ranks}_{evaluation}", output)
         for rank in range(ranks):
             os.remove(output / f"ckpt_{rank}" / last(ranks))

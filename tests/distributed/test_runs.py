@@ -15,7 +15,7 @@ from tests.helpers.paths import ROOT
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not has_mpirun(), reason="no mpirun beside this Python (Open MPI is x86-64 Linux only)"),
+    pytest.mark.skipif(not has_mpirun(), reason="no mpirun next to this Python (Open MPI is x86-64 Linux only)"),
 ]
 
 
@@ -29,7 +29,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder in which the seed command's relative paths lead to this repository."""
+    """A folder in which the relative paths of the published command line lead to this repository."""
     for name in ("train.py", "eval.py", "config"):
         os.symlink(os.path.join(ROOT, name), tmp_path / name)
     return tmp_path
@@ -48,7 +48,7 @@ def small(shapes, records="records"):
 
 
 def seed_command(*more):
-    """The published command line (docs/distributed.md), but for -n 2, CPU and what `more` says."""
+    """The published command line (docs/distributed.md) with -n 2, CPU and the options `more`."""
     words = "python3 train.py --run_distribute=True --lr=0.05 --dataset=coco --device_num=2 --loss_scale=1 "
     words += "--device_target=CPU --epoch_size=60 --config_path=./config/ssd_resnet50_fpn_config_gpu.yaml "
     return mpirun(2) + (words + "--output_path ./output").split() + list(more)
@@ -69,8 +69,8 @@ def test_the_seed_command_and_evaluation(shapes, checkout):
     assert len(re.findall("epoch 1/1: loss", run.output())) == 1  # rank 0 logs
     in_training = json.loads(history[0])["mAP"]
 
-    # the same 12 figures from one process and from two, for 5 images; and those of the evaluation in training
-    figures = []
+    # the same 12 metrics from one process and from two, for 5 images; and those of the evaluation in training
+    printed = []
     for ranks in (1, 2):
         words = ["python3", "eval.py", f"--run_distribute={ranks > 1}", f"--device_num={ranks}", "--device_target=CPU"]
         words += [*small(shapes), "--checkpoint_file_path=output/ckpt_0/best_map.ckpt", f"--output_path=eval_{ranks}"]
@@ -78,17 +78,17 @@ def test_the_seed_command_and_evaluation(shapes, checkout):
         run = Run(words if ranks == 1 else mpirun(2, *words), checkout)
         run.process.wait(timeout=120)
         assert run.end() == 0, run.output()
-        figures.append(re.findall(r"^((?:AP|AR|mAP).*)$", run.output(), re.M))
-        assert len(figures[-1]) == 14
-    assert figures[0] == figures[1]
-    np.testing.assert_allclose(float(figures[0][12].split()[-1]), in_training, atol=1e-6)
+        printed.append(re.findall(r"^((?:AP|AR|mAP).*)$", run.output(), re.M))
+        assert len(printed[-1]) == 14
+    assert printed[0] == printed[1]
+    np.testing.assert_allclose(float(printed[0][12].split()[-1]), in_training, atol=1e-6)
     first, second = (json.loads((checkout / f"eval_{n}" / "predictions.json").read_text()) for n in (1, 2))
     assert [(d["image_id"], d["category_id"]) for d in first] == [(d["image_id"], d["category_id"]) for d in second]
 
 
 @pytest.fixture(scope="module")
 def big(tmp_path_factory, shapes):
-    """Enough images that a conversion takes seconds."""
+    """So many images that the conversion takes seconds."""
     folder = tmp_path_factory.mktemp("big") / "coco2017"
     os.makedirs(folder / "annotations")
     os.makedirs(folder / "train2017")

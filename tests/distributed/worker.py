@@ -10,7 +10,7 @@ from src.config import load_config
 from src.utils.device import init_device, prepare_environment
 from src.utils.errors import UserError, run_main
 
-# so small that rounding does not grow: with 0.05 it grew a hundredfold each step
+# so small that rounding errors do not grow: with 0.05 they grew a hundredfold per step
 STEPS, RATE = 3, 0.005
 
 
@@ -28,7 +28,7 @@ def config(ranks):
 
 
 def batch(rank, step, matches=True):
-    """A rank's share of a step: images, gt_loc, gt_label, num_match."""
+    """The inputs of a rank for a step: images, gt_loc, gt_label, num_match."""
     rng = np.random.default_rng([rank, step])
     label = (rng.random((2, 2046)) < 0.01) * rng.integers(1, 4, (2, 2046)) * matches
     loc = rng.normal(size=(2, 2046, 4)) * (label > 0)[..., None]
@@ -40,7 +40,7 @@ def batch(rank, step, matches=True):
 
 
 def train(folder, matches):
-    """STEPS steps; every parameter and moment into FOLDER/rank_N.npz."""
+    """Do STEPS steps and write all parameters and moments to FOLDER/rank_N.npz."""
     from mindspore import Tensor
 
     from src.models.build import build_model
@@ -73,13 +73,13 @@ def fail(how):
 
 
 def exchange(folder):
-    """Every kind of exchange between the ranks. FOLDER/done_N names the rank's communicator."""
+    """Check every collective operation. FOLDER/done_N then names the communicator of the rank."""
     comm = init_device(config(int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ["MS_WORKER_NUM"])))
-    own = {"rank": comm.rank, "text": "x" * (10 * comm.rank)}
+    value = {"rank": comm.rank, "text": "x" * (10 * comm.rank)}
     everything = [{"rank": r, "text": "x" * (10 * r)} for r in range(comm.size)]
-    assert comm.all_gather(own) == everything
-    assert comm.gather(own) == (everything if comm.rank == 0 else None)
-    assert comm.broadcast(own) == everything[0]
+    assert comm.all_gather(value) == everything
+    assert comm.gather(value) == (everything if comm.rank == 0 else None)
+    assert comm.broadcast(value) == everything[0]
     (array,) = comm.broadcast_arrays([np.full((2, 3), comm.rank + 1, np.float32)])
     np.testing.assert_array_equal(array, np.ones((2, 3), np.float32))
     assert comm.all_reduce_max(10 + comm.rank) == 10 + comm.size - 1
@@ -87,7 +87,7 @@ def exchange(folder):
         mean = np.full(5, comm.rank, np.float32)
         comm.all_reduce_mean_(mean)
         np.testing.assert_allclose(mean, (comm.size - 1) / 2)
-    # rank 0 comes late: the others must not leave the barrier before it
+    # rank 0 arrives late: the others must not leave the barrier before it
     if comm.rank == 0:
         time.sleep(2)
         open(os.path.join(folder, "late"), "w").close()

@@ -1,4 +1,4 @@
-"""Confusions, best and worst images and the diagnosis, worked out by hand."""
+"""Confusion matrix, best and worst images and diagnosis, computed by hand."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from tests.helpers.results import AWAY, CLASSES, LEFT, RIGHT, image
 
 
 def test_pairs_by_hand():
-    # the surest detection takes LEFT; the second one finds it taken; [0, 0, 10, 4] has an IoU of 0.4 only
+    # the highest score matches LEFT; the second cannot match it again; [0, 0, 10, 4] has an IoU of only 0.4
     one = image(
         1, [(LEFT, 1), (RIGHT, 2)], [(LEFT, 2, 0.9), ([0, 0, 10, 9], 1, 0.8), (RIGHT, 2, 0.3), ([0, 0, 10, 4], 1, 0.2)]
     )
@@ -62,13 +62,13 @@ def text(*arguments):
 
 def test_diagnosis_of_each_kind():
     nothing = [image(1, [(LEFT, 1)], [])]
-    assert "not trained yet, or its weights did not load" in text(nothing, CLASSES, [], 0.03, 0.1)
+    assert "not trained yet, or its weights were not loaded" in text(nothing, CLASSES, [], 0.03, 0.1)
     swapped = [image(k, [(LEFT, 1), (RIGHT, 2)], [(LEFT, 2, 0.9), (RIGHT, 1, 0.8)]) for k in range(3)]
     assert "another order of `classes`" in text(swapped, CLASSES, [], 0.9, 0.1)
     assert "6 on 3 images; most of cat (3), dog (3)" in text(swapped, CLASSES, [], 0.9, 0.1)
     elsewhere = [image(1, [(LEFT, 1)], [(AWAY, 1, 0.9)])]
-    assert "boxes lie elsewhere" in text(elsewhere, CLASSES, [], 0.9, 0.1)
-    assert "lacks: dog; are names spelt alike" in text(elsewhere, CLASSES, ["dog"], 0.9, 0.1)
+    assert "boxes are misplaced" in text(elsewhere, CLASSES, [], 0.9, 0.1)
+    assert "lacks: dog; is their spelling the same" in text(elsewhere, CLASSES, ["dog"], 0.9, 0.1)
 
 
 def overlap(one, two):
@@ -78,7 +78,7 @@ def overlap(one, two):
 
 
 def slow_pairs(one, min_score, same_class):
-    """Detection by detection, ground truth by ground truth."""
+    """A slow loop over detections and ground truth."""
     pairs, free = [], set(range(len(one.truth)))
     for row in range(len(one.found)):
         best = None
@@ -94,18 +94,18 @@ def slow_pairs(one, min_score, same_class):
 
 
 def crowded(seed, images=9):
-    """Boxes on a coarse grid, some of them without area, scores with ties, images without either."""
+    """Boxes on a coarse grid, some without area, scores with ties, images without objects or detections."""
     rng = np.random.default_rng(seed)
 
     def boxes(n):
         return np.hstack([np.zeros((n, 2)), rng.integers(0, 14, (n, 2))]) + rng.integers(0, 5, (n, 1))
 
     result = []
-    for own in range(images):
+    for image_id in range(images):
         given, found = rng.integers(0, 6), rng.integers(0, 25)
         scores = np.sort(np.round(rng.uniform(0, 1, found), 1))[::-1]
         labels = rng.integers(1, 3, given), rng.integers(1, 3, found)
-        result.append(ImageResult(own, boxes(given), labels[0], boxes(found), labels[1], scores))
+        result.append(ImageResult(image_id, boxes(given), labels[0], boxes(found), labels[1], scores))
     return result
 
 
@@ -127,7 +127,7 @@ def test_pairs_and_the_score_to_show_from_equal_slow_loops(seed):
 
 
 def test_detections_in_a_crowd_count_for_nothing():
-    """Half inside a crowd of the class: left out, unless it matches a ground truth; of another class: it stays."""
+    """A detection half inside a crowd of its class is removed, unless it matches a ground truth."""
     one = ImageResult(
         7,
         np.array([[0, 0, 10, 10]], float),
@@ -136,7 +136,7 @@ def test_detections_in_a_crowd_count_for_nothing():
         np.array([1, 1, 2, 1, 1]),
         np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
     )
-    crowds = np.array([[0, 0, 40, 40]], float)  # the last two lie in it by 0.4 and 0.6 of their area
+    crowds = np.array([[0, 0, 40, 40]], float)  # the last two are inside by 0.4 and 0.6 of their area
     kept = without_ignored(one, crowds, np.array([1]))
     assert kept.scores.tolist() == [0.9, 0.7, 0.6] and kept.found_labels.tolist() == [1, 2, 1]
     assert kept.truth.tolist() == one.truth.tolist()

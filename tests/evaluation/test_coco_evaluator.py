@@ -1,4 +1,4 @@
-"""mAP against pycocotools run apart on the written files, and the edges that crash it."""
+"""Metrics against a separate run of pycocotools on the written files, and edge cases in which pycocotools crashes."""
 
 import json
 
@@ -159,7 +159,7 @@ def random_set(path, rng, images=12):
     ids = {"cat": 17, "dog": 3, "cow": 90, "ghost": 5}
     content = {
         "images": [{"id": 5 * k, "file_name": f"{k}.jpg", "height": 300, "width": 400} for k in range(images)],
-        "categories": [{"id": own, "name": name} for name, own in ids.items()],
+        "categories": [{"id": category_id, "name": name} for name, category_id in ids.items()],
         "annotations": [],
     }
     for image in content["images"][1:]:
@@ -180,7 +180,7 @@ def random_set(path, rng, images=12):
 
 
 def near(rng, content, ids, image):
-    """Boxes near the ground truth of an image and noise, with scores of few values (many are equal)."""
+    """Boxes near the ground truth of an image and random ones; many scores are equal."""
     rows = [a for a in content["annotations"] if a["image_id"] == image["id"] and a["category_id"] != ids["ghost"]]
     boxes, scores = random_boxes(rng, 40), rng.uniform(0, 0.4, (40, 4))
     for k, a in enumerate(rows):
@@ -200,7 +200,7 @@ def test_random_sets_equal_pycocotools_in_both_protocols(tmp_path, seed):
         evaluator.update(np.int32(image["id"]), *near(rng, content, ids, image), np.array([300, 400], np.int32))
     evaluator.save(str(tmp_path / "predictions.json"))
     result = evaluator.summarize()
-    listed = sorted(own for name, own in ids.items() if name != "ghost")
+    listed = sorted(category_id for name, category_id in ids.items() if name != "ghost")
     crowded = {a["image_id"] for a in content["annotations"] if a["iscrowd"]}  # a crowd of ghosts too
     subset = {a["image_id"] for a in content["annotations"] if a["category_id"] in listed} - crowded
     predictions = str(tmp_path / "predictions.json")

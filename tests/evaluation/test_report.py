@@ -1,4 +1,4 @@
-"""The report: its figures are the evaluation's, and a real browser shows it without a network."""
+"""The report contains the metrics of the evaluation, and a real browser shows it offline."""
 
 import base64
 import csv
@@ -22,7 +22,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Six images of 100 x 100, two boxes each; cats are found, dogs found as cows, cows not at all."""
+    """Six images of 100 x 100 with two boxes each; cats are detected, dogs are detected as cows, cows are missed."""
     folder = tmp_path_factory.mktemp("report")
     boxes = {1: [10, 10, 40, 40], 2: [55, 50, 30, 40]}
     annotations = [
@@ -55,7 +55,12 @@ def written(tmp_path_factory):
     result = evaluator.summarize()
     rng = np.random.default_rng(0)
     paths, _ = write_report(
-        evaluator, result, lambda own: rng.integers(0, 255, (100, 100, 3)).astype(np.uint8), str(folder), "x.ckpt", 0.9
+        evaluator,
+        result,
+        lambda image_id: rng.integers(0, 255, (100, 100, 3)).astype(np.uint8),
+        str(folder),
+        "x.ckpt",
+        0.9,
     )
     return paths, result, folder
 
@@ -67,20 +72,20 @@ def test_one_file_that_cannot_be_written_does_not_stop_the_others(written, tmp_p
     (tmp_path / "report.html").mkdir()
     evaluator = CocoEvaluator(str(folder / "truth.json"), CLASSES, 0.1)
     pixels = np.zeros((100, 100, 3), np.uint8)
-    paths, _ = write_report(evaluator, result, lambda own: pixels, str(tmp_path), "x.ckpt", 0.9)
+    paths, _ = write_report(evaluator, result, lambda image_id: pixels, str(tmp_path), "x.ckpt", 0.9)
     assert sorted(paths) == ["evaluation.csv", "evaluation.json"] == sorted(set(os.listdir(tmp_path)) - {"report.html"})
     assert list(lost) == [str(tmp_path / "report.html")]
 
 
 def test_json_and_csv_hold_the_same_figures(written):
     paths, result, folder = written
-    figures = json.loads(open(paths["evaluation.json"], encoding="utf-8").read())
-    assert figures["stats"] == result["stats"] and figures["per_class"] == result["per_class"]
-    assert figures["diagnosis"] == []
+    metrics = json.loads(open(paths["evaluation.json"], encoding="utf-8").read())
+    assert metrics["stats"] == result["stats"] and metrics["per_class"] == result["per_class"]
+    assert metrics["diagnosis"] == []
     # 8 cats found, 2 dogs found as cows, 2 cows not found
-    least = figures["confusion_min_score"]
-    assert least < 0.5 and figures["confusion"] == [[0, 0, 0, 0], [0, 8, 0, 0], [0, 0, 0, 2], [2, 0, 0, 0]]
-    assert figures["curves"]["classes"]["cat"][50] == 1.0 and figures["curves"]["classes"]["dog"] == [0.0] * 101
+    least = metrics["confusion_min_score"]
+    assert least < 0.5 and metrics["confusion"] == [[0, 0, 0, 0], [0, 8, 0, 0], [0, 0, 0, 2], [2, 0, 0, 0]]
+    assert metrics["curves"]["classes"]["cat"][50] == 1.0 and metrics["curves"]["classes"]["dog"] == [0.0] * 101
     with open(paths["evaluation.csv"], encoding="utf-8", newline="") as handle:
         rows = list(csv.reader(handle))
     assert [float(row[4]) for row in rows[1:13]] == result["stats"]
@@ -124,11 +129,11 @@ def test_in_a_browser(written, tmp_path):
     assert done.returncode == 0 and "CONSOLE" not in log, log[-2000:]
     tables = Tables()
     tables.feed(dom)
-    shown = [row[4:] for row in tables.tables["figures"][1:]]
+    shown = [row[4:] for row in tables.tables["metrics"][1:]]
     assert shown == [
         [f"{v:.4f}" if v >= 0 else "-" for v in pair] for pair in zip(result["stats"], result["stats_published"])
     ]
-    # the address asked for the table by AP50: its script ran in the browser
+    # the address sorts the table by AP50: the script ran in the browser
     assert [row[0] for row in tables.tables["classes"][1:]] == ["cat", "dog", "cow & calf"]
     fifties = [float(row[3]) for row in tables.tables["classes"][1:]]
     assert fifties == sorted(fifties, reverse=True) and fifties[0] == 1.0

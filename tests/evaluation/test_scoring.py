@@ -1,4 +1,4 @@
-"""Every figure, class and curve equals pycocotools' to the last bit, and numbers are written as Python writes them."""
+"""Metrics, classes and curves equal pycocotools' to the last bit, and numbers are written as by Python."""
 
 import contextlib
 import io
@@ -11,13 +11,13 @@ from pycocotools.cocoeval import COCOeval
 
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.decimals import texts
-from src.evaluation.scoring import Found, Truth, accumulate, figures, match
+from src.evaluation.scoring import Detections, Truth, accumulate, coco_metrics, match
 
 IMAGES, CLASSES = 14, ["background", "cat", "dog", "cow", "bird"]
 
 
 def random_set(seed, most=12, grid=True, crowds=0.15, weak=0, categories=4, sizes=(4, 150)):
-    """(Truth, Found): boxes on a grid with scores of one decimal (ties everywhere), or random floats.
+    """(Truth, Detections): boxes on a grid with scores of one decimal (ties everywhere), or random floats.
 
     Every third image is empty and the last category has no ground truth; `weak`: more detections of category 0 in each
     fifth image.
@@ -25,18 +25,18 @@ def random_set(seed, most=12, grid=True, crowds=0.15, weak=0, categories=4, size
     rng = np.random.default_rng(seed)
     rows, found = [], []
     for image in range(IMAGES):
-        own = []
+        objects = []
         for _ in range(int(rng.integers(0, most)) if image % 3 else 0):
             box = np.r_[rng.uniform(0, 200, 2), rng.uniform(*sizes, 2)]
             box = np.round(box) if grid else box
             rows.append((image, int(rng.integers(0, max(categories - 1, 1))), box, rng.uniform() < crowds))
             for _ in range(int(rng.integers(0, 12))):
-                apart = rng.integers(-6, 7, 4) if grid else rng.normal(0, 8, 4)
+                offset = rng.integers(-6, 7, 4) if grid else rng.normal(0, 8, 4)
                 category = rows[-1][1] if rng.uniform() < 0.8 else int(rng.integers(0, categories))
-                own.append((category, np.maximum(box + apart, [0, 0, 1, 1])))
+                objects.append((category, np.maximum(box + offset, [0, 0, 1, 1])))
         for _ in range(5 + (weak if image % 5 == 0 else 0)):
-            own.append((0, np.r_[rng.uniform(0, 200, 2), rng.uniform(4, 150, 2)]))
-        found += [(image, *one) for one in own]
+            objects.append((0, np.r_[rng.uniform(0, 200, 2), rng.uniform(4, 150, 2)]))
+        found += [(image, *one) for one in objects]
     scores = rng.uniform(0, 1, len(found))
 
     def column(rows, place):
@@ -50,7 +50,7 @@ def random_set(seed, most=12, grid=True, crowds=0.15, weak=0, categories=4, size
         boxes[:, 2] * boxes[:, 3] * rng.choice([1, 0.6], len(boxes)),  # a mask's area is not the box's
         column(rows, 3).astype(bool),
     )
-    return truth, Found(
+    return truth, Detections(
         column(found, 0).astype(int),
         column(found, 1).astype(int),
         column(found, 2),
@@ -70,7 +70,7 @@ def index(images, categories, annotations):
 
 
 def pycocotools(truth, found, categories, images=None):
-    """pycocotools' own run; all its ids begin with 1."""
+    """A run of pycocotools; all its ids begin with 1."""
     columns = [column.tolist() for column in truth]
     given = [
         {"image_id": i + 1, "category_id": c + 1, "bbox": box, "area": area, "iscrowd": int(crowd)}
@@ -119,22 +119,22 @@ def test_every_number_is_pycocotools(kind, seed):
         scores, expected = accumulate(matching, images), pycocotools(truth, found, categories, images)
         np.testing.assert_array_equal(scores.precision, expected.eval["precision"])
         np.testing.assert_array_equal(scores.recall, expected.eval["recall"])
-        assert figures(scores) == expected.stats.tolist()
+        assert coco_metrics(scores) == expected.stats.tolist()
     if kind in ("ties", "no grid"):
-        assert 0.02 < figures(accumulate(matching))[0] < 0.98
+        assert 0.02 < coco_metrics(accumulate(matching))[0] < 0.98
 
 
 def test_without_any_detection():
     truth, found = random_set(0)
-    nothing = Found(*(column[:0] for column in found))
+    nothing = Detections(*(column[:0] for column in found))
     scores, expected = accumulate(match(truth, nothing, 4)), pycocotools(truth, nothing, 4)
     np.testing.assert_array_equal(scores.precision, expected.eval["precision"])
     np.testing.assert_array_equal(scores.recall, expected.eval["recall"])
-    assert figures(scores) == expected.stats.tolist()
+    assert coco_metrics(scores) == expected.stats.tolist()
 
 
 def test_overlaps_at_a_threshold_and_of_equal_size():
-    # IoU 0.5 and 0.75 exactly; then two ground truths with the same overlap, of which the later one is taken
+    # IoU 0.5 and 0.75 exactly; then two ground truths with the same overlap, of which the later one is matched
     truth = Truth(
         np.zeros(4, int),
         np.zeros(4, int),
@@ -143,20 +143,23 @@ def test_overlaps_at_a_threshold_and_of_equal_size():
         np.zeros(4, bool),
     )
     boxes = np.array([[0, 0, 10, 5], [100, 0, 6, 10], [201, 0, 10, 10], [202, 0, 10, 10]], float)
-    found = Found(np.zeros(4, int), np.zeros(4, int), boxes, np.array([0.9, 0.8, 0.7, 0.6]))
+    found = Detections(np.zeros(4, int), np.zeros(4, int), boxes, np.array([0.9, 0.8, 0.7, 0.6]))
     matching, expected = match(truth, found, 1), pycocotools(truth, found, 1)
-    assert matching.taken[0, :, 0].tolist() == [True] + [False] * 9
-    assert matching.taken[0, :, 1].tolist() == [True] * 6 + [False] * 4
+    assert matching.matched[0, :, 0].tolist() == [True] + [False] * 9
+    assert matching.matched[0, :, 1].tolist() == [True] * 6 + [False] * 4
     np.testing.assert_array_equal(accumulate(matching).recall, expected.eval["recall"])
     np.testing.assert_array_equal(accumulate(matching).precision, expected.eval["precision"])
 
 
 def files(tmp_path, truth, image_ids, category_ids):
-    """An annotation file with ids of any kind, images in another order than their ids'."""
+    """An annotation file with ids of any type, whose images are not sorted by id."""
     columns = [column.tolist() for column in truth]
     content = {
-        "images": [{"id": own, "file_name": f"{own}.jpg", "height": 400, "width": 400} for own in image_ids[::-1]],
-        "categories": [{"id": own, "name": name} for own, name in zip(category_ids, CLASSES[1:])],
+        "images": [
+            {"id": image_id, "file_name": f"{image_id}.jpg", "height": 400, "width": 400}
+            for image_id in image_ids[::-1]
+        ],
+        "categories": [{"id": category_id, "name": name} for category_id, name in zip(category_ids, CLASSES[1:])],
         "annotations": [
             {
                 "id": number,
@@ -186,7 +189,7 @@ def fill(evaluator, found, image_ids, positions):
 @pytest.mark.parametrize("chosen", [None, range(2, 11)])
 def test_the_evaluator_hands_these_numbers_on(tmp_path, ids, chosen):
     truth, found = random_set(5, weak=120)
-    # sides that survive corners and back
+    # sides that are unchanged by conversion to corners and back
     found = found._replace(boxes=np.round(found.boxes))
     image_ids = [7 * k for k in range(IMAGES)] if ids == "numbers" else [f"{k:02} {k}.jpg" for k in range(IMAGES)]
     category_ids = [3, 8, 11, 90] if ids == "numbers" else ["a", "b", "c", "d"]

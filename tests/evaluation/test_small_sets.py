@@ -1,4 +1,4 @@
-"""The figures do not depend on the batch size, and sets without detections or ground truth are told in words."""
+"""Metrics do not depend on the batch size, and a note explains sets without detections or ground truth."""
 
 import json
 import pickle
@@ -45,7 +45,7 @@ def test_figures_for_any_batch(network, tmp_path, count):
 
 
 class Simulated(Communicator):
-    """A rank whose detections are kept, and on the last rank come back for all."""
+    """A communicator that keeps the detections of each rank and returns all of them on the last rank."""
 
     def __init__(self, rank, size, kept):
         self.rank, self.size, self.kept = rank, size, kept
@@ -106,11 +106,11 @@ def test_perfect_detections_give_one(tmp_path, dataset, categories):
     names = {c["id"]: c["name"] for c in truth["categories"]}
     assert {a["image_id"] for a in truth["annotations"]} == {0, 3, 6, 9} or dataset == "other"
     for image in truth["images"]:
-        own = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
-        boxes = np.array([[y, x, y + h, x + w] for x, y, w, h in (a["bbox"] for a in own)], np.float64)
+        objects = [a for a in truth["annotations"] if a["image_id"] == image["id"]]
+        boxes = np.array([[y, x, y + h, x + w] for x, y, w, h in (a["bbox"] for a in objects)], np.float64)
         boxes /= [image["height"], image["width"]] * 2
-        scores = np.zeros((len(own), 4))
-        scores[np.arange(len(own)), [cfg.classes.index(names[a["category_id"]]) for a in own]] = 0.9
+        scores = np.zeros((len(objects), 4))
+        scores[np.arange(len(objects)), [cfg.classes.index(names[a["category_id"]]) for a in objects]] = 0.9
         evaluator.update(image["id"], boxes, scores, (image["height"], image["width"]))
     assert evaluator.summarize()["mAP"] == pytest.approx(1.0)
     if dataset == "coco":

@@ -1,4 +1,4 @@
-"""What is known of a checkpoint's training, and what it says about a low mAP."""
+"""The training history of a checkpoint, and the causes of a low mAP that follow from it."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_from_the_checkpoint(tmp_path):
         ({"pre_trained": "", "feature_extractor_base_param": ""}, [{"goes_on_from": None}], ""),
         ({"pre_trained": "", "feature_extractor_base_param": "r.ckpt"}, None, "r.ckpt"),
         ({"pre_trained": "net.ckpt", "feature_extractor_base_param": "r.ckpt"}, [{}], "net.ckpt"),
-        # a resumed run need not name what the first one started from
+        # a resumed run need not name the weights that the first start loaded
         ({"pre_trained": "", "feature_extractor_base_param": ""}, [{}, {"goes_on_from": "x"}], None),
         ({"pre_trained": ""}, [{}], None),
         ([1], [{}], None),

@@ -1,4 +1,4 @@
-"""Small annotation files in the three formats, and what the readers make of them."""
+"""Small annotation files in the three formats, and the samples and issues of the readers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def table(data):
 
 
 def voc(folder, name, body, image):
-    """Write an XML file and, where it is named, an image."""
+    """Write an XML file and, if `image` is a name, an image file."""
     for part in ("Images", "Annotations"):
         os.makedirs(folder / "voc" / "train" / part, exist_ok=True)
     (folder / "voc" / "train" / "Annotations" / name).write_text(f"<annotation>{body}</annotation>")
@@ -60,7 +60,7 @@ def thing(name, *corners):
 
 
 def noted(data):
-    """Kind -> (number, places) of what was repaired, and of what was refused."""
+    """(warnings, errors), each kind -> (number, places)."""
     kinds = ({}, {})
     for fault in data.issues.all():
         kinds[fault.refused][fault.kind] = (fault.number, fault.places)

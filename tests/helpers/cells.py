@@ -1,4 +1,4 @@
-"""Networks of a few parameters."""
+"""A network with a few parameters."""
 
 from __future__ import annotations
 

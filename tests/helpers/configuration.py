@@ -1,4 +1,4 @@
-"""What the configuration logs and refuses."""
+"""Log lines and errors of the configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def notes(*argv, training=True):
 
 
 def refusal(*argv):
-    """The one line that a configuration is refused with."""
+    """The one-line error of a configuration."""
     with pytest.raises(UserError) as error:
         load_config(argv)
     assert "\n" not in str(error.value) and len(str(error.value)) < 1000

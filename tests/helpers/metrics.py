@@ -1,4 +1,4 @@
-"""The metrics by pycocotools."""
+"""Metrics computed by pycocotools."""
 
 from __future__ import annotations
 

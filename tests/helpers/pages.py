@@ -1,4 +1,4 @@
-"""The documents and their command lines."""
+"""Documents and their command lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def blocks(page):
 
 
 def commands(page):
-    """Command lines of fenced blocks, continued lines joined, comments and placeholders left out."""
+    """Command lines of fenced blocks: continued lines are joined, comments and placeholders removed."""
     for block in blocks(page):
         for line in block.replace("\\\n", " ").splitlines():
             line = line.split(" #")[0].strip()

@@ -1,4 +1,4 @@
-"""The programs as processes."""
+"""Programs as processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.helpers.paths import ROOT
 
 
 def run(script, *options, cwd=None):
-    """The finished process of a script of the repository, with its output as text."""
+    """Run a script of the repository; returns the finished process, with its output as text."""
     environment = dict(os.environ, GLOG_v="4")
     return subprocess.run(
         [sys.executable, os.path.join(ROOT, script), *map(str, options)],

@@ -15,7 +15,7 @@ IDS = (3, 40, 500, 6000, 70000)
 
 
 def write_coco_set(folder):
-    """Five pictures with a box each, for training and for evaluation."""
+    """Write five images with a box each, for training and for evaluation."""
     for part in ("annotations", "train2017", "val2017"):
         os.makedirs(folder / "coco" / part)
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ LEFT, RIGHT, AWAY = [0, 0, 10, 10], [0, 20, 10, 30], [50, 50, 60, 60]
 
 
 def image(image_id, truth, found):
-    """The result of an image. truth: [(box, label)]; found: [(box, label, score)] by falling score."""
+    """The result of an image. truth: [(box, label)]; found: [(box, label, score)] by descending score."""
 
     def corners(rows):
         return np.array([row[0] for row in rows], np.float64).reshape(-1, 4)

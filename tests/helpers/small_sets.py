@@ -1,4 +1,4 @@
-"""A set of a few pictures in all three formats."""
+"""A set of a few images in all three formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.annotations import thing
 
 
 def make_set(folder, count, categories=((0, "cat"), (7, "dog"), (1000, "cow")), boxes=True):
-    """`count` pictures with two boxes each, ids from 0 with gaps, in all three formats."""
+    """Write `count` images with two boxes each, ids from 0 with gaps, in all three formats."""
     rng = np.random.default_rng(5)
     for part in ("coco/annotations", "coco/val2017", "voc/eval/Images", "voc/eval/Annotations"):
         os.makedirs(folder / part)

@@ -14,7 +14,7 @@ IMAGES = 50
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The path of an ONNX file that finds the same cat and dog in every image."""
+    """The path of an ONNX file that detects the same cat and dog in every image."""
     from tests.helpers.predictions import write_fixed_model  # it needs the package onnx
 
     path = str(tmp_path_factory.mktemp("model") / "fixed.onnx")
@@ -37,13 +37,13 @@ def inference(cfg, load_reference_weights):
     cell = build_inference(build_model(cfg), cfg)
     load_reference_weights(cell)
     weight = cell.network.multi_box.cls_layers[0].weight
-    weight.set_data(weight * 8)  # sure of some boxes, as trained weights are
+    weight.set_data(weight * 8)  # high scores for some boxes, as with trained weights
     return cell
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """50 drawn pictures: files, network inputs, original sizes."""
+    """50 drawn images: files, network inputs, original sizes."""
     from src.data.transforms import resize
     from src.inference.pictures import read_picture
 

@@ -1,4 +1,4 @@
-"""One network as checkpoint, MINDIR and ONNX file: the same detections, and files that say what they are."""
+"""One network as checkpoint, MINDIR and ONNX file: the same detections, and metadata in the files."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def exported(tmp_path_factory, cfg, inference, pictures):
         )
         assert "largest difference" in report
         paths[kind] = path
-    assert len(os.listdir(folder)) == 6  # two MINDIR with their json, two ONNX: nothing half-written stays
+    assert len(os.listdir(folder)) == 6  # two MINDIR with their json, two ONNX: no incomplete file is left
     return paths
 
 
@@ -74,7 +74,7 @@ def test_detections_are_those_of_the_evaluation(cfg, inference, pictures, expect
 
 
 def test_an_export_has_mindspores_convolutions(exported, inference):
-    """Other devices run it: ours for a CPU are grouped convolutions and products of matrices."""
+    """The file must run on other devices: our CPU layers are grouped convolutions and matrix products."""
     assert not [cell for _, cell in inference.cells_and_names() if isinstance(cell, CpuConv)]
     nodes = onnx.load(exported["onnx"]).graph.node
     assert "Conv" in {node.op_type for node in nodes} and "MatMul" not in {node.op_type for node in nodes}
@@ -93,12 +93,12 @@ def test_an_onnx_file_says_what_it_is(exported, cfg):
     ]
     assert [o.name for o in session.get_outputs()] == ["boxes", "scores", "labels", "image"]
     with open(description_file(exported["mindir"]), encoding="utf-8") as handle:
-        beside = json.load(handle)
-    assert beside["classes"] == cfg.classes and beside["uint8_input"] is False and beside["batch_size"] == 4
+        metadata = json.load(handle)
+    assert metadata["classes"] == cfg.classes and metadata["uint8_input"] is False and metadata["batch_size"] == 4
 
 
 def test_predictor_without_mindspore(exported, pictures, expected):
-    """In a process of its own, which must not import MindSpore."""
+    """In a separate process, which must not import MindSpore."""
     import subprocess
     import sys
 
@@ -140,7 +140,7 @@ def test_another_configuration_is_refused(exported, cfg):
         assert words in str(error.value)
 
 
-def test_damaged_files_are_told(exported, tmp_path, cfg):
+def test_damaged_files_are_reported(exported, tmp_path, cfg):
     for kind, change in (("mindir", "flip"), ("mindir", "no json"), ("onnx", "cut"), ("onnx", "text")):
         with open(exported[kind], "rb") as handle:
             data = bytearray(handle.read())
@@ -166,7 +166,7 @@ def test_an_onnx_file_of_another_program(tmp_path, cfg):
 
 
 def test_a_mismatch_leaves_no_file(tmp_path, cfg, inference, pictures, monkeypatch):
-    """The file's outputs are changed on their way back, as another operator would."""
+    """The outputs of the file are changed, as by a faulty operator."""
     true_run = NetworkDetector.run
     loaded = exporter.load_mindir
 
@@ -213,7 +213,7 @@ def test_what_killed_exports_left_is_removed(tmp_path):
 
 @pytest.mark.parametrize("file_format", ["MINDIR", "ONNX"])
 def test_an_export_that_cannot_be_written(tmp_path, monkeypatch, cfg, inference, pictures, file_format):
-    """One line that names the file; the earlier file is as it was and nothing is left beside it."""
+    """One line that names the file; the earlier file is unchanged, and no other file is left."""
     _, images, shapes = pictures
     path = target_path(str(tmp_path / "ssd"), file_format)
     with open(path, "w", encoding="utf-8") as handle:

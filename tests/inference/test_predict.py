@@ -37,7 +37,7 @@ def test_files_folders_patterns(model, tmp_path):
     row = content["annotations"][1]
     assert row["bbox"] == [60, 40, 60, 40] and row["category_id"] == 2 and row["image_id"] == 1
     assert row["area"] == 2400 and row["score"] == pytest.approx(0.4)
-    drawn = cv2.imread(str(out / "a.png"))  # small ones come enlarged, with the outline in the class's colour
+    drawn = cv2.imread(str(out / "a.png"))  # small images are enlarged, with the outline in the colour of the class
     assert max(drawn.shape[:2]) == 480 and (drawn != 200).any(axis=2).mean() > 0.02
 
 

@@ -1,4 +1,4 @@
-"""predict.py where it cannot write: what did not arrive is named and counted, and nothing is half-written."""
+"""predict.py on a full disk: missing files are named and counted, and no file is incomplete."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.helpers.programs import run
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Six pictures whose drawings have 250 KB and more, and a clip."""
+    """Six pictures whose drawings have 250 KB or more, and a video."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for number in range(6):
@@ -38,7 +38,7 @@ def rows(folder):
 
 
 def assert_complete(folder, names):
-    """The folder holds these files only, each a picture or video that decodes."""
+    """Check that the folder has exactly these files, each a picture or video that can be decoded."""
     assert sorted(os.listdir(folder)) == sorted(names)
     for name in names:
         if name.endswith(".jpg"):
@@ -99,7 +99,7 @@ def test_no_room_at_all(model, photos, tmp_path):
 
 
 def test_files_that_may_not_grow(model, photos, tmp_path):
-    """Without a disk of one's own: a limit of 100 KB a file."""
+    """Without a separate disk: a limit of 100 KB per file."""
     command = [sys.executable, os.path.join(ROOT, "scripts", "predict.py"), "--model", model, str(photos)]
     command += ["--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: limit_files(100))

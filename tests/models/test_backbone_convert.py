@@ -6,11 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
 from src.models.backbone_convert import backbone_shapes, convert_state_dict
 from src.models.fpn import FeatureExtractor
 from src.models.resnet import ResNet50
+from src.models.ssd import SSD
 from src.models.weights import load_backbone
 from src.utils.errors import UserError
 from tests.disks import small_disk
@@ -29,7 +30,7 @@ def torchvision_state(seed=3) -> dict:
         state[name + ".weight"] = rng.uniform(0.5, 1.5, channels) * gain
         state[name + ".bias"] = rng.normal(0, 0.1, channels)
         state[name + ".running_mean"] = rng.normal(0, 0.1, channels)
-        # some so small that eps decides
+        # some are so small that eps matters
         state[name + ".running_var"] = np.where(rng.random(channels) < 0.04, 1e-3, rng.uniform(0.5, 2, channels))
         state[name + ".num_batches_tracked"] = np.array(7)
 
@@ -60,7 +61,7 @@ def windows(x, kernel, stride, pad):
 
 
 def torchvision_features(state, x):
-    """C3, C4, C5 as torchvision computes them: both sides padded alike, eps 1e-5, stride in the 3x3. Plain NumPy."""
+    """C3, C4, C5 as in torchvision (symmetric padding, eps 1e-5, stride in the 3x3), in plain NumPy."""
 
     def conv(name, x, stride=1):
         weight = state[name + ".weight"]
@@ -75,7 +76,7 @@ def torchvision_features(state, x):
         return (x - mean) / np.sqrt(var + 1e-5) * gamma + beta
 
     x = np.maximum(bn("bn1", conv("conv1", x, 2)), 0)
-    # padding with -inf, as a maximum is padded: after the ReLU zeros do the same
+    # padding with -inf, as for a maximum: after the ReLU zeros have the same effect
     x = windows(x, 3, 2, 1).max((-1, -2))
     features = []
     for layer, blocks in enumerate((3, 4, 6, 3), 1):
@@ -111,32 +112,32 @@ def test_names_are_the_networks(reference):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory, cfg256):
-    """The script's checkpoint of a torchvision state, and the state."""
+    """The checkpoint that the script makes of a torchvision state dict, and the state dict."""
     folder = tmp_path_factory.mktemp("backbone")
     state = torchvision_state()
     np.savez(folder / "resnet50.npz", **state)
     done = script("--input", folder / "resnet50.npz", "--output", folder / "resnet50.ckpt", "--fold_eps")
     assert done.returncode == 0, done.stderr
     assert "265 parameters" in done.stdout
-    assert "of 320 entries 55 have no place in it" in done.stdout and "fc.weight" in done.stdout
+    assert "55 of 320 entries were not used" in done.stdout and "fc.weight" in done.stdout
     return folder / "resnet50.ckpt", state
 
 
-class Whole(nn.Cell):
-    """The backbone under the name that it has in a network."""
+class Backbone(SSD):
+    """The backbone with its name in the network."""
 
     def __init__(self, symmetric):
-        super().__init__()
-        self.feature_extractor = FeatureExtractor(ResNet50(symmetric))
+        super().__init__("feature_extractor.resnet.")
+        self.feature_extractor = FeatureExtractor(ResNet50(symmetric), "resnet")
 
 
 @pytest.mark.parametrize(
     "size, symmetric, equal", [(96, True, True), (97, True, True), (97, False, True), (96, False, False)]
 )
 def test_features_equal_torchvisions(converted, size, symmetric, equal):
-    """On odd sizes (97, 49, 25, 13, 7) "same" pads both sides alike; on even ones it does not."""
+    """With odd sizes (97, 49, 25, 13, 7) "same" pads symmetrically; with even sizes it does not."""
     path, state = converted
-    network = Whole(symmetric).set_train(False)
+    network = Backbone(symmetric).set_train(False)
     load_backbone(network, str(path))
     image = np.random.default_rng(1).normal(size=(1, 3, size, size)).astype(np.float32)
     got = [feature.asnumpy() for feature in network.feature_extractor.resnet(Tensor(image))]
@@ -144,7 +145,7 @@ def test_features_equal_torchvisions(converted, size, symmetric, equal):
         assert feature.shape == want.shape
         assert 0.01 < want.std() < 1e5
         far = np.abs(feature - want).max() / want.std()
-        # float32 sums in another order over 50 layers: 1e-4; the other padding: as large as the features
+        # other order of float32 sums over 50 layers: 1e-4; the other padding: as large as the features
         assert far < 2e-3 if equal else far > 0.3
 
 
@@ -203,16 +204,16 @@ def test_targets_that_cannot_be_written(converted, tmp_path):
     weights, _ = converted
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "file").write_text("x")
-    own = weights.read_bytes()
+    before = weights.read_bytes()
     for target, words in (
         (tmp_path / "folder.ckpt", "is a folder"),
         (tmp_path / "file" / "a.ckpt", "cannot write to"),
-        (tmp_path / "a.bin", "ends in .ckpt"),
-        (weights, "this is the file of --input"),
+        (tmp_path / "a.bin", "must end in .ckpt"),
+        (weights, "the file is the same as --input"),
     ):
         done = script("--input", weights, "--output", target)
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    assert weights.read_bytes() == own and sorted(os.listdir(tmp_path)) == ["file", "folder.ckpt"]
+    assert weights.read_bytes() == before and sorted(os.listdir(tmp_path)) == ["file", "folder.ckpt"]
     assert "is a folder; name the file" in script("--input", tmp_path, "--output", tmp_path / "a.ckpt").stderr
     with small_disk(tmp_path / "disk", 20_000) as disk:
         with open(f"{disk}/a.ckpt", "w", encoding="utf-8") as handle:

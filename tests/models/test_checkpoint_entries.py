@@ -1,4 +1,4 @@
-"""Checkpoints as MindSpore writes them are read bit for bit, whatever the page cache holds."""
+"""Checkpoints of MindSpore are read bit for bit, also when the page cache is full."""
 
 import os
 
@@ -32,9 +32,9 @@ def save(path, values, **more):
     return str(path)
 
 
-def same_bits(got, wanted):
-    assert got.dtype == wanted.dtype and got.shape == wanted.shape
-    assert got.tobytes() == wanted.tobytes()
+def same_bits(got, expected):
+    assert got.dtype == expected.dtype and got.shape == expected.shape
+    assert got.tobytes() == expected.tobytes()
 
 
 def test_every_type_as_mindspore_writes_it(tmp_path):
@@ -51,16 +51,16 @@ def test_every_type_as_mindspore_writes_it(tmp_path):
 
 @pytest.mark.parametrize("piece", [1 << 29, 16])
 def test_mindspore_reads_what_we_write(tmp_path, monkeypatch, piece):
-    """Bit for bit; but for the shape of a scalar in 1.10 ([0]) it writes the same bytes."""
+    """The bytes are those of MindSpore, except for the shape of a scalar in 1.10 ([0])."""
     monkeypatch.setattr(checkpoint_entries, "_PIECE", piece)
     values = dict(arrays(), **{"网.权重": np.arange(12, dtype=np.float32).reshape(3, 4).T, "a" * 200: np.ones(1)})
     theirs, ours = save(tmp_path / "theirs.ckpt", values), tmp_path / "ours.ckpt"
     parts = {name: b"".join(entry_parts(name, value)) for name, value in values.items()}
     ours.write_bytes(b"".join(parts.values()))
-    wanted, got, read = ms.load_checkpoint(theirs), ms.load_checkpoint(str(ours)), read_entries(str(ours))
-    assert list(got) == list(wanted) == list(read) == list(values)
+    expected, got, read = ms.load_checkpoint(theirs), ms.load_checkpoint(str(ours)), read_entries(str(ours))
+    assert list(got) == list(expected) == list(read) == list(values)
     for name, value in values.items():
-        same_bits(got[name].asnumpy(), wanted[name].asnumpy())
+        same_bits(got[name].asnumpy(), expected[name].asnumpy())
         same_bits(got[name].asnumpy().reshape(value.shape), value)  # 1.10 gives a bool the shape (1,)
         same_bits(read[name], value)
     del values["momentum"]
@@ -150,15 +150,15 @@ def test_only_damaged_bytes_are_called_damaged(tmp_path, monkeypatch):
 
 
 def test_no_damage_ends_the_process(tmp_path):
-    """A file without a checksum: each changed byte is read as something, or is a line; MindSpore aborts on some."""
+    """A file without a checksum: each changed byte gives other values or a one-line error; MindSpore aborts on some."""
     path = save(tmp_path / "a.ckpt", {"w": np.ones((2, 3), np.float32), "step": np.array([7], np.int32)})
     os.chmod(path, 0o644)
     with open(path, "rb") as handle:
-        whole = handle.read()
-    for position in range(len(whole)):
+        content = handle.read()
+    for position in range(len(content)):
         for flip in (1, 2, 0x10, 0x80):
             with open(path, "wb") as handle:
-                handle.write(whole[:position] + bytes([whole[position] ^ flip]) + whole[position + 1 :])
+                handle.write(content[:position] + bytes([content[position] ^ flip]) + content[position + 1 :])
             try:
                 read_checkpoint(path, "pre_trained")
             except UserError as error:

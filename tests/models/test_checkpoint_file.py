@@ -1,4 +1,4 @@
-"""A checkpoint file is whole or refused; a failed save leaves the old one."""
+"""A damaged checkpoint file is never loaded, and a failed save keeps the old file."""
 
 import errno
 import os
@@ -45,7 +45,7 @@ def test_what_is_written_is_read(path):
 
 
 def test_its_mode_is_the_umask_s(tmp_path):
-    """MindSpore's own files are read-only for their owner and unreadable for everybody else."""
+    """MindSpore writes files that are read-only for their owner and unreadable for everybody else."""
     for umask in (0o022, 0o027):
         path, before = str(tmp_path / f"{umask}.ckpt"), os.umask(umask)
         try:
@@ -83,7 +83,7 @@ def is_refused(path):
     except UserError as error:
         assert path in str(error) and "resume" in str(error)
         return True
-    # what is let through must be what was written
+    # what is accepted must be what was written
     return {name: value.asnumpy().tolist() for name, value in got.items()} == {
         name: value.tolist() for name, value in entries().items()
     }
@@ -91,17 +91,17 @@ def is_refused(path):
 
 def test_every_cut_and_every_changed_byte_is_found(path):
     with open(path, "rb") as handle:
-        whole = handle.read()
-    assert len(whole) < 1000
-    for size in range(len(whole)):
+        content = handle.read()
+    assert len(content) < 1000
+    for size in range(len(content)):
         with open(path, "wb") as handle:
-            handle.write(whole[:size])
+            handle.write(content[:size])
         with pytest.raises(UserError, match="resume: .*damaged"):
             read_checkpoint(path, "resume")
-    for place in range(len(whole)):
+    for place in range(len(content)):
         for flip in (1, 0x80):
             with open(path, "wb") as handle:
-                handle.write(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+                handle.write(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
             assert is_refused(path), f"byte {place} ^ {flip}"
 
 

@@ -1,4 +1,4 @@
-"""Convolutions with gradients of their own, against MindSpore's operator and against sums written out."""
+"""Convolutions with custom gradients, against MindSpore's operator and against explicit sums."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def gradients(cell, x, sens):
 
 
 def pair(sizes, has_bias=False, symmetric=False):
-    """Our layer and MindSpore's with the same random weights, and an input."""
+    """Our layer and that of MindSpore with the same random weights, and an input."""
     channels_in, channels_out, kernel, stride, (height, width) = sizes
     rng = np.random.default_rng(1)
     ours = conv(channels_in, channels_out, kernel, stride, has_bias, symmetric)
@@ -30,7 +30,7 @@ def pair(sizes, has_bias=False, symmetric=False):
     return ours, theirs, rng.standard_normal((2, channels_in, height, width)).astype(np.float32)
 
 
-# the last three are large enough for a gradient of our own
+# the last three are large enough for the custom gradient
 SIZES = [(3, 5, 3, 1, (7, 6)), (4, 2, 3, 2, (8, 8)), (4, 6, 1, 1, (5, 4)), (2, 3, 5, 1, (6, 9)), (4, 6, 1, 2, (6, 4))]
 SIZES += [(3, 5, 3, 1, (21, 20)), (4, 6, 1, 1, (20, 25)), (2, 3, 5, 1, (23, 18))]
 
@@ -59,7 +59,7 @@ def test_winograd_and_its_gradients_are_those_of_the_operator(cfg256, sizes):
 
 
 def test_winograd_is_the_sum_over_taps(cfg256):
-    """Whole numbers, and the sum over taps written out in NumPy's integers."""
+    """Integer inputs, against the explicit sum over taps in NumPy integers."""
     rng = np.random.default_rng(5)
     x, weight = rng.integers(-3, 4, (1, 64, 3, 40)), rng.integers(-50, 51, (64, 64, 3, 3))
     want, padded = np.zeros((64, 3, 40), np.int64), np.pad(x[0], ((0, 0), (1, 1), (1, 1)))

@@ -1,4 +1,4 @@
-"""Layers of our own against MindSpore's."""
+"""Our layers against those of MindSpore."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The network's public interface and figures: names, shapes, forward pass."""
+"""Names, shapes and forward pass of the network against the published ones."""
 
 import numpy as np
 import pytest
@@ -33,24 +33,24 @@ def test_names_of_a_training_checkpoint(cfg256, reference):
 
 
 def test_published_forward_pass(inference, reference, images256):
-    figures = reference("forward.npz")
+    published = reference("forward.npz")
     pred_loc, logits = (output.asnumpy() for output in inference.network(Tensor(images256)))
     assert pred_loc.shape == (2, 8184, 4) and logits.shape == (2, 8184, 81)
-    np.testing.assert_allclose(pred_loc[:, ::11], figures["pred_loc_every11"], atol=1e-3)
-    np.testing.assert_allclose(logits[:, ::77], figures["pred_label_logits_every77"], atol=1e-3)
+    np.testing.assert_allclose(pred_loc[:, ::11], published["pred_loc_every11"], atol=1e-3)
+    np.testing.assert_allclose(logits[:, ::77], published["pred_label_logits_every77"], atol=1e-3)
     boxes, scores = (output.asnumpy() for output in inference(Tensor(images256)))
-    np.testing.assert_allclose(boxes[:, ::11], figures["boxes_every11"], atol=1e-3)
+    np.testing.assert_allclose(boxes[:, ::11], published["boxes_every11"], atol=1e-3)
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
 
 
 def test_published_feature_maps(inference, reference, images256):
-    figures, extractor = reference("forward.npz"), inference.network.feature_extractor
+    published, extractor = reference("forward.npz"), inference.network.feature_extractor
     maps = [output.asnumpy() for output in extractor(Tensor(images256))]
-    np.testing.assert_allclose([m.mean() for m in maps], figures["fpn_mean"], rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose([m.std() for m in maps], figures["fpn_std"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose([m.mean() for m in maps], published["fpn_mean"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose([m.std() for m in maps], published["fpn_std"], rtol=1e-3, atol=1e-3)
     c345 = [output.asnumpy() for output in extractor.resnet(Tensor(images256))]
-    np.testing.assert_allclose([m.mean() for m in c345], figures["resnet_mean"][2:], rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose([m.std() for m in c345], figures["resnet_std"][2:], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose([m.mean() for m in c345], published["resnet_mean"][2:], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose([m.std() for m in c345], published["resnet_std"][2:], rtol=1e-3, atol=1e-3)
 
 
 def test_upsampling_follows_the_old_rule(cfg256):

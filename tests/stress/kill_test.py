@@ -34,7 +34,7 @@ LAST = f"ckpt_0/ssd-{EPOCHS}_{TRAIN // 2}.ckpt"
 
 
 def start(data: str, output: str, *more: str) -> subprocess.Popen:
-    """The run under test, as a process; its words go to `output`.txt."""
+    """Start the tested run as a process; its output goes to `output`.txt."""
     options = {
         "config_path": f"{ROOT}/config/ssd_resnet50_fpn_config_quickstart.yaml",
         "data_path": data,
@@ -58,16 +58,16 @@ def start(data: str, output: str, *more: str) -> subprocess.Popen:
 
 
 def kill_at_random(process: subprocess.Popen, output: str, rng: np.random.Generator, duration: float, aim: str) -> bool:
-    """False when the run came to its end before.
+    """Kill the run; False if it ended before.
 
-    aim: pattern of a file that is there only while something is written: the kill comes shortly after; "" for any time.
+    aim: pattern of a file that exists only while something is written: kill shortly after it appears; "" for any time.
     """
     if aim:
         while process.poll() is None and not glob.glob(aim):
             time.sleep(0.001)
         wait = rng.uniform(0, 0.05)
     else:
-        # beyond the end too, or a machine that has become slower would never let a run come through
+        # also after the usual end, or on a machine that has become slower no run would ever finish
         wait = rng.uniform(0, 1.2 * duration)
     try:
         process.wait(wait)
@@ -106,7 +106,7 @@ def fail(text: str, output: str) -> None:
 
 
 def compare(output: str, wanted: str) -> None:
-    """The end of a run against the undisturbed one's."""
+    """Compare the final files of a run with those of the undisturbed run."""
     for name in (LAST, "ckpt_0/best_map.ckpt"):
         if not filecmp.cmp(f"{output}/{name}", f"{wanted}/{name}", shallow=False):
             fail(f"{name} differs from the undisturbed run's", output)

@@ -3,7 +3,7 @@
 
     python3 tests/stress/soak.py [--epochs 200 --folder DIR]
 
-Training, a checkpoint and an evaluation every 5 epochs, in one process that is looked at all the time. Prints a
+Training, a checkpoint and an evaluation every 5 epochs, in one process that is measured all the time. Prints a
 table; exit status 0 when memory after epoch 20 grew by less than 1 % and the other two did not change, else 1.
 """
 
@@ -20,12 +20,12 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SETTLED = 20  # epochs until caches and pools are filled
-WINDOW = 10  # epochs that a figure is averaged over
+WINDOW = 10  # epochs to average over
 ALLOWED_GROWTH = 0.01
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process that lies in RAM."""
+    """Resident memory of a process."""
     with open(f"/proc/{pid}/statm", encoding="ascii") as handle:
         return int(handle.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -40,7 +40,7 @@ def sample(pid: int) -> tuple:
 
 
 def lines_of(path: str) -> int:
-    """Number of lines, 0 for no file."""
+    """Number of lines, 0 if the file is missing."""
     if not os.path.exists(path):
         return 0
     with open(path, "rb") as handle:
@@ -48,7 +48,7 @@ def lines_of(path: str) -> int:
 
 
 def run(folder: str, epochs: int) -> list:
-    """A training run of `epochs`; one sample an epoch."""
+    """A training run of `epochs`; measures once per epoch."""
     subprocess.run(
         [sys.executable, f"{ROOT}/scripts/draw_shapes.py", "--output", f"{folder}/shapes", "--train", "4", "--val", "2",
          "--image_size", "128"],
@@ -78,7 +78,7 @@ def run(folder: str, epochs: int) -> list:
             except OSError:  # it has just ended
                 break
             if len(samples) < lines_of(history):
-                # within an epoch files are opened and closed: the fewest are those that stay
+                # files are opened and closed within an epoch: the minimum is what stays open
                 memory, files, threads = zip(*seen)
                 samples.append((float(np.median(memory)), min(files), min(threads)))
                 seen = []
@@ -92,7 +92,7 @@ def run(folder: str, epochs: int) -> list:
 
 
 def report(samples: list) -> bool:
-    """Print the table; True when nothing grew."""
+    """Print the table; True if nothing grew."""
     table = np.array(samples)
     print("epochs      memory MB   open files   threads")
     for start in range(0, len(table), WINDOW):

@@ -6,7 +6,7 @@ from src.training.bn_recalibration import recalibrate
 
 
 def test_averages_are_those_of_the_batches(cfg256):
-    # the same batch every time: its mean and its variance, whatever the momentum and the start
+    # the same batch every time: its mean and variance, independent of momentum and initial values
     batch = np.random.default_rng(0).normal(3, 2, (4, 2, 5, 5)).astype(np.float32)
 
     class Net(nn.Cell):
@@ -21,7 +21,7 @@ def test_averages_are_those_of_the_batches(cfg256):
     before = {p.name: p.asnumpy().copy() for p in net.trainable_params()}
     assert recalibrate(net, iter([Tensor(batch)] * 5), 3) == 3
     np.testing.assert_allclose(net.bn.moving_mean.asnumpy(), batch.mean(axis=(0, 2, 3)), rtol=1e-4)
-    # of 100 values; the two MindSpores divide by 99 and by 100
+    # of 100 values; the two MindSpore versions divide by 99 and by 100
     np.testing.assert_allclose(net.bn.moving_variance.asnumpy(), batch.var(axis=(0, 2, 3)), rtol=1.1e-2)
     for parameter in net.trainable_params():
         np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name])

@@ -1,5 +1,6 @@
-"""Checkpoints are whole or absent, damage is known, and a run's state comes back."""
+"""Checkpoints are complete or absent, damage is detected, and the state of a run is restored."""
 
+import logging
 import os
 import random
 import subprocess
@@ -13,7 +14,6 @@ import pytest
 from src.config import load_config
 from src.models import checkpoint_file
 from src.models.checkpoint_file import read_checkpoint
-from src.training import checkpoint
 from src.training.checkpoint import Checkpoints, restore_run, save_checkpoint_atomically
 from src.training.run_files import find_resume, list_checkpoints, prepare_folder
 from src.training.state import RunState, from_bytes, restore_random_state, training_relevant_config
@@ -38,7 +38,7 @@ def test_everything_comes_back(tmp_path):
     state, source = restore_run(cell, [path], RunState(steps_per_epoch=8, images=64, config={"lr": 0.05}))
     assert state == STATE and source == path and state.steps == 19
     want = values(Small(1.0))
-    want["learning_rate"] = values(Small(2.0))["learning_rate"]  # a run's rates follow from its own config
+    want["learning_rate"] = values(Small(2.0))["learning_rate"]  # the rates follow from the config of the run
     assert values(cell) == want
     assert os.listdir(tmp_path / "ckpt_0") == ["ssd-3_3.ckpt"]
 
@@ -87,8 +87,8 @@ def test_every_damage_is_known(tmp_path):
 
 
 def test_cut_on_the_edge_of_an_entry(tmp_path):
-    """Both MindSpores load such a file without a word."""
-    path = tmp_path / "whole.ckpt"
+    """Both MindSpore versions load such a file without a warning."""
+    path = tmp_path / "complete.ckpt"
     save_checkpoint_atomically(Small(1.0), str(path), STATE)
     data = path.read_bytes()
     # the last entries are short: some of these cuts lie between two
@@ -98,7 +98,7 @@ def test_cut_on_the_edge_of_an_entry(tmp_path):
             read_checkpoint(str(tmp_path / "cut.ckpt"), "x")
 
 
-def test_the_newest_whole_one_is_used(tmp_path, caplog):
+def test_the_newest_intact_one_is_used(tmp_path):
     folder = Checkpoints(prepare_folder(str(tmp_path), 0), 5)
     paths = [
         folder.save(Small(1.0), RunState(epochs=1, steps_per_epoch=8)),
@@ -146,7 +146,7 @@ def run_config(*more):
     return training_relevant_config(load_config(["--device_target=CPU", *more]))
 
 
-def test_what_changed_is_told_or_refused(tmp_path, caplog):
+def test_what_changed_is_logged_or_an_error(tmp_path, log_lines):
     folder = Checkpoints(prepare_folder(str(tmp_path), 0), 5)
     end = folder.save(Small(), RunState(epochs=1, steps_per_epoch=8, images=64, config=run_config()))
     middle = folder.save(Small(), RunState(epochs=1, epoch_step=2, steps_per_epoch=8, images=64, config=run_config()))
@@ -155,18 +155,14 @@ def test_what_changed_is_told_or_refused(tmp_path, caplog):
     other = RunState(steps_per_epoch=4, images=64, config=run_config("--batch_size=32", "--lr=0.1"))
     with pytest.raises(UserError, match="middle of epoch 2.*batch_size 16 -> 32"):
         restore_run(Small(), [middle], other)
-    lines = []
-    checkpoint.LOGGER.warning, kept = lambda *words: lines.append(words[0] % words[1:]), checkpoint.LOGGER.warning
-    try:
-        assert restore_run(Small(), [end], other)[0].epochs == 1
-    finally:
-        checkpoint.LOGGER.warning = kept
-    assert len(lines) == 1 and "batch_size 16 -> 32" in lines[0] and "lr 0.05 -> 0.1" in lines[0]
+    assert restore_run(Small(), [end], other)[0].epochs == 1
+    (line,) = log_lines(logging.WARNING)
+    assert "batch_size 16 -> 32" in line and "lr 0.05 -> 0.1" in line
     with pytest.raises(UserError, match="ranks 1 -> 2"):
         restore_run(Small(), [middle], RunState(steps_per_epoch=8, images=64, size=2, config=run_config()))
 
 
-def test_another_rank_reads_its_own(tmp_path):
+def test_another_rank_reads_its_file(tmp_path):
     for rank in (0, 1):
         Checkpoints(prepare_folder(str(tmp_path), rank), 5).save(Small(rank), RunState(epochs=1, steps_per_epoch=8))
 
@@ -176,7 +172,7 @@ def test_another_rank_reads_its_own(tmp_path):
     cell = Small(9)
     restore_run(cell, find_resume("auto", str(tmp_path)), RunState(steps_per_epoch=8, size=1), Second())
     assert values(cell)["moments.a"] == [1.0] * 7
-    # a rank that is new takes rank 0's; one that lost its file does not
+    # a new rank uses rank 0's file; a rank whose file is missing does not
     Second.rank = 2
     restore_run(cell, find_resume("auto", str(tmp_path)), RunState(steps_per_epoch=8, size=3), Second())
     assert values(cell)["moments.a"] == [0.0] * 7
@@ -210,7 +206,7 @@ while True:
 """
 
 
-def test_best_map_is_whole_whenever_it_is_killed(tmp_path):
+def test_best_map_is_complete_whenever_it_is_killed(tmp_path):
     kills, rng = int(os.environ.get("KILLS", "3")), random.Random(1)
     environment = dict(os.environ, PYTHONPATH=ROOT, GLOG_v="4")
     for _ in range(kills):

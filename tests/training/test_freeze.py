@@ -1,4 +1,4 @@
-"""What `freeze_layer` freezes stays as it is, BN included."""
+"""Layers frozen by `freeze_layer` do not change, BN included."""
 
 import mindspore
 import numpy as np
@@ -8,10 +8,9 @@ from mindspore import Tensor
 
 from src.models.build import build_model, freeze
 from src.models.layers import BatchNorm2d
-from src.models.weights import BACKBONE
 from src.training.step import build_train_step
 
-PREFIX = "network." + BACKBONE
+PREFIX = "network.feature_extractor.resnet."
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def batch(seed):
 
 
 def randomise(model):
-    """Statistics that no batch has, and gammas that let the blocks pass."""
+    """Running statistics unlike those of any batch, and gammas that do not suppress the blocks."""
     rng = np.random.default_rng(5)
     for parameter in model.get_parameters():
         value = {
@@ -50,7 +49,7 @@ def test_a_frozen_backbone_is_frozen(cfg128, half):
     step = build_train_step(model, cfg, np.full(4, 0.05, np.float32))
     backbone = model.feature_extractor.resnet
     before = {p.name: p.asnumpy().copy() for p in model.get_parameters()}
-    # in training as in evaluation, and whatever else is in the batch
+    # the same in training and in evaluation, independent of the rest of the batch
     images = batch(0)[0]
     training = [part.asnumpy() for part in backbone(images)]
     alone = [part.asnumpy() for part in backbone(images[:1])]
@@ -83,12 +82,12 @@ def test_which_bn_is_frozen(cfg128):
     assert frozen([resnet + "conv1", resnet + "bn1"]) == {resnet + "bn1"}
     # only its gamma: it is still trained, and so are its statistics
     assert frozen([resnet + "bn1.gamma"]) == set()
-    # together the prefixes name all of it
+    # together the prefixes cover all layers
     assert frozen(["network." + resnet + "bn1.gamma", resnet + "bn1.beta", resnet + "bn1.mov"]) == {resnet + "bn1"}
 
 
 def test_gradients_pass_through_frozen_bn(cfg128):
-    """What lies before frozen layers is trained through them, by the running statistics."""
+    """Layers before frozen ones are trained through them, with the running statistics."""
     model = build_model(cfg128)
     randomise(model)
     freeze(model, ["feature_extractor.resnet.layer2", "feature_extractor.resnet.bn1"])

@@ -1,4 +1,4 @@
-"""docs/reference.md, "Optimiser", in float64; and the published optimiser where nothing is clipped."""
+"""docs/reference.md, "Optimiser", in float64; and the published optimiser if nothing is clipped."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_clipped_steps_equal_the_specification(loss_scale, size):
 
 
 def test_groups_change_no_bit(monkeypatch):
-    """One after the other or all at once."""
+    """Updates of groups of parameters in turn, or of all at once."""
     results = []
     for limit, count in ((1 << 20, 1), (450, 2), (1, 3)):  # a.weight has 432 bytes, c.weight 32, a.bias 16
         monkeypatch.setattr(momentum, "GROUP_BYTES", limit)

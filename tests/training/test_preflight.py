@@ -1,4 +1,4 @@
-"""What is checked before anything is converted or compiled."""
+"""Checks before anything is converted or compiled."""
 
 import shutil
 from collections import namedtuple
@@ -12,7 +12,7 @@ from src.utils.errors import UserError
 from src.utils.output import ensure_writable
 
 
-def test_needed_and_free_bytes_are_told(tmp_path, monkeypatch):
+def test_needed_and_free_bytes_are_named(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 12345, 12345))
     ensure_writable(str(tmp_path / "new"), "output_path", 12345)
@@ -21,7 +21,7 @@ def test_needed_and_free_bytes_are_told(tmp_path, monkeypatch):
 
 
 def test_size_of_a_checkpoint(reference):
-    """Every published entry and a moment for each that is trained, in float32."""
+    """Size of all published entries and a moment for each trained one, in float32."""
     entries = reference("params.json")["eval_net"]
     values = sum(int(np.prod(shape)) * (1 + trainable) for _, shape, _, trainable in entries)
     assert abs(preflight.checkpoint_bytes(load_config([])) / (4 * values) - 1) < 0.02

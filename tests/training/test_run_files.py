@@ -1,4 +1,4 @@
-"""What lies in the output folder is moved aside, never overwritten."""
+"""Earlier files in the output folder are moved, never overwritten."""
 
 import json
 import os
@@ -35,8 +35,8 @@ def test_starts_of_one_second_overwrite_nothing(tmp_path):
         fill(folder, "ssd-1_2.ckpt", f"{start}.ckpt")
         fill(output, "history.jsonl", "config.yaml", "log_0.txt")
         written.append(sorted([f"{start}.ckpt", "ssd-1_2.ckpt", "history.jsonl", "config.yaml"]))
-    aside = [content(tmp_path / f"ckpt_0.20260101-000000{more}") for more in ("", "-2")]
-    assert aside == written[:2] and content(tmp_path / "ckpt_0") == ["2.ckpt", "ssd-1_2.ckpt"]
+    moved = [content(tmp_path / f"ckpt_0.20260101-000000{more}") for more in ("", "-2")]
+    assert moved == written[:2] and content(tmp_path / "ckpt_0") == ["2.ckpt", "ssd-1_2.ckpt"]
     assert os.path.exists(tmp_path / "log_0.txt")
 
 

@@ -1,4 +1,4 @@
-"""run.json: each start of a run, with what repeats it."""
+"""run.json: every start of a run, with all that is needed to repeat it."""
 
 import json
 import os
@@ -22,12 +22,12 @@ def test_each_start_is_added(tmp_path):
     assert os.listdir(tmp_path) == ["run.json"] and starts[0] == first
     assert [start["goes_on_from"] for start in starts] == [None, "/x/ssd-1_1.ckpt"]
     assert first["versions"]["numpy"] == np.__version__ and (first["seed"], first["ranks"]) == (7, 1)
-    # the command is one that a shell takes apart into the same words
+    # a shell splits the command into the same words
     words = subprocess.check_output(["bash", "-c", f"printf '%s\\n' {first['command']}"]).decode().splitlines()
     assert words == [sys.executable, os.path.join(ROOT, "train.py"), "--seed=7", "--classes=[a, 'b c']"]
 
 
-def test_commit_is_git_s_own():
+def test_the_commit_is_that_of_git():
     done = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     commit = git_commit()
     assert (commit or "").replace("-dirty", "") == done.stdout.decode().strip()

@@ -1,4 +1,4 @@
-"""Steps in float16: an overflow changes nothing but the scale and the place in the learning rates, on every rank."""
+"""Steps in float16: an overflow changes only the scale and the position in the schedule, on every rank."""
 
 import mindspore
 import numpy as np
@@ -41,7 +41,7 @@ def test_the_scale_halves_and_grows_again():
 
 
 class OneOfTwo(Communicator):
-    """Rank 0 of two, on a CPU; the other one's overflow and gradients are given."""
+    """Rank 0 of two on a CPU; overflow and gradients of the other rank are given."""
 
     size, averages_on_host = 2, True
 
@@ -55,13 +55,13 @@ class OneOfTwo(Communicator):
         return max(number, int(self.other_overflows))
 
     def all_reduce_mean_(self, values):
-        """The other rank has the same figures."""
+        """The other rank has the same values."""
 
 
 def build(cfg, comm=Communicator(), loss_scale=1.0, half=True):
     mindspore.set_seed(3)
     cfg = EasyDict(cfg, use_float16=half, img_shape=[128, 128], num_addition_layers=1, extras_out_channels=[32] * 5)
-    cfg = EasyDict(cfg, device_target="GPU", loss_scale=loss_scale)  # a CPU has no use for a scale
+    cfg = EasyDict(cfg, device_target="GPU", loss_scale=loss_scale)  # on a CPU the scale is 1
     return build_train_step(build_model(cfg), cfg, RATES, comm)
 
 
@@ -94,7 +94,7 @@ def test_an_overflow_changes_nothing(cfg256, batch):
         assert differ(values(step), before) == {"global_step"} and step.update.global_step.asnumpy() == [overflows]
     assert step.scale.state == [2.0**37, 0, 3]
 
-    # with a scale that fits, the step is the one that a run without overflows makes with this rate
+    # with a scale that fits, the step equals that of a run without overflows at this learning rate
     step.scale.value = 64.0
     step(*batch)
     assert not step.overflowed and step.scale.state == [64, 1, 0]
@@ -103,15 +103,15 @@ def test_an_overflow_changes_nothing(cfg256, batch):
     other(*batch)
     assert differ(values(step), values(other)) == set() and len(differ(values(step), before)) > 150
 
-    # without the halves of floats, the norm and the update are those of the plain step
-    whole = build(cfg256, loss_scale=64.0, half=False)
-    whole(*batch)
+    # in float32, norm and update are those of the plain step
+    full = build(cfg256, loss_scale=64.0, half=False)
+    full(*batch)
     other = build(cfg256, loss_scale=64.0)
     other(*batch)
-    assert other.norm == pytest.approx(whole.norm, rel=0.02)
-    np.testing.assert_allclose(other.parts, whole.parts, rtol=0.01)
+    assert other.norm == pytest.approx(full.norm, rel=0.02)
+    np.testing.assert_allclose(other.parts, full.parts, rtol=0.01)
 
-    # what the forward pass itself cannot hold: the statistics do not keep it either
+    # an overflow in the forward pass: the statistics are restored too
     step, before = other, values(other)
     images = Tensor(np.full((2, 3, 128, 128), np.inf, np.float32))
     step(images, *batch[1:])

@@ -1,4 +1,4 @@
-"""The learning rate of single steps by hand, of complete schedules against the formula and the published figures."""
+"""The learning rate: single steps by hand, complete schedules against the formula and the published values."""
 
 import math
 
@@ -11,11 +11,11 @@ from tests.oracles import learning_rate
 
 @pytest.mark.parametrize("name", ["a", "c"])
 def test_published_rates(reference, name):
-    figures = reference("learning_rate.npz")
-    start, lr_init, lr_end, lr_max, warmup, total, steps = figures[f"args_{name}"].tolist()
+    published = reference("learning_rate.npz")
+    start, lr_init, lr_end, lr_max, warmup, total, steps = published[f"args_{name}"].tolist()
     rates = learning_rates(int(start), lr_init, lr_end, lr_max, warmup, int(total), int(steps))
     assert rates.dtype == np.float32
-    np.testing.assert_allclose(rates, figures[f"lr_{name}"], rtol=1e-6)
+    np.testing.assert_allclose(rates, published[f"lr_{name}"], rtol=1e-6)
 
 
 def test_equals_the_formula_step_by_step():

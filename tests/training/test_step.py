@@ -1,4 +1,4 @@
-"""Loss, gradients and three optimisation steps against the published figures, and the laws of the loss."""
+"""Loss, gradients and three optimisation steps against the published values, and properties of the loss."""
 
 import mindspore
 import numpy as np
@@ -21,19 +21,19 @@ def subsample(value: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def batch(reference, images256):
-    figures, defaults = reference("loss.npz"), default_boxes((256, 256))
-    targets = [encode_targets(figures[f"gt{k}"], *defaults, 0.5, (0.1, 0.2)) for k in (0, 1)]
+    published, defaults = reference("loss.npz"), default_boxes((256, 256))
+    targets = [encode_targets(published[f"gt{k}"], *defaults, 0.5, (0.1, 0.2)) for k in (0, 1)]
     loc, label, num_match = (np.stack(part) for part in zip(*targets))
-    np.testing.assert_array_equal(num_match, figures["num_match"].ravel())
-    image, row = figures["label_nonzero_idx"]
-    np.testing.assert_array_equal(label[image, row], figures["label_nonzero"])
-    np.testing.assert_allclose(loc[image, row], figures["loc_nonzero"], atol=1e-4)
+    np.testing.assert_array_equal(num_match, published["num_match"].ravel())
+    image, row = published["label_nonzero_idx"]
+    np.testing.assert_array_equal(label[image, row], published["label_nonzero"])
+    np.testing.assert_allclose(loc[image, row], published["loc_nonzero"], atol=1e-4)
     return [Tensor(value) for value in (images256, loc, label, num_match.astype(np.float32))]
 
 
 @pytest.mark.slow
 def test_half_precision(cfg256, images256, batch):
-    """Close to float32, and nothing of it in what is kept or in the next network."""
+    """The result is close to float32, and neither parameters nor the next network are changed to float16."""
     steps, sides = {}, {}
     for half in (True, False):
         mindspore.set_seed(3)
@@ -44,50 +44,50 @@ def test_half_precision(cfg256, images256, batch):
         assert {p.dtype for p in parameters if p.name != "global_step"} == {mindspore.float32}
         model.set_train(False)
         sides[half] = [part.asnumpy() for part in model(Tensor(images256))]
-    for half, whole in zip(sides[True], sides[False]):
-        assert half.dtype == np.float32 and not np.array_equal(half, whole)
-        np.testing.assert_allclose(half, whole, atol=0.02 * np.abs(whole).max())
+    for half, full in zip(sides[True], sides[False]):
+        assert half.dtype == np.float32 and not np.array_equal(half, full)
+        np.testing.assert_allclose(half, full, atol=0.02 * np.abs(full).max())
     np.testing.assert_allclose(steps[True][0], steps[False][0], rtol=0.01)
     np.testing.assert_allclose(steps[True][1][0], steps[False][1][0], rtol=0.01)
 
 
 def test_published_loss_and_gradients(cfg256, load_reference_weights, reference, batch):
-    figures = reference("loss.npz")
+    published = reference("loss.npz")
     forward = ModelWithLoss(build_model(cfg256), MultiBoxLoss())
     forward.set_train()
     load_reference_weights(forward)
     parameters = forward.trainable_params()
     gradients = ops.GradOperation(get_by_list=True)(forward, parameters)(*batch)
     gradients = {p.name: g.asnumpy().astype(np.float64) for p, g in zip(parameters, gradients)}
-    assert sorted(gradients) == sorted(figures["grad_param_names"].tolist())
-    norms = np.array([np.linalg.norm(gradients[name]) for name in figures["grad_param_names"].tolist()])
-    want = figures["grad_norm_per_param_bs2"]
-    np.testing.assert_allclose(np.sqrt((norms**2).sum()), figures["grad_global_norm_bs2"], rtol=1e-3)
+    assert sorted(gradients) == sorted(published["grad_param_names"].tolist())
+    norms = np.array([np.linalg.norm(gradients[name]) for name in published["grad_param_names"].tolist()])
+    want = published["grad_norm_per_param_bs2"]
+    np.testing.assert_allclose(np.sqrt((norms**2).sum()), published["grad_global_norm_bs2"], rtol=1e-3)
     np.testing.assert_allclose(norms, want, rtol=1e-2, atol=1e-5 * want.max())
-    for key in figures.files:
+    for key in published.files:
         if key.startswith("grad_bs2/"):
-            got, expected = subsample(gradients[key[len("grad_bs2/") :]]), figures[key]
+            got, expected = subsample(gradients[key[len("grad_bs2/") :]]), published[key]
             np.testing.assert_allclose(got, expected, atol=1e-2 * np.abs(expected).max(), rtol=0)
 
 
 def test_published_three_steps(cfg256, load_reference_weights, reference, batch):
-    figures, run = reference("loss.npz"), "A_globalnorm_scale1"
-    step = build_train_step(build_model(cfg256), cfg256, figures[f"{run}/lr"])
+    published, run = reference("loss.npz"), "A_globalnorm_scale1"
+    step = build_train_step(build_model(cfg256), cfg256, published[f"{run}/lr"])
     load_reference_weights(step.forward)
     parameters = {p.name: p for p in step.forward.get_parameters()}
-    keys = {key: key[len(f"{run}/after1/") :] for key in figures.files if key.startswith(f"{run}/after1/")}
+    keys = {key: key[len(f"{run}/after1/") :] for key in published.files if key.startswith(f"{run}/after1/")}
     before = {name: subsample(parameters[name].asnumpy()) for name in keys.values()}
     ulp = {name: np.spacing(np.abs(value)).max() for name, value in before.items()}
     before = {name: value.astype(np.float64) for name, value in before.items()}
     losses = [float(step(*batch).asnumpy())]
     for key, name in keys.items():
-        got, want = subsample(parameters[name].asnumpy()) - before[name], figures[key] - before[name]
-        # a change of 1e-3 in weights of size 1: float32 leaves two digits less than a gradient has, and a change
-        # smaller than 1e-6 is a few of the smallest steps that the weight can make
+        got, want = subsample(parameters[name].asnumpy()) - before[name], published[key] - before[name]
+        # a change of 1e-3 in weights of size 1 has two digits less than a gradient in float32, and a change
+        # below 1e-6 is only a few times the float32 spacing of the weight
         np.testing.assert_allclose(got, want, atol=max(2e-2 * np.abs(want).max(), ulp[name]), rtol=0)
     losses += [float(step(*batch).asnumpy()) for _ in range(2)]
-    np.testing.assert_allclose(losses[0], figures["loss_bs2"], rtol=1e-4)
-    np.testing.assert_allclose(losses, figures[f"{run}/losses"], rtol=1e-4)
+    np.testing.assert_allclose(losses[0], published["loss_bs2"], rtol=1e-4)
+    np.testing.assert_allclose(losses, published[f"{run}/losses"], rtol=1e-4)
 
 
 def random_case(seed, batch=2, rows=30, classes=5):
@@ -111,7 +111,7 @@ def test_loss_equals_float64(cfg256, gamma, alpha):
 
 @pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 1.5, 2.0, 5.0])
 def test_focal_of_saturated_logits(cfg256, gamma):
-    """Values and gradients against float64, where the probability is 0 or 1 to float32: finite, with the limit 0."""
+    """Values and gradients against float64 where the float32 probability is 0 or 1: finite, with the limit 0."""
     x = np.array([0, 1e-3, 0.5, 3, 10, 16, 18, 30, 88, 90, 104, 1e3, 1e4])
     x = np.float32(np.concatenate([-x[::-1], x]))
     logits = np.stack([x, x], axis=-1)[None]  # each is a one once and a zero once

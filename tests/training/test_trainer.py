@@ -1,4 +1,4 @@
-"""The loop around a step that only counts: cut at any step it ends as uncut; bad figures reach no file."""
+"""The training loop with a fake step: a run stopped at any step ends like an uninterrupted one; NaN reaches no file."""
 
 import json
 import os
@@ -22,7 +22,7 @@ STEPS, EPOCHS, RATES = 3, 3, np.linspace(1, 0, 9).astype(np.float32)
 
 
 class Data:
-    """Batches whose image id tells epoch and step."""
+    """Batches whose image ids encode epoch and step."""
 
     steps = STEPS
 
@@ -52,7 +52,7 @@ class Step(nn.Cell):
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """A run's signal handlers do not outlive its test."""
+    """Restore the signal handlers after a test."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
@@ -68,7 +68,7 @@ def config(folder, **more):
 
 
 def run(folder, step, stop=None, evaluate=None, **more):
-    """Start, or go on with what lies in the folder."""
+    """Start a run, or resume the one in the folder."""
     state, source = RunState(steps_per_epoch=STEPS), ""
     state, source = restore_run(step, find_resume("auto", str(folder)), state)
     checkpoints = Checkpoints(prepare_folder(str(folder), 0, source), 9)
@@ -83,7 +83,7 @@ def history(folder):
 
 
 def maps(*values):
-    """An evaluation that gives one figure after the other."""
+    """An evaluation that returns the given values one after the other."""
     left = iter(values)
     return lambda should_stop: next(left)
 
@@ -98,17 +98,17 @@ def test_what_a_run_leaves(tmp_path):
     assert [line["mAP"] for line in history(tmp_path)] == [0.1, 0.3, 0.2]
     assert [line["lr"] for line in history(tmp_path)] == [0.75, 0.375, 0.0]
     first, loss = history(tmp_path)[0], np.mean([1 / 1.3, 1 / 2.3, 1 / 3.3])
-    figures = [first[name] for name in ("loss", "loss_class", "loss_box")]
-    np.testing.assert_allclose(figures, [loss, 0.75 * loss, 0.25 * loss], rtol=1e-6)
+    losses = [first[name] for name in ("loss", "loss_class", "loss_box")]
+    np.testing.assert_allclose(losses, [loss, 0.75 * loss, 0.25 * loss], rtol=1e-6)
 
 
 @pytest.mark.parametrize("at", range(1, 10))
 @pytest.mark.parametrize("saved_every", [1, 3])
 def test_stopped_at_any_step(tmp_path, at, saved_every):
-    for name in ("cut", "whole"):
+    for name in ("cut", "full"):
         (tmp_path / name).mkdir()
-    whole, stop = Step(), SignalGuard()
-    run(tmp_path / "whole", whole, save_checkpoint_epochs=saved_every)
+    full, stop = Step(), SignalGuard()
+    run(tmp_path / "full", full, save_checkpoint_epochs=saved_every)
     step = Step(after_step={at: lambda: signal.raise_signal(signal.SIGTERM)})
     with pytest.raises(SystemExit) as left:
         run(tmp_path / "cut", step, stop, save_checkpoint_epochs=saved_every)
@@ -117,9 +117,9 @@ def test_stopped_at_any_step(tmp_path, at, saved_every):
     assert (tmp_path / "cut" / "ckpt_0" / f"ssd-{epoch}_{number}.ckpt").exists()
     step = Step()
     run(tmp_path / "cut", step, save_checkpoint_epochs=saved_every)
-    np.testing.assert_array_equal(step.weight.asnumpy(), whole.weight.asnumpy())
-    assert history(tmp_path / "cut") == history(tmp_path / "whole")
-    last = [(tmp_path / name / "ckpt_0" / "ssd-3_3.ckpt").read_bytes() for name in ("cut", "whole")]
+    np.testing.assert_array_equal(step.weight.asnumpy(), full.weight.asnumpy())
+    assert history(tmp_path / "cut") == history(tmp_path / "full")
+    last = [(tmp_path / name / "ckpt_0" / "ssd-3_3.ckpt").read_bytes() for name in ("cut", "full")]
     assert last[0] == last[1]
 
 
@@ -141,13 +141,13 @@ def test_stopped_in_an_evaluation(tmp_path):
     assert int(step.global_step.asnumpy()[0]) == 9 and [line["mAP"] for line in history(tmp_path)] == [0.1, 0.3, 0.2]
 
 
-@pytest.mark.parametrize("figures", [(np.nan, 2.0), (np.inf, 2.0), (1.0, np.nan), (1.0, np.inf)])
-def test_not_finite_reaches_no_file(tmp_path, figures):
+@pytest.mark.parametrize("values", [(np.nan, 2.0), (np.inf, 2.0), (1.0, np.nan), (1.0, np.inf)])
+def test_not_finite_reaches_no_file(tmp_path, values):
     with pytest.raises(RunError) as error:
-        run(tmp_path, Step(bad={5: figures}))
+        run(tmp_path, Step(bad={5: values}))
     for word in (
-        f"loss is {figures[0]}",
-        f"norm {figures[1]}",
+        f"loss is {values[0]}",
+        f"norm {values[1]}",
         "epoch 2, step 2",
         "rate 0.5,",
         "images [11]",
@@ -185,7 +185,7 @@ def test_a_last_good_checkpoint_is_named_only_where_there_is_one(tmp_path, start
 
 
 class HalfStep(Step):
-    """A float16 step: those of `overflows` are left out, as `ScaledTrainStep` does it."""
+    """A float16 step that skips the steps of `overflows`, as `ScaledTrainStep` does."""
 
     def __init__(self, overflows=(), **more):
         super().__init__(**more)
@@ -237,7 +237,8 @@ def test_many_overflows_in_a_row_end_the_run(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up(tmp_path, monkeypatch):
-    """Curves and TensorBoard are done without; a line of the history is not, and then no later checkpoint is there."""
+    """A run continues without curves and TensorBoard, but ends if the history cannot be written, before a later
+    checkpoint is saved."""
     lost, failing = {}, set()
 
     def append(path, data):

@@ -1,4 +1,4 @@
-"""A kept graph is used for the very same run only, and only whole."""
+"""A cached graph is used only for the same run, and only if it is intact."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.helpers.programs import run
 
 @pytest.fixture
 def writes(tmp_path, monkeypatch):
-    """A cache in tmp_path, and a MindSpore that writes or finds a graph: the list of what it did."""
+    """A cache in tmp_path and a fake MindSpore that writes or finds a graph; gives the list of its actions."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     did = []
 
@@ -62,7 +62,7 @@ def test_another_source_environment_or_version_is_another_graph(writes, monkeypa
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "no checksums", "one more file"])
-def test_a_damaged_one_is_made_anew(writes, damage):
+def test_a_damaged_one_is_compiled_again(writes, damage):
     use({})
     (folder,) = (os.path.join(cache_folder(), name) for name in os.listdir(cache_folder()))
     graph = os.path.join(folder, "graph.mindir")

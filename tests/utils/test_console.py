@@ -1,4 +1,4 @@
-"""What is printed may find no reader, or no room: the work is done all the same, and the status says what was lost."""
+"""The output may have no reader or no disk space: the work is still done, and the exit status says what was lost."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def child(tmp_path, more="", **streams):
 
 
 def no_reader():
-    """The writing end of a pipe without a reader."""
+    """The write end of a pipe without a reader."""
     reading, writing = os.pipe()
     os.close(reading)
     return writing
@@ -71,7 +71,7 @@ def test_a_full_device(tmp_path, more, status):
 
 
 def test_a_closed_standard_output(tmp_path):
-    """Its number goes to no file that the program opens."""
+    """Files that the program opens do not get its file descriptor."""
     assert child(tmp_path, "print('result')", preexec_fn=lambda: os.close(1)) == (0, "")
 
 
@@ -105,7 +105,9 @@ def test_what_did_not_arrive_is_named_at_the_end(tmp_path, capsys):
 
     assert run_main(main, ["folder", "file", "folder"]) == 1
     captured = capsys.readouterr()
-    assert (tmp_path / "file").read_text() == "file" and captured.out.count("folder") == 1  # said once, when it happens
+    assert (tmp_path / "file").read_text() == "file" and captured.out.count(
+        "folder"
+    ) == 1  # logged once, when it happens
     assert captured.err.startswith(f"error: cannot write {tmp_path / 'folder'}: ") and captured.err.count("\n") == 1
 
     def arrives(argv):
@@ -143,7 +145,7 @@ sys.exit(run_main(main))
     assert done.returncode == 1 and len(lines) == 2 and all("log_0.txt" in line for line in lines), lines
     assert done.stdout.decode().count("a line of the log") == 5
     log = (tmp_path / "log_0.txt").read_text()
-    assert log.endswith("a line of the log 0\n") and log.count("\n") == 1  # no half of a line
+    assert log.endswith("a line of the log 0\n") and log.count("\n") == 1  # no incomplete line
 
 
 def test_a_log_file_that_cannot_be_opened_is_said_at_once(tmp_path, capsys):

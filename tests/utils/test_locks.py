@@ -1,4 +1,4 @@
-"""Locks between processes: they say who holds them, and end with their process."""
+"""Locks between processes: they name their holder, and end with its process."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Files that are there complete or not at all, and those that did not arrive are named."""
+"""Files are written completely or not at all, and those that could not be written are named."""
 
 import contextlib
 import json
@@ -36,17 +36,17 @@ def noise(height=120, width=160, seed=0):
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "a" / "figures.json"
+    path = tmp_path / "a" / "metrics.json"
     with atomic_write(str(path)) as handle:
         handle.write("old\r\n")
     with pytest.raises(ValueError), atomic_write(str(path)) as handle:
         handle.write("new")
         assert path.read_bytes() == b"old\r\n"
         raise ValueError
-    assert path.read_bytes() == b"old\r\n" and os.listdir(path.parent) == ["figures.json"]
+    assert path.read_bytes() == b"old\r\n" and os.listdir(path.parent) == ["metrics.json"]
     with atomic_write(str(path), "wb") as handle:
         handle.write(b"\xff")
-    assert path.read_bytes() == b"\xff" and os.listdir(path.parent) == ["figures.json"]
+    assert path.read_bytes() == b"\xff" and os.listdir(path.parent) == ["metrics.json"]
 
 
 def writers(folder):
@@ -178,7 +178,7 @@ def test_a_video_arrives_with_every_frame(tmp_path):
     path = str(tmp_path / "a.mp4")
     with VideoFile(path, 5.0) as video:
         for k in range(7):
-            video.write(np.full((100 + k % 2, 160, 3), 30 * k, np.uint8))  # the size changes on the way
+            video.write(np.full((100 + k % 2, 160, 3), 30 * k, np.uint8))  # the size changes during the video
         assert not os.path.exists(path)
         video.close()
     read = cv2.VideoCapture(path)
@@ -193,7 +193,7 @@ def test_frames_that_were_lost_in_between_are_found(tmp_path):
         with files_limited(100):
             for seed in range(20):
                 video.write(noise(240, 320, seed))
-        with pytest.raises(OutputError, match="a.mp4: 0 of 20 frames were written"):  # there is room again
+        with pytest.raises(OutputError, match="a.mp4: 0 of 20 frames were written"):  # the disk has space again
             video.close()
     assert os.listdir(tmp_path) == []
 
@@ -215,7 +215,7 @@ def test_an_interrupted_video_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_arrivals_name_what_did_not_arrive(tmp_path, caplog):
+def test_arrivals_name_what_did_not_arrive(tmp_path, log_lines):
     (tmp_path / "b.txt").mkdir()
     arrivals = Arrivals("files")
     for name in ("a.txt", "b.txt", "c.txt"):
@@ -226,6 +226,8 @@ def test_arrivals_name_what_did_not_arrive(tmp_path, caplog):
         OutputError, match=r"1 of 3 files could not be written, first: cannot write .*b\.txt: Is a directory"
     ):
         arrivals.finish()
+    (line,) = log_lines()
+    assert "b.txt: Is a directory" in line
     with pytest.raises(ZeroDivisionError), arrivals.one():
         raise ZeroDivisionError  # only an OutputError is noted
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: what waits, what ends at once, and with which status."""
+"""SIGTERM and Ctrl-C: deferred or immediate, and with which exit status."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Names and messages as terminals, logs and files show them."""
+"""Names and messages as shown by terminals, logs and files."""
 
 import os
 

@@ -81,7 +81,7 @@ def _sizes(boxes: np.ndarray, img_shape) -> List[int]:
     return np.histogram(np.sqrt(high * wide), _EDGES)[0].tolist()
 
 
-def _chart(figures: dict, cfg) -> str:
+def _chart(statistics: dict, cfg) -> str:
     """Sizes of boxes before and after augmentation, and of the default boxes, as an embedded PNG."""
     from matplotlib.figure import Figure
 
@@ -92,7 +92,7 @@ def _chart(figures: dict, cfg) -> str:
         ("annotated_size", "as annotated", "#888888"),
         ("augmented_size", "after augmentation", "#3b7dd8"),
     ):
-        values = np.array(figures["histograms"][key], float)
+        values = np.array(statistics["histograms"][key], float)
         if values.sum():
             axes.plot(middles, values / values.sum(), label=name, color=colour, drawstyle="steps-mid")
     sizes = build_default_boxes(cfg)[0][:, 2:] * np.array(cfg.img_shape)
@@ -112,19 +112,19 @@ def _chart(figures: dict, cfg) -> str:
     return base64.b64encode(data.getvalue()).decode()
 
 
-def label_report(figures: dict, cfg) -> str:
+def label_report(statistics: dict, cfg) -> str:
     """The statistics as one HTML page."""
-    augmented = figures["augmented"]
-    most = max([row["boxes"] for row in figures["classes"]] + [1])
+    augmented = statistics["augmented"]
+    most = max([row["boxes"] for row in statistics["classes"]] + [1])
     rows = "".join(
         f"<tr><td>{html.escape(row['name'])}</td><td>{row['boxes']}</td><td>{row['images']}</td>"
         f"<td>{'-' if row['uncovered'] is None else format(100 * row['uncovered'], '.1f')}</td>"
         f"<td style='min-width:14em'><span class='bar' style='width:{100 * row['boxes'] / most:.1f}%'></span></td></tr>"
-        for row in figures["classes"]
+        for row in statistics["classes"]
     )
     strides = "".join(f"<tr><td>{s}</td><td>{n}</td></tr>" for s, n in augmented["by_stride"].items())
     quantiles = [
-        ("boxes per image", figures["boxes_an_image"]),
+        ("boxes per image", statistics["boxes_an_image"]),
         ("matched default boxes per box", augmented["default_boxes_a_box"]),
     ]
     spread = "".join(
@@ -133,20 +133,20 @@ def label_report(figures: dict, cfg) -> str:
     )
     shapes = "".join(
         f"<tr><td>{title} {name}</td>" + "".join(f"<td>{value:.2f}</td>" for value in part[key].values()) + "</tr>"
-        for name, part in (("as annotated", figures["annotated"]), ("after augmentation", augmented))
+        for name, part in (("as annotated", statistics["annotated"]), ("after augmentation", augmented))
         for title, key in (("size", "size"), ("width / height", "aspect"))
         if part[key]
     )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <title>Label statistics</title><style>{_STYLE}</style>
 <h1>Label statistics</h1>
-<p>{figures["images"]} images with {figures["boxes"]} boxes, input {cfg.img_shape[0]} x {cfg.img_shape[1]}.
+<p>{statistics["images"]} images with {statistics["boxes"]} boxes, input {cfg.img_shape[0]} x {cfg.img_shape[1]}.
 Figures after augmentation come from {augmented["samples"]} samples with {augmented["boxes"]} boxes and
 {augmented["matched_default_boxes"]} matched default boxes.</p>
 <h2>Classes</h2><table>{_head("class", "boxes", "images", "uncovered %", "")}{rows}</table>
 <p>Uncovered: no default box overlaps with an IoU above {cfg.match_threshold}; such a box is trained
 through its single best default box only.</p>
-<h2>Sizes</h2><img alt="sizes of boxes and default boxes" src="data:image/png;base64,{_chart(figures, cfg)}">
+<h2>Sizes</h2><img alt="sizes of boxes and default boxes" src="data:image/png;base64,{_chart(statistics, cfg)}">
 <table>{_head("", *(f"{q} %" for q in QUANTILES))}{shapes}</table>
 <h2>Matching</h2><table>{_head("", *(f"{q} %" for q in _COUNT_QUANTILES))}{spread}</table>
 <table>{_head("stride", "matched default boxes")}{strides}</table></html>
