@@ -3,6 +3,8 @@
 
 --export_uint8=True: the file accepts pixels, uint8 RGB [B, H, W, 3], and normalises them itself.
 --export_nms=True (ONNX): the file includes post-processing and returns boxes in pixels.
+--export_dynamic_batch=True (ONNX): the file takes any number of images per call.
+--export_precision=float16|int8 (ONNX): a smaller file; int8 needs the training and the evaluation set.
 --export_images=DIR: images for comparing the file with the network, instead of the evaluation set's or drawn ones.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import replace
 
 from src.config import checkpoint_file, data_file, load_config, log_notes
 from src.utils.device import init_device, prepare_environment
@@ -51,6 +54,15 @@ def export(argv, locks: contextlib.ExitStack) -> int:
         )
     if cfg.export_nms and cfg.file_format != "ONNX":
         raise UserError(f"export_nms: only an ONNX file can include NMS, file_format is {cfg.file_format}")
+    if cfg.export_dynamic_batch and cfg.file_format != "ONNX":
+        raise UserError(
+            f"export_dynamic_batch: only an ONNX file takes any number of images, file_format is {cfg.file_format}"
+        )
+    if cfg.export_precision != "float32" and cfg.file_format != "ONNX":
+        raise UserError(
+            f"export_precision: only an ONNX file is written in {cfg.export_precision}, file_format is "
+            f"{cfg.file_format}"
+        )
 
     from src.inference.exporter import export_network, target_path
     from src.inference.metadata import metadata_from_config
@@ -68,11 +80,20 @@ def export(argv, locks: contextlib.ExitStack) -> int:
     from src.models.build import build_model
     from src.models.weights import load_network
 
+    calibration = None
+    if cfg.export_precision == "int8":  # first, as data may be missing
+        from src.evaluation.quantization import build_calibration
+
+        calibration = build_calibration(cfg)
+    if cfg.file_format == "ONNX":
+        cfg.use_float16 = False  # `export_precision` says what the file computes in
     model = build_model(cfg)
     load_network(model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes, boxes=layout(cfg))
     locks.enter_context(hold_file(path, "export", "file_name"))
     description = metadata_from_config(cfg, cfg.export_uint8, cfg.export_nms)
-    report = export_network(build_inference(model, cfg), description, cfg.file_format, path, images, shapes)
+    description = replace(description, dynamic_batch=cfg.export_dynamic_batch, precision=cfg.export_precision)
+    inference = build_inference(model, cfg)
+    report = export_network(inference, description, cfg.file_format, path, images, shapes, calibration)
     print(f"exported: {path}")
     print(f"{report} ({source})")
     return 0

@@ -33,6 +33,7 @@ import numpy as np  # noqa: E402
 from src.inference.pipeline import Picture, concurrent_calls, detect  # noqa: E402
 from src.inference.predictor import Predictor  # noqa: E402
 from src.inference.results import CocoResults  # noqa: E402
+from src.inference.runtimes import RUNTIMES  # noqa: E402
 from src.inference.search import find_files, is_video  # noqa: E402
 from src.utils.drawing import DRAWN, DrawingPaths, draw_detections  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
@@ -205,6 +206,7 @@ def parse(argv) -> argparse.Namespace:
     parser.add_argument("--min_score", type=float, help="minimum score (default: the model's)")
     parser.add_argument("--max_detections", type=int, default=DRAWN, help="maximum per picture (default: %(default)s)")
     parser.add_argument("--device_target", default="CPU", choices=("CPU", "GPU", "Ascend"))
+    parser.add_argument("--runtime", default="", choices=RUNTIMES, help="of an ONNX file (default: onnxruntime)")
     return parser.parse_args(argv)
 
 
@@ -222,7 +224,12 @@ def main(argv) -> int:
     files = find_files(options.inputs, folder)
     cv2.setNumThreads(1)  # the pictures are shared among threads already
     predictor = Predictor(
-        options.model, options.config_path, options.min_score, options.device_target, concurrent_calls()
+        options.model,
+        options.config_path,
+        options.min_score,
+        options.device_target,
+        concurrent_calls(),
+        options.runtime,
     )
     ensure_writable(folder, "output")
     with hold_folder(folder, "prediction", key="output"):

@@ -144,12 +144,23 @@ BAD = [
     ("eval.py", ["--checkpoint_file_path=."], ["checkpoint_file_path", "is a folder"]),
     ("export.py", ["--checkpoint_file_path=FOREIGN", "--file_name=/no/new"], ["file_name", "cannot write to /no"]),
     ("export.py", ["--checkpoint_file_path=FOREIGN", "--export_nms=True"], ["export_nms", "MINDIR"]),
+    (
+        "export.py",
+        ["--checkpoint_file_path=FOREIGN", "--export_dynamic_batch=True"],
+        ["export_dynamic_batch", "MINDIR"],
+    ),
+    ("export.py", ["--checkpoint_file_path=FOREIGN", "--export_precision=int8"], ["export_precision", "int8, file_f"]),
+    ("export.py", ["--export_precision=int4"], ["export_precision", "float32, float16, int8"]),
+    ("export.py", ["--export_calibration_images=0"], ["export_calibration_images must be at least 1"]),
+    ("export.py", ["--export_max_loss=2"], ["export_max_loss must be at most 1"]),
+    ("eval.py", ["--inference_runtime=tensorrt"], ["inference_runtime", "onnxruntime, openvino, openvino_float32"]),
+    ("eval.py", ["--checkpoint_file_path=FOREIGN", "--inference_runtime=openvino"], ["runs ONNX files only"]),
     ("export.py", ["--file_format=TFLITE"], ["file_format", "MINDIR, AIR, ONNX"]),
 ]
 
 
 PROGRAMS = ["train.py", "eval.py", "export.py"]
-SCRIPTS = "check_data show_samples predict draw_shapes draw_detections benchmark convert_backbone"
+SCRIPTS = "check_data show_samples predict draw_shapes draw_detections benchmark benchmark_model convert_backbone"
 PROGRAMS += [*(f"scripts/{name}.py" for name in SCRIPTS.split()), "benchmarks/rehearsal/data.py"]
 
 

@@ -41,6 +41,8 @@ _CLOSED = {
     "bn_recalibration_steps": (0, _MAX_INT),
     "num_parallel_workers": (0, _MAX_INT),
     "max_bad_images": (0, _MAX_INT),
+    "export_calibration_images": (1, _MAX_INT),
+    "export_max_loss": (0, 1),
     # entries of lists
     "img_shape": (1, 16384),
     "extras_out_channels": (1, 8192),

@@ -1,4 +1,4 @@
-"""Detectors: images -> detections, by a MindSpore cell or by onnxruntime, all called alike.
+"""Detectors: images -> detections, all called alike; here by a MindSpore cell, in `runtimes` from an ONNX file.
 
 MindSpore is imported only where a cell runs.
 """
@@ -11,9 +11,7 @@ import numpy as np
 
 from src.boxes.postprocess import postprocess
 from src.data.transforms import normalize_image
-from src.inference.metadata import ModelMetadata, from_onnx_props, metadata_from_config
-from src.utils.errors import UserError
-from src.utils.threads import cores
+from src.inference.metadata import ModelMetadata, metadata_from_config
 
 # names inside an exported ONNX file
 IMAGES, IMAGE_SHAPE = "images", "image_shape"
@@ -26,9 +24,9 @@ Detections = Tuple[np.ndarray, np.ndarray, np.ndarray]
 class Detector:
     """images uint8 RGB [n, H, W, 3] of the network's size, shapes [n, 2] -> detections of each.
 
-    n is any number: images run in batches of the file's size. `shapes` are (height, width) of the original images;
-    detections are what `src.boxes.postprocess.postprocess` gives: boxes_px [D, 4] y1, x1, y2, x2 in pixels of the
-    original, scores [D], labels [D] (index in `description.classes`).
+    n is any number: images run in batches of `description.batch_size`. `shapes` are (height, width) of the original
+    images; detections are what `src.boxes.postprocess.postprocess` gives: boxes_px [D, 4] y1, x1, y2, x2 in pixels of
+    the original, scores [D], labels [D] (index in `description.classes`).
 
     max_score: the highest score seen so far of any class but the background, whatever `min_score` is (where the file
     does NMS itself, among what it kept).
@@ -43,15 +41,16 @@ class Detector:
         for start in range(0, len(images), size):
             batch, of_batch = images[start : start + size], np.asarray(shapes[start : start + size])
             count = len(batch)
-            if count < size:  # one shape for the graph: padded, and the padding is ignored
+            # one shape for the graph: padded, and the padding is ignored
+            if count < size and not self.description.dynamic_batch:
                 batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
                 of_batch = np.concatenate([of_batch, np.ones((size - count, 2), of_batch.dtype)])
             found += self._found(self.run(self._input(batch), of_batch), of_batch[:count])
         return found
 
     def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
-        """The network's outputs for a full batch of its input type: boxes [B, N, 4] and scores [B, N, C], or
-        those of `NMS_OUTPUTS`."""
+        """The network's outputs for a full batch (of any size where the batch is dynamic) of its input type: boxes
+        [B, N, 4] and scores [B, N, C], or those of `NMS_OUTPUTS`."""
         raise NotImplementedError
 
     def _input(self, images: np.ndarray) -> np.ndarray:
@@ -94,41 +93,6 @@ class NetworkDetector(Detector):
         from mindspore import Tensor
 
         return [output.asnumpy() for output in self.cell(Tensor(batch))]
-
-
-class OnnxDetector(Detector):
-    """An ONNX file of export.py, in onnxruntime on the CPU.
-
-    Args:
-        path: of the file.
-        concurrent_calls: threads that call it at a time; they share the cores, and each call uses its part of them.
-    """
-
-    def __init__(self, path: str, concurrent_calls: int = 1):
-        self.session = _onnx_session(path, max(cores() // concurrent_calls, 1) if concurrent_calls > 1 else 0)
-        super().__init__(from_onnx_props(self.session.get_modelmeta().custom_metadata_map, path))
-
-    def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
-        inputs = {IMAGES: batch}
-        if self.description.nms:
-            inputs[IMAGE_SHAPE] = shapes.astype(np.float32)
-        return self.session.run(NMS_OUTPUTS if self.description.nms else RAW_OUTPUTS, inputs)
-
-
-def _onnx_session(path: str, threads: int):
-    """The session of a file, with so many threads per call (0: onnxruntime's choice)."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError(f"{path}: an ONNX file needs the package onnxruntime: pip install onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own kinds, none of them public
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is damaged or no ONNX file: {reason}") from None
 
 
 def build_inference(model, cfg) -> Callable:

@@ -8,24 +8,38 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import replace
-from typing import Iterator, Sequence, Tuple
+from dataclasses import dataclass, replace
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from src.inference.detector import Detector, NetworkDetector, OnnxDetector
+from src.inference.detector import Detector, NetworkDetector
 from src.inference.metadata import ModelMetadata, description_file, write_description
 from src.inference.open_model import load_mindir
+from src.inference.runtimes import OnnxDetector
 from src.utils.errors import RunError, UserError
 from src.utils.locks import try_lock
 from src.utils.output import PART, OutputError, output_error
 
 ENDINGS = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
-# float32 rounding of two implementations of the same network; boxes and scores lie in [0, 1]
-TOLERANCE = 1e-3
+# of boxes and scores, which lie in [0, 1]: rounding of two implementations of the same network; int8 is judged by mAP
+TOLERANCE, TOLERANCE_FLOAT16 = 1e-3, 1e-2
 # NMS in float32 may decide otherwise than in float64 where an overlap lies on the threshold, or two scores are equal
 NMS_TOLERANCE = 0.02
 STALE_SECONDS = 60  # a new folder is not locked at once
+
+
+@dataclass
+class Calibration:
+    """What int8 is made and judged with.
+
+    images: of the training set, uint8 RGB [n, H, W, 3] of the network's size; measure: the mAP of a detector on the
+    evaluation set; max_loss: how much of the mAP int8 may lose.
+    """
+
+    images: np.ndarray
+    measure: Callable[[Detector], float]
+    max_loss: float
 
 
 def target_path(file_name: str, file_format: str) -> str:
@@ -46,15 +60,23 @@ def target_path(file_name: str, file_format: str) -> str:
 
 
 def export_network(
-    inference, description: ModelMetadata, file_format: str, path: str, images: np.ndarray, shapes: np.ndarray
+    inference,
+    description: ModelMetadata,
+    file_format: str,
+    path: str,
+    images: np.ndarray,
+    shapes: np.ndarray,
+    calibration: Optional[Calibration] = None,
 ) -> str:
-    """Write the network with a fixed input, load the file and compare its output with the network's.
+    """Write the network, load the file and compare its output with the network's.
 
     Args:
         inference: a `src.models.ssd.SSDInference` in evaluation mode. Its convolutions become MindSpore's operators.
-        description: the input that is wanted, with its batch size, and for ONNX whether NMS goes in.
+        description: the input that is wanted, with its batch size, and for ONNX whether the batch is dynamic and NMS
+            goes in.
         path: from `target_path`. The description travels in an ONNX file, and next to the other formats as a JSON file.
         images, shapes: uint8 RGB [n, H, W, 3] and (height, width) [n, 2] of the originals, to compare with.
+        calibration: for int8.
 
     Returns:
         One line about the comparison.
@@ -68,9 +90,14 @@ def export_network(
     from src.models.cpu_conv import use_builtin_conv
 
     use_builtin_conv(inference)
-    raw = replace(description, nms=False)
+    raw = replace(description, nms=False, dynamic_batch=False, precision="float32")
     own = NetworkDetector(inference, raw)
-    example = own._input(np.zeros((description.batch_size, *description.img_shape, 3), np.uint8))
+    count = description.batch_size
+    if description.dynamic_batch:
+        from src.inference.onnx_optimize import TRACED_BATCH
+
+        count = TRACED_BATCH
+    example = own._input(np.zeros((count, *description.img_shape, 3), np.uint8))
     with _part_folder(path) as folder:
         exported = os.path.join(folder, "model" + ENDINGS[file_format])
         try:
@@ -78,7 +105,7 @@ def export_network(
                 ms.export(inference, Tensor(example), file_name=f"{plain}/model", file_format=file_format)
             os.chmod(exported, 0o644)
             if file_format == "ONNX":
-                report = _finish_onnx(exported, description, own, images, shapes)
+                report = _finish_onnx(exported, description, own, images, shapes, calibration)
             else:
                 report = "not loaded back: nothing here can run this format"
                 if file_format == "MINDIR":
@@ -128,31 +155,84 @@ def _part_folder(path: str) -> Iterator[str]:
             lock.release()
 
 
-def _finish_onnx(path: str, description: ModelMetadata, own: Detector, images, shapes) -> str:
+def _finish_onnx(path: str, description: ModelMetadata, own: Detector, images, shapes, calibration) -> str:
     from src.inference.onnx_graph import add_nms, name_outputs_and_add_metadata
+    from src.inference.onnx_optimize import optimize
 
-    name_outputs_and_add_metadata(path, replace(description, nms=False))
-    raw = OnnxDetector(path)
-    report = _compare_raw(own, raw, images, shapes)
+    optimize(path, description.dynamic_batch)
+    raw = replace(description, nms=False, precision="float32")
+    name_outputs_and_add_metadata(path, raw)
+    detector = OnnxDetector(path)
+    report = _compare_raw(own, detector, images, shapes)
+    if description.precision != "float32":
+        raw = replace(raw, precision=description.precision)
+        report = f"{report}; {_lower_precision(path, raw, own, detector, images, shapes, calibration)}"
+        detector = OnnxDetector(path)
     if not description.nms:
         return report
     add_nms(path, description)
-    missed, count, furthest = compare_detections(raw(images, shapes), OnnxDetector(path)(images, shapes))
+    missed, count, furthest = compare_detections(detector(images, shapes), OnnxDetector(path)(images, shapes))
     if missed > NMS_TOLERANCE * max(count, 50):
         raise RunError(f"{path}: NMS inside differs in {missed} of {count} detections; the file was not kept")
     return f"{report}; NMS inside: {count} detections, {missed} differ, boxes by at most {furthest:.2g} pixels"
 
 
+def _lower_precision(
+    path: str, raw: ModelMetadata, own: Detector, float32: Detector, images, shapes, calibration
+) -> str:
+    """Convert the float32 file at `path` to `raw.precision`; what that changes, in words.
+
+    Raises:
+        RunError: too much.
+    """
+    from src.inference.onnx_graph import add_metadata
+    from src.inference.onnx_precision import to_float16, to_int8
+
+    if raw.precision == "float16":
+        to_float16(path)
+        add_metadata(path, raw)
+        largest = _largest_difference(own, OnnxDetector(path), images, shapes)
+        if not largest < TOLERANCE_FLOAT16:
+            raise RunError(f"the float16 file differs from the network by {largest:.3g}; it was not kept")
+        return f"float16: largest difference {largest:.3g}"
+    to_int8(path, calibration.images, float32)
+    add_metadata(path, raw)
+    before, after = calibration.measure(float32), calibration.measure(OnnxDetector(path))
+    figures = f"mAP {after:.4f} on the evaluation set, float32 {before:.4f}"
+    if before - after > calibration.max_loss:
+        raise RunError(
+            f"export_max_loss: the int8 file has {figures}, a loss of more than {calibration.max_loss:g}; it was not "
+            f"kept; calibrate it on more pictures (--export_calibration_images), or export float16"
+        )
+    return f"int8: {figures}, calibrated on {len(calibration.images)} training images"
+
+
 def _compare_raw(own: Detector, loaded: Detector, images: np.ndarray, shapes: np.ndarray) -> str:
-    largest, size = 0.0, own.description.batch_size
-    for start in range(0, len(images), size):
-        batch = np.resize(images[start : start + size], (size, *images.shape[1:]))
-        outputs = [detector.run(detector._input(batch), shapes) for detector in (own, loaded)]
-        # NaN is a difference too
-        largest = max(largest, *(float(np.nan_to_num(np.abs(a - b), nan=np.inf).max()) for a, b in zip(*outputs)))
+    largest = _largest_difference(own, loaded, images, shapes)
     if not largest < TOLERANCE:
         raise RunError(f"the exported file differs from the network by {largest:.3g}; it was not kept")
     return f"loaded back and compared with the network: largest difference {largest:.3g}"
+
+
+def _largest_difference(own: Detector, loaded: Detector, images: np.ndarray, shapes: np.ndarray) -> float:
+    outputs = [_outputs(detector, images, shapes) for detector in (own, loaded)]
+    # NaN is a difference too
+    return max(float(np.nan_to_num(np.abs(a - b), nan=np.inf).max()) for a, b in zip(*outputs))
+
+
+def _outputs(detector: Detector, images: np.ndarray, shapes: np.ndarray) -> List[np.ndarray]:
+    """Boxes [n, N, 4] and scores [n, N, C] of all images. Where the batch is dynamic, the first image is a batch, and
+    the others are one that is larger than what the network was exported with."""
+    size, count = detector.description.batch_size, len(images)
+    if detector.description.dynamic_batch:
+        from src.inference.onnx_optimize import TRACED_BATCH
+
+        more = max(count - 1, TRACED_BATCH + 1)
+        batches = [images[:1], np.resize(images[1:] if count > 1 else images, (more, *images.shape[1:]))]
+    else:
+        batches = [np.resize(images[at : at + size], (size, *images.shape[1:])) for at in range(0, count, size)]
+    outputs = [detector.run(detector._input(batch), shapes) for batch in batches]
+    return [np.concatenate(parts)[:count] for parts in zip(*outputs)]
 
 
 def compare_detections(first: Sequence[tuple], second: Sequence[tuple], pixels: float = 0.1) -> Tuple[int, int, float]:

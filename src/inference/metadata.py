@@ -11,15 +11,20 @@ from typing import Dict, List
 from src.data.transforms import MEAN, STD
 from src.utils.errors import UserError
 
+PRECISIONS = ("float32", "float16", "int8")
+# fields that files of version 1.2 lack
+_LATER = {"dynamic_batch": False, "precision": "float32"}
+
 
 @dataclass
 class ModelMetadata:
     """A network's input, classes and thresholds.
 
     classes: names in the order of the score columns, the background first; img_shape: network input [height, width];
-    batch_size: images a call; mean, std: of RGB values 0..255, one a channel; uint8_input: the file takes pixels
-    uint8 [B, H, W, 3] RGB, else normalised float32 [B, 3, H, W]; nms: it does NMS itself, with the thresholds;
-    min_score, nms_threshold, max_boxes: docs/reference.md, "Post-processing".
+    batch_size: images per call, at most where dynamic_batch is True; mean, std: of RGB values 0..255, one per channel;
+    uint8_input: the file takes pixels uint8 [B, H, W, 3] RGB, else normalised float32 [B, 3, H, W]; nms: it does NMS
+    itself, with the thresholds; min_score, nms_threshold, max_boxes: docs/reference.md, "Post-processing";
+    dynamic_batch: a call takes any number of images; precision: of the weights, one of `PRECISIONS`.
     """
 
     classes: List[str]
@@ -32,6 +37,8 @@ class ModelMetadata:
     std: List[float]
     uint8_input: bool = True
     nms: bool = False
+    dynamic_batch: bool = False
+    precision: str = "float32"
 
 
 def metadata_from_config(cfg, uint8_input: bool = True, nms: bool = False) -> ModelMetadata:
@@ -62,7 +69,8 @@ def from_onnx_props(texts: Dict[str, str], path: str) -> ModelMetadata:
         UserError: it is missing, or its values cannot be used.
     """
     try:
-        values = {field.name: json.loads(texts[field.name]) for field in fields(ModelMetadata)}
+        names = [field.name for field in fields(ModelMetadata) if field.name in texts or field.name not in _LATER]
+        values = {name: json.loads(texts[name]) for name in names}
     except (KeyError, ValueError):
         raise UserError(
             f"{path} does not say which classes, image size and thresholds it was made for; export it with export.py"
@@ -72,6 +80,7 @@ def from_onnx_props(texts: Dict[str, str], path: str) -> ModelMetadata:
 
 def _checked(values: dict, path: str) -> ModelMetadata:
     unusable = UserError(f"{path}: what it says about its classes and input cannot be used; export it again")
+    values = {**_LATER, **values}
     try:
         description = ModelMetadata(**{field.name: values[field.name] for field in fields(ModelMetadata)})
         numbers = [*description.img_shape, description.batch_size, *description.mean, *description.std]

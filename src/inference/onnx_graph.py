@@ -10,7 +10,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from src.inference.detector import IMAGE_SHAPE, IMAGES, NMS_OUTPUTS, RAW_OUTPUTS
 from src.inference.metadata import ModelMetadata, to_onnx_props
+from src.inference.onnx_optimize import BATCH
 from src.utils.errors import RunError
+
+
+def add_metadata(path: str, description: ModelMetadata) -> None:
+    """Write the description into the file at `path`, and check it.
+
+    Raises:
+        RunError: the onnx checker refuses it.
+    """
+    _save(onnx.load(path), path, description)
 
 
 def name_outputs_and_add_metadata(path: str, description: ModelMetadata) -> None:
@@ -38,16 +48,19 @@ def add_nms(path: str, description: ModelMetadata) -> None:
     lies one pixel further, so that their plain areas and intersections are those of the published evaluation.
     """
     model = onnx.load(path)
-    graph, batch = model.graph, description.batch_size
+    graph = model.graph
+    batch = BATCH if description.dynamic_batch else description.batch_size
     inner = dict(zip(RAW_OUTPUTS, ("boxes_norm", "scores_all")))
     _rename(graph, inner)
     del graph.output[:]
     graph.input.append(helper.make_tensor_value_info(IMAGE_SHAPE, TensorProto.FLOAT, [batch, 2]))
     last = np.iinfo(np.int64).max
     for name, value in {
-        "nms/scale_shape": np.array([batch, 1, 4], np.int64),
+        "nms/scale_shape": np.array([-1, 1, 4], np.int64),
         "nms/pixel": np.array([0, 0, 1, 1], np.float32),
         "nms/one": np.array([1], np.int64),
+        # not shared with the Slice: OpenVINO 2025.3 makes this one a scalar
+        "nms/background": np.array([1], np.int64),
         "nms/last": np.array([last], np.int64),
         "nms/max_boxes": np.array([description.max_boxes], np.int64),
         "nms/threshold": np.array([description.nms_threshold], np.float32),
@@ -77,7 +90,7 @@ def add_nms(path: str, description: ModelMetadata) -> None:
     node("GatherND", ["nms/boxes_px", "nms/places"], boxes)
     node("GatherND", ["nms/foreground", "nms/selected"], scores)
     node("Gather", ["nms/selected", "nms/column_class"], "nms/class", axis=1)
-    node("Add", ["nms/class", "nms/one"], labels)
+    node("Add", ["nms/class", "nms/background"], labels)
     node("Gather", ["nms/selected", "nms/column_image"], image, axis=1)
     for name, kind, shape in (
         (boxes, TensorProto.FLOAT, ["detections", 4]),

@@ -9,8 +9,9 @@ import os
 from dataclasses import replace
 from typing import Callable, Optional
 
-from src.inference.detector import Detector, NetworkDetector, OnnxDetector, build_detector
+from src.inference.detector import Detector, NetworkDetector, build_detector
 from src.inference.metadata import ModelMetadata, metadata_from_config, read_description
+from src.inference.runtimes import RUNTIMES, open_onnx
 from src.models.trained_classes import classes_options, first_difference
 from src.utils.errors import UserError
 
@@ -33,7 +34,14 @@ def load_mindir(path: str) -> Callable:
         raise UserError(f"{path} is damaged or no MINDIR of this MindSpore: {reason}") from None
 
 
-def open_model(path: str, cfg=None, key: str = "checkpoint_file_path", concurrent_calls: int = 1) -> Detector:
+def open_model(
+    path: str,
+    cfg=None,
+    key: str = "checkpoint_file_path",
+    concurrent_calls: int = 1,
+    runtime: str = "",
+    threads: int = 0,
+) -> Detector:
     """A checkpoint, MINDIR or ONNX file, by the ending of its name.
 
     For a checkpoint or MINDIR the device must have been set (`src.utils.device.init_device`).
@@ -42,20 +50,25 @@ def open_model(path: str, cfg=None, key: str = "checkpoint_file_path", concurren
         cfg: the configuration. A checkpoint needs it; for an exported file its thresholds count, and classes and
             image size must be the file's.
         key: the option that named the file, for messages.
-        concurrent_calls: see `src.inference.detector.OnnxDetector`.
+        concurrent_calls, runtime, threads: of an ONNX file, see `src.inference.runtimes.open_onnx`; runtime "" is the
+            configuration's `inference_runtime`.
 
     Raises:
-        UserError: no such file, a damaged one, one of another network or other classes.
+        UserError: no such file, a damaged one, one of another network or other classes; a runtime that is missing or
+            cannot run it.
     """
     if not os.path.isfile(path):
         raise UserError(f"{key}: no such file: {os.path.abspath(path)}")
     ending = os.path.splitext(path)[1].lower()
     if ending not in ENDINGS:
         raise UserError(f"{key}: a model's name ends in {', '.join(ENDINGS)}, got {path}")
+    runtime = runtime or (cfg.inference_runtime if cfg is not None else RUNTIMES[0])
+    if runtime != RUNTIMES[0] and ending != ".onnx":
+        raise UserError(f"inference_runtime: {runtime} runs ONNX files only, not {path}; export it with export.py")
     if ending == ".ckpt":
         return _open_checkpoint(path, cfg, key)
     if ending == ".onnx":
-        detector = OnnxDetector(path, concurrent_calls)
+        detector = open_onnx(path, runtime, concurrent_calls, threads)
     else:
         description = read_description(path)
         detector = NetworkDetector(load_mindir(path), description)
@@ -89,6 +102,8 @@ def _fitting(found: ModelMetadata, cfg, path: str, key: str) -> ModelMetadata:
         if getattr(found, name) != getattr(wanted, name):
             advice = "leave out --config_path" if key == "model" else "use that value, or export the checkpoint again"
             raise UserError(f"{where} with {name} {getattr(found, name)}, here it is {getattr(wanted, name)}; {advice}")
+    if found.dynamic_batch:
+        found = replace(found, batch_size=wanted.batch_size)
     return with_thresholds(found, where, wanted.min_score, wanted.nms_threshold, wanted.max_boxes)
 
 

@@ -85,6 +85,7 @@ class Predictor:
         device_target: CPU, GPU or Ascend, for a checkpoint or MINDIR.
         concurrent_calls: number of threads that may call an ONNX file at the same time; they share the cores. A
             checkpoint or MINDIR takes one call at a time, from the main thread.
+        runtime: of an ONNX file, one of `src.inference.runtimes.RUNTIMES`; "" is onnxruntime, or the configuration's.
 
     Raises:
         UserError: a file that is missing, damaged or of another network; a threshold that the file does not allow.
@@ -97,10 +98,11 @@ class Predictor:
         min_score: Optional[float] = None,
         device_target: str = "CPU",
         concurrent_calls: int = 1,
+        runtime: str = "",
     ):
         cfg = self._prepare(model, config_path, device_target)
         self.concurrent_calls = concurrent_calls if model.lower().endswith(".onnx") else 1
-        self._detector = open_model(model, cfg, "model", self.concurrent_calls)
+        self._detector = open_model(model, cfg, "model", self.concurrent_calls, runtime)
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
         self.classes = self._detector.description.classes
@@ -138,7 +140,7 @@ class Predictor:
     def batch_size(self) -> int:
         """Images per call: those that the file takes, one if it takes any number."""
         description = self._detector.description
-        return 1 if getattr(description, "dynamic_batch", False) else description.batch_size
+        return 1 if description.dynamic_batch else description.batch_size
 
     def resize(self, image: np.ndarray) -> np.ndarray:
         """Resize uint8 [H, W, 3] to the network's input size."""

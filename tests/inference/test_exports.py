@@ -11,51 +11,16 @@ import pytest
 from src.boxes.postprocess import postprocess
 from src.config import load_config
 from src.inference import exporter
-from src.inference.detector import NetworkDetector, build_inference
+from src.inference.detector import NetworkDetector
 from src.inference.exporter import compare_detections, export_network, target_path
 from src.inference.metadata import description_file, metadata_from_config
 from src.inference.open_model import open_model
 from src.inference.predictor import Predictor
-from src.models.build import build_model
 from src.models.cpu_conv import CpuConv
 from src.utils.errors import RunError, UserError
 from src.utils.locks import try_lock
 from src.utils.output import OutputError
 from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
-from tests.helpers.programs import run
-
-IMAGES = 50
-
-
-@pytest.fixture(scope="module")
-def cfg(cfg256):
-    path = QUICKSTART_CONFIG
-    return load_config([f"--config_path={path}", "--batch_size=4", "--min_score=0.6"])
-
-
-@pytest.fixture(scope="module")
-def inference(cfg, load_reference_weights):
-    cell = build_inference(build_model(cfg), cfg)
-    load_reference_weights(cell)
-    weight = cell.network.multi_box.cls_layers[0].weight
-    weight.set_data(weight * 8)  # high scores for some boxes, as with trained weights
-    return cell
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """50 drawn images: files, network inputs, original sizes."""
-    from src.data.transforms import resize
-    from src.inference.pictures import read_picture
-
-    folder = tmp_path_factory.mktemp("pictures")
-    done = run(
-        "scripts/draw_shapes.py", "--output", folder / "shapes", "--train", 1, "--val", IMAGES, "--image_size", 192
-    )
-    assert done.returncode == 0, done.stderr
-    files = sorted(str(path) for path in (folder / "shapes" / "val2017").iterdir())
-    images = [read_picture(path) for path in files]
-    return files, np.stack([resize(i, (128, 128)) for i in images]), np.array([i.shape[:2] for i in images])
 
 
 @pytest.fixture(scope="module")
