@@ -75,7 +75,7 @@ def export(argv, locks: contextlib.ExitStack) -> int:
     init_device(cfg)
     log_notes(cfg, LOGGER.warning)
 
-    from src.boxes.default_boxes import layout
+    from src.boxes.default_boxes import default_box_keys
     from src.inference.detector import build_inference
     from src.models.build import build_model
     from src.models.weights import load_network
@@ -88,7 +88,9 @@ def export(argv, locks: contextlib.ExitStack) -> int:
     if cfg.file_format == "ONNX":
         cfg.use_float16 = False  # `export_precision` says what the file computes in
     model = build_model(cfg)
-    load_network(model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes, boxes=layout(cfg))
+    load_network(
+        model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes, boxes=default_box_keys(cfg)
+    )
     locks.enter_context(hold_file(path, "export", "file_name"))
     description = metadata_from_config(cfg, cfg.export_uint8, cfg.export_nms)
     description = replace(description, dynamic_batch=cfg.export_dynamic_batch, precision=cfg.export_precision)

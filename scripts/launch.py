@@ -5,7 +5,8 @@
 
     --device_num N       number of processes, one per device (default 8; run_eval.sh 1)
     --device_target T    GPU, Ascend or CPU (default: the one in FILE, else GPU)
-    --config_path FILE   configuration (default: config/ssd_resnet50_fpn_config_ and the device target)
+    --config_path FILE   configuration (default: that of --model_name if it is given, else
+                         config/ssd_resnet50_fpn_config_{gpu,ascend,cpu}.yaml by device target)
     --launcher L         mpirun or msrun (default: msrun on Ascend, else mpirun)
     --hostfile FILE      machines for mpirun, one per line: name slots=8
     --log_output DIR     folder for the output of the ranks (default log_output)
@@ -151,8 +152,9 @@ def parse(argv) -> tuple:
         options.device_num = 1 if options.standalone or options.script == "eval" else 8
     if options.device_num < 1:
         parser.error(f"--device_num must be at least 1, got {options.device_num}")
-    name = f"ssd_resnet50_fpn_config_{options.device_target.lower()}.yaml"
-    options.config_path = options.config_path or os.path.join(ROOT, "config", name)
+    if not options.config_path and not any(word.split("=")[0] == "--model_name" for word in rest):
+        name = f"ssd_resnet50_fpn_config_{options.device_target.lower()}.yaml"
+        options.config_path = os.path.join(ROOT, "config", name)
     options.launcher = options.launcher or ("msrun" if options.device_target == "Ascend" else "mpirun")
     return options, rest
 
@@ -160,7 +162,9 @@ def parse(argv) -> tuple:
 def command(options, rest) -> list:
     """The command line that starts a run."""
     script = [os.path.join(ROOT, f"{options.script}.py")]
-    keys = [f"--device_target={options.device_target}", f"--config_path={options.config_path}", *rest]
+    keys = [f"--device_target={options.device_target}"]
+    keys += [f"--config_path={options.config_path}"] if options.config_path else []
+    keys += rest
     if options.device_num == 1:
         return [sys.executable, *script, *keys]
     keys = ["--run_distribute=True", f"--device_num={options.device_num}", *keys]

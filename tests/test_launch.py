@@ -65,6 +65,8 @@ def test_published_training_and_evaluation_on_one_device():
 
 
 def test_the_target_is_the_one_given_or_that_of_the_configuration():
+    # the network's own file
+    assert not [word for word in options("train", "--model_name=ssd300") if word.startswith("--config_path")]
     assert options("eval", "--device_target=cpu")[:2] == ["--device_target=CPU", f"--config_path={CPU}"]
     assert options("eval", "--config_path", CPU)[0] == "--device_target=CPU"
     assert options("eval", "--config_path", CPU, "--device_target", "ascend")[0] == "--device_target=Ascend"

@@ -112,7 +112,7 @@ def build_default_boxes(cfg) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def layout(cfg) -> dict:
+def default_box_keys(cfg) -> dict:
     """The keys of a config that decide what a network's box outputs mean, at any image size."""
     keys = ["use_anchor_generator", "prior_scaling", "num_default"]
     if not cfg.use_anchor_generator:

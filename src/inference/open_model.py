@@ -78,12 +78,12 @@ def open_model(
 
 
 def _open_checkpoint(path: str, cfg, key: str) -> Detector:
-    from src.boxes.default_boxes import layout
+    from src.boxes.default_boxes import default_box_keys
     from src.models.build import build_model
     from src.models.weights import load_network
 
     model = build_model(cfg)
-    load_network(model, path, key, strict=True, classes=cfg.classes, boxes=layout(cfg))
+    load_network(model, path, key, strict=True, classes=cfg.classes, boxes=default_box_keys(cfg))
     return build_detector(model, cfg)
 
 

@@ -50,7 +50,7 @@ def build_ssd_mobilenet_v1_fpn(cfg) -> SSDFpn:
     return build_ssd_fpn(cfg, MobileNetV1((10, 22, 26), cfg.backbone_padding == "symmetric"), "mobilenet_v1")
 
 
-class _FeatureExtractor(nn.Cell):
+class _NamePrefix(nn.Cell):
     """Gives the backbone the name that published checkpoints have for it."""
 
     def __init__(self, backbone: nn.Cell):
@@ -72,7 +72,7 @@ class SSDMobileNetV1(SSD):
         super().__init__("feature_extractor.mobilenet_v1.")
         self.multi_box = head
         # block 14 is the second of 512 channels, not the last (22) as in the paper: so it was published
-        self.feature_extractor = _FeatureExtractor(MobileNetV1((14, 26), symmetric))
+        self.feature_extractor = _NamePrefix(MobileNetV1((14, 26), symmetric))
         self.multi_residual = nn.CellList([ConvBnRelu6(before, after, 3, stride) for before, after, stride in extras])
 
     def features(self, x):

@@ -86,7 +86,7 @@ class MobileNetV2(nn.Cell):
         return self.expand_layer_conv_13(x), self.features_2(x)
 
 
-class SSD300(SSD):
+class SSDMobileNetV2(SSD):
     """SSD300 on MobileNetV2: six levels, the last four of inverted residuals of stride 2.
 
     Args:
@@ -113,8 +113,8 @@ class SSD300(SSD):
         return name.replace("features_1.", "features.")
 
 
-def build_ssd300(cfg) -> SSD300:
+def build_ssd300(cfg) -> SSDMobileNetV2:
     """`model_name: ssd300`."""
     lists = cfg.extras_in_channels, cfg.extras_out_channels, cfg.extras_strides, cfg.extras_ratio
     head = PerLevelHead(cfg.num_classes, cfg.extras_out_channels, cfg.num_default)
-    return SSD300(head, list(zip(*lists))[2:], cfg.backbone_padding == "symmetric")
+    return SSDMobileNetV2(head, list(zip(*lists))[2:], cfg.backbone_padding == "symmetric")

@@ -88,7 +88,7 @@ def check_same_boxes(config: dict, here: dict, path: str, key: str) -> None:
 
     Args:
         config: `trained_config` of the file; its keys that are missing are not compared.
-        here: `src.boxes.default_boxes.layout` of the configuration.
+        here: `src.boxes.default_boxes.default_box_keys` of the configuration.
 
     Raises:
         UserError: naming the first key that differs.
