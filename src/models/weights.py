@@ -53,7 +53,7 @@ def load_network(
         exclude: parts of the names of parameters that are not loaded (`filter_weight`), see `is_left_out`.
         strict: a parameter that the file lacks is an error, as it is where nothing is trained afterwards.
         classes: names that the model is for, the background first; compared with those that the file holds.
-        boxes: `src.boxes.default_boxes.default_box_keys` of the model's configuration, compared with that of the file's.
+        boxes: `src.boxes.default_boxes.default_box_keys` of the configuration, compared with the file's.
 
     Raises:
         UserError: nothing matches, a parameter has another shape, or is missing where all are needed; other classes or
