@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Train SSD ResNet50-FPN: python3 train.py --config_path config/ssd_resnet50_fpn_config_gpu.yaml [--key=value ...]"""
+"""Train an SSD network: python3 train.py --config_path config/ssd_resnet50_fpn_config_gpu.yaml [--key=value ...]"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-import time
 from typing import Iterator
 
 # first: it reports missing packages in one line
@@ -79,44 +78,17 @@ def train(argv, held: contextlib.ExitStack) -> int:
         evaluation = f"{eval_records.count} evaluation images" if eval_records else f"no evaluation set ({missing})"
         LOGGER.info("only_create_dataset: done, %d training images, %s", records.count, evaluation)
         return 0
-    from src.data.pipeline import TrainLoader
-
-    data = TrainLoader(records, cfg, rank, size)
-    if data.steps == 0:
-        raise UserError(
-            f"batch_size: {records.count} images / ({cfg.batch_size} x {size} devices) = 0 steps per epoch; "
-            f"use a smaller --batch_size"
-        )
-    if rank == 0:
-        advice = learning_rate_advice(cfg, size)
-        if advice:
-            LOGGER.warning("%s", advice)
+    data = start_data(records, cfg, comm)
 
     # 5. loss, optimiser, step
-    from src.training.schedule import learning_rates
-    from src.training.step import build_train_step
+    from src.training.schedule import build_learning_rates
 
-    rates = learning_rates(
-        0,
-        cfg.lr_init,
-        cfg.lr * cfg.lr_end_rate,
-        cfg.lr,
-        cfg.warmup_epochs,
-        cfg.epoch_size,
-        data.steps,
-    )
-    step = build_train_step(model, cfg, rates, comm)
-    step.start_at(cfg.pre_trained_epoch_size * data.steps)
-    if cfg.compile_cache and cfg.device_target == "CPU" and not comm.averages_on_host:
-        from src.utils.compile_cache import compile_cache
-
-        everything = {key: value for key, value in cfg.items() if key not in ("output_path", "resume", "seed")}
-        step.compile_within(compile_cache({"config": everything, "steps": len(rates), "ranks": size}))
+    rates = build_learning_rates(cfg, data.steps)
+    step = start_step(model, cfg, rates, comm, data.steps)
 
     # 6. where the run stands
     from src.training.checkpoint import Checkpoints, restore_run
     from src.training.run_files import cut_history, prepare_folder
-    from src.training.run_info import describe_start, record_start
     from src.training.state import RunState, training_relevant_config
 
     source = ""
@@ -130,59 +102,27 @@ def train(argv, held: contextlib.ExitStack) -> int:
     )
     if resumes:
         state, source = restore_run(step, find_resume(cfg.resume, cfg.output_path), state, comm)
-        LOGGER.info(
-            "resumed: epoch %d, step %d, learning rate %.6g",
-            state.epochs + 1,
-            state.epoch_step + 1,
-            rates[min(state.steps, len(rates) - 1)],
-        )
+        rate = rates[min(state.steps, len(rates) - 1)]
+        LOGGER.info("resumed: epoch %d, step %d, learning rate %.6g", state.epochs + 1, state.epoch_step + 1, rate)
     checkpoints = Checkpoints(prepare_folder(cfg.output_path, rank, source), cfg.keep_checkpoint_max)
     if rank == 0:
         cut_history(cfg.output_path, state.epochs)
-        record_start(cfg.output_path, describe_start(argv, cfg, comm, source))
-        with atomic_write(os.path.join(cfg.output_path, "config.yaml")) as handle:
-            yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
+        record_run(argv, cfg, comm, source)
 
     # 7. evaluation in training
     evaluate = None
     if cfg.run_eval:
-        from src.evaluation.evaluate import bn_statistics_of_rank0, build_evaluator, collect_detections
-        from src.inference.detector import build_detector
+        from src.evaluation.evaluate import TrainingEvaluation
 
-        detector, evaluator = build_detector(model, cfg), build_evaluator(eval_records, cfg)
-
-        def evaluate(should_stop):
-            start = time.perf_counter()
-            evaluator.clear()
-            detector.cell.set_train(False)
-            with bn_statistics_of_rank0(model, comm):
-                if not collect_detections(detector, eval_records, cfg, evaluator, comm, should_stop):
-                    return None
-            detected = time.perf_counter()
-            result = comm.broadcast(evaluator.summarize() if rank == 0 else None)
-            LOGGER.info(
-                "mAP %.4f (all images), %.4f (published protocol); evaluation took %.1f s, of which scoring %.1f s",
-                result["mAP"],
-                result["mAP_published"],
-                time.perf_counter() - start,
-                time.perf_counter() - detected,
-            )
-            return result["mAP"]
+        evaluate = TrainingEvaluation(model, eval_records, cfg, comm)
 
     # 8. train
     from src.training.trainer import Trainer
 
     trained = sum(int(np.prod(parameter.shape)) for parameter in model.trainable_params())
-    LOGGER.info(
-        "training %s: %d images, %d steps per epoch, %d epochs, batch %d x %d, %.1f million weights",
-        cfg.model_name,
-        records.count,
-        data.steps,
-        cfg.epoch_size,
-        cfg.batch_size,
-        size,
-        trained / 1e6,
-    )
+    numbers = records.count, data.steps, cfg.epoch_size, cfg.batch_size, size, trained / 1e6
+    line = "training %s: %d images, %d steps per epoch, %d epochs, batch %d x %d, %.1f million weights"
+    LOGGER.info(line, cfg.model_name, *numbers)
     with profiling(cfg, rank):
         Trainer(step, data, rates, cfg, checkpoints, evaluate, comm, stop).run(state)
     if state.epochs < cfg.epoch_size:
@@ -207,6 +147,45 @@ def start_model(cfg, resumes: bool) -> object:
     if cfg.freeze_layer and not (resumes or cfg.pre_trained or cfg.feature_extractor_base_param):
         LOGGER.warning("freeze_layer: no weights were loaded, so the frozen layers keep their random ones")
     return model
+
+
+def start_data(records, cfg, comm) -> object:
+    """The `TrainLoader` of this rank, with at least one step in an epoch."""
+    from src.data.pipeline import TrainLoader
+
+    data = TrainLoader(records, cfg, comm.rank, comm.size)
+    if data.steps == 0:
+        raise UserError(
+            f"batch_size: {records.count} images / ({cfg.batch_size} x {comm.size} devices) = 0 steps per epoch; "
+            f"use a smaller --batch_size"
+        )
+    advice = learning_rate_advice(cfg, comm.size) if comm.rank == 0 else None
+    if advice:
+        LOGGER.warning("%s", advice)
+    return data
+
+
+def start_step(model, cfg, rates: np.ndarray, comm, steps_per_epoch: int) -> object:
+    """The training step; on a CPU, what an earlier run compiled is used (`compile_cache`)."""
+    from src.training.step import build_train_step
+
+    step = build_train_step(model, cfg, rates, comm)
+    step.start_at(cfg.pre_trained_epoch_size * steps_per_epoch)
+    if cfg.compile_cache and cfg.device_target == "CPU" and not comm.averages_on_host:
+        from src.utils.compile_cache import compile_cache
+
+        everything = {key: value for key, value in cfg.items() if key not in ("output_path", "resume", "seed")}
+        step.compile_within(compile_cache({"config": everything, "steps": len(rates), "ranks": comm.size}))
+    return step
+
+
+def record_run(argv, cfg, comm, source: str) -> None:
+    """Write what this start is made of into the output folder: the entry of the run's starts, and config.yaml."""
+    from src.training.run_info import describe_start, record_start
+
+    record_start(cfg.output_path, describe_start(argv, cfg, comm, source))
+    with atomic_write(os.path.join(cfg.output_path, "config.yaml")) as handle:
+        yaml.safe_dump({key: value for key, value in cfg.items() if key != "config_path"}, handle, sort_keys=False)
 
 
 @contextlib.contextmanager

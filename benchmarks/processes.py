@@ -13,18 +13,18 @@ import time
 import numpy as np
 
 from benchmarks.data import coco_folder, memory
-from src.config import load_config
+from src.config import NETWORKS, load_config
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-BATCH, SIZE, STEPS = 2, 640, 6
+BATCH, STEPS = 2, 6
 # of the user: the variables that prepare_environment sets later for MindSpore would slow down PyTorch
 ENVIRONMENT = dict(os.environ)
 
 
-def _measure(python: str, script: str, best: dict) -> dict:
+def _measure(python: str, script: str, model_name: str, size: int, best: dict) -> dict:
     """Run a script in a new process; for each of its results the minimum of the result and `best`."""
-    words = [python, os.path.join(HERE, script), str(BATCH), str(SIZE), str(STEPS)]
+    words = [python, os.path.join(HERE, script), str(BATCH), str(size), str(STEPS), model_name]
     done = subprocess.run(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"{script} ended with {done.returncode}: {done.stderr[-500:]}")
@@ -32,16 +32,25 @@ def _measure(python: str, script: str, best: dict) -> dict:
     return {name: min(value, best.get(name, value)) for name, value in found.items()}
 
 
-def measure_step(table, options) -> None:
-    """A training step and a forward pass at 640 x 640; with --torch, alternating with the same network in PyTorch."""
+def measure_step(table, options, model_name: str = "ssd_resnet50_fpn") -> None:
+    """A training step and a forward pass at the network's published size, in float32; with --torch, alternating with
+    the same network in PyTorch."""
+    size = load_config([f"--model_name={model_name}"]).img_shape[0]
     ours, theirs = {}, {}
     for _ in range(2):
-        ours = _measure(sys.executable, "step_mindspore.py", ours)
-        theirs = _measure(options.torch, "step_pytorch.py", theirs) if options.torch else {}
-    note = "plain = PyTorch" if options.torch else ""
-    table.add(f"training step, batch {BATCH}", "s", ours["step"], theirs.get("step"), note)
-    table.add("forward, batch 1", "s", ours["forward"], theirs.get("forward"), note)
-    table.add("peak memory of training", "GiB", ours["peak"], theirs.get("peak"), note)
+        ours = _measure(sys.executable, "step_mindspore.py", model_name, size, ours)
+        theirs = _measure(options.torch, "step_pytorch.py", model_name, size, theirs) if options.torch else {}
+    note = f"{size} x {size}" + (", plain = PyTorch" if options.torch else "")
+    table.add(f"{model_name}: step, batch {BATCH}", "s", ours["step"], theirs.get("step"), note)
+    table.add("    forward, batch 1", "s", ours["forward"], theirs.get("forward"), note)
+    table.add("    peak memory of training", "GiB", ours["peak"], theirs.get("peak"), note)
+
+
+def measure_family(table, options) -> None:
+    """`measure_step` of the other networks."""
+    for model_name in NETWORKS:
+        if model_name != "ssd_resnet50_fpn":
+            measure_step(table, options, model_name)
 
 
 def _seconds_to(line: str, script: str, words: list, environment: dict) -> float:
@@ -122,8 +131,9 @@ def growth_epoch(work: str, count: str, boxes: str) -> None:
     from src.data.records import prepare_records
 
     start = time.perf_counter()
-    data = TrainLoader(prepare_records(cfg, is_training=True), cfg)
+    records = prepare_records(cfg, is_training=True)
     started = time.perf_counter() - start
+    data = TrainLoader(records, cfg)  # its matcher takes as long for one image as for many
     start = time.perf_counter()
     for _ in data.numpy_batches(0):
         pass

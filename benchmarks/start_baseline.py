@@ -20,15 +20,15 @@ def plain_layers() -> None:
     from mindspore import nn
     from mindspore.common.initializer import TruncatedNormal, initializer
 
-    from src.models import cpu_conv, layers
+    from src.models import layers
 
     def init_weights(model):
         for parameter in model.trainable_params():
             if parameter.name.endswith("weight"):
                 parameter.set_data(initializer(TruncatedNormal(0.02), parameter.shape))
 
-    layers.Conv2d, layers.BatchNorm2d, layers.Chain = nn.Conv2d, nn.BatchNorm2d, nn.SequentialCell
-    layers.convolution = lambda *sizes: cpu_conv.convolution(*sizes).operator
+    layers.Conv2d, layers.BatchNorm2d = nn.Conv2d, nn.BatchNorm2d
+    os.environ["SSD_PLAIN_CONV"] = "1"
     layers.init_weights = init_weights
 
 

@@ -15,9 +15,10 @@ from src.config import load_config  # noqa: E402
 from src.utils.device import init_device, prepare_environment  # noqa: E402
 
 
-def main(batch: int, size: int, steps: int) -> None:
+def main(batch: int, size: int, steps: int, model_name: str = "ssd_resnet50_fpn") -> None:
     prepare_environment()
-    cfg = load_config(["--device_target=CPU", f"--batch_size={batch}", f"--img_shape=[{size}, {size}]"])
+    options = ["--device_target=CPU", "--use_float16=False", f"--batch_size={batch}", f"--img_shape=[{size}, {size}]"]
+    cfg = load_config([f"--model_name={model_name}", *options])
     init_device(cfg)
     from mindspore import Tensor
 
@@ -48,4 +49,4 @@ def main(batch: int, size: int, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:4]), *sys.argv[4:])

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Measure the speed of the parts, each compared with a straightforward implementation ("plain") in the same run.
 
-    python3 scripts/benchmark.py [matching postprocessing pipeline conversion scoring growth step start] [--json FILE]
+    python3 scripts/benchmark.py [PART ...] [--json FILE]
 
-Without names, all parts except growth are measured. Run nothing else at the same time. If --torch names a Python with
-PyTorch, `step` compares with it. --work is a folder for drawn data (600 MB for all parts).
+--help lists the parts. Without names, all parts except growth and family are measured. Run nothing else at the same
+time. If --torch names a Python with PyTorch, `step` and `family` compare with it. --work is a folder for drawn data
+(600 MB for all parts).
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ from benchmarks.data import (  # noqa: E402
     memory,
     network_output,
 )
-from benchmarks.processes import measure_growth, measure_start, measure_step  # noqa: E402
+from benchmarks.prediction import measure_drawing, measure_prediction  # noqa: E402
+from benchmarks.processes import measure_family, measure_growth, measure_start, measure_step  # noqa: E402
 from benchmarks.scoring import measure_scoring  # noqa: E402
-from src.boxes.default_boxes import default_boxes  # noqa: E402
+from src.boxes.default_boxes import build_default_boxes, default_boxes  # noqa: E402
+from src.boxes.matcher import Matcher  # noqa: E402
 from src.boxes.postprocess import postprocess  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.images import check_image  # noqa: E402
-from src.data.transforms import encode_targets  # noqa: E402
+from src.data.transforms import encode_matches, encode_targets  # noqa: E402
 from src.utils.device import prepare_environment  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
 from src.utils.log import setup_logging  # noqa: E402
@@ -81,14 +84,19 @@ def best_time(function, cases: list, repeats: int = 5) -> float:
 
 
 def measure_matching(table: Table, options) -> None:
-    """Matching and encoding of the targets of an image of 640 x 640."""
+    """Matching and encoding of the targets of an image of 640 x 640 as in training: one `Matcher` for all images."""
     defaults, rng = default_boxes((640, 640)), np.random.default_rng(0)
+    matcher = Matcher(*defaults, 0.5)
+
+    def encode(gt, *_):
+        return encode_matches([gt], matcher, SCALING)
+
     for count in (1, 7, 30, 90):
         cases = [(ground_truth(rng, count), *defaults, 0.5, SCALING) for _ in range(40)]
         for case in cases[:5]:
             for ours, theirs in zip(encode_targets(*case), baselines.encode(*case)):
                 assert np.array_equal(ours, theirs), "the targets differ"
-        ours, theirs = best_time(encode_targets, cases), best_time(baselines.encode, cases[:5], 3)
+        ours, theirs = best_time(encode, cases), best_time(baselines.encode, cases[:5], 3)
         table.add(f"matching and encoding, {count} boxes", "ms", ours, theirs)
 
 
@@ -140,7 +148,7 @@ def measure_pipeline(table: Table, options) -> None:
     ours, theirs = [], []
     for epoch in range(5):  # alternately: the speed of the machine varies
         ours.append(consumed(data.epoch(epoch), 4, 34)[0])
-        batches = baselines.training_batches(records.files[0], cfg, data.defaults)
+        batches = baselines.training_batches(records.files[0], cfg, build_default_boxes(cfg))
         rate, their_bytes = consumed(([b.asnumpy() for b in batch] for batch in batches), 4, 34)
         del batches  # its threads would continue
         theirs.append(rate)
@@ -205,11 +213,14 @@ def coco_config(work: str, size: int):
 PARTS = {
     "matching": measure_matching,
     "postprocessing": measure_postprocessing,
+    "drawing": measure_drawing,
     "pipeline": measure_pipeline,
     "conversion": measure_conversion,
     "scoring": measure_scoring,
     "growth": measure_growth,
+    "prediction": measure_prediction,
     "step": measure_step,
+    "family": measure_family,
     "start": measure_start,
 }
 
@@ -224,7 +235,10 @@ def main(argv) -> int:
         metavar="DIR",
         help="folder for drawn data (default: %(default)s)",
     )
-    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` with")
+    parser.add_argument("--size", type=int, default=128, help="network size for `prediction` (default: %(default)s)")
+    parser.add_argument(
+        "--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` and `family` with"
+    )
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
@@ -239,7 +253,7 @@ def main(argv) -> int:
     table = Table()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{'':44}{'':>10}{'ours':>10} {'plain':>10} {'':>10}")
-    for part in options.parts or [name for name in PARTS if name != "growth"]:
+    for part in options.parts or [name for name in PARTS if name not in ("growth", "family")]:
         PARTS[part](table, options)
     if options.json:
         results = {"cores": os.cpu_count(), "python": platform.python_version(), "rows": table.rows}

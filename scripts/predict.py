@@ -3,17 +3,21 @@
 
     python3 scripts/predict.py --model output/ckpt_0/best_map.ckpt photos/ more/*.jpg clip.mp4 --output detections
 
---model is a checkpoint, or a MINDIR or ONNX file of export.py (an ONNX file needs no MindSpore). Places are files,
-folders (with all below them, links followed) and patterns. In --output: every picture and video with its boxes (at
-most 100, the surest), and detections.json with all of them in COCO's form (`images`, `categories`, `annotations`, each
-with a score; a category's id is the class's index). Drawings carry a mark and are not detected on again. What could not
-be read or written is named, and the exit status is not 0; detections.json comes first where the disk is full.
+--model is a checkpoint, or a MINDIR or ONNX file of export.py (an ONNX file needs no MindSpore). The inputs are files,
+folders (with all subfolders; links are followed) and patterns. --output receives every picture and video with its
+detections drawn (at most 100 per picture, those with the highest scores), and detections.json: all detections in COCO's
+format (`images`, `categories`, and `annotations` with a score; a category id is the index of the class).
+
+Reading, the network, drawing and writing overlap in threads. Drawings are marked in the file, so that they are not
+detected on again. Files that cannot be read or written are named, and the exit status is not 0. On a full disk drawings
+make room for detections.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import time
@@ -26,10 +30,12 @@ import src  # noqa: E402, F401
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from src.inference.pictures import read_picture  # noqa: E402
+from src.inference.pipeline import Picture, concurrent_calls, detect  # noqa: E402
+from src.inference.predictor import Predictor  # noqa: E402
+from src.inference.results import CocoResults  # noqa: E402
 from src.inference.runtimes import RUNTIMES  # noqa: E402
 from src.inference.search import find_files, is_video  # noqa: E402
-from src.utils.drawing import DrawingPaths, draw_detections  # noqa: E402
+from src.utils.drawing import DRAWN, DrawingPaths, draw_detections  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
 from src.utils.locks import hold_folder  # noqa: E402
 from src.utils.log import LOGGER, progress, setup_logging  # noqa: E402
@@ -37,7 +43,6 @@ from src.utils.output import (  # noqa: E402
     Arrivals,
     OutputError,
     ensure_writable,  # noqa: E402
-    write_json,
     write_picture,
 )
 from src.utils.signals import SignalGuard  # noqa: E402
@@ -45,141 +50,131 @@ from src.utils.text import one_line  # noqa: E402
 from src.utils.video import VideoFile  # noqa: E402
 
 RESULT = "detections.json"
-
-
-class CocoResults:
-    """Detections of all pictures in COCO's form."""
-
-    def __init__(self, classes: list):
-        self.classes = classes
-        self.images, self.annotations = [], []
-
-    def add(self, file_name: str, shape: tuple, detections: tuple, **more) -> None:
-        """One picture's; `more` goes into its row."""
-        number = len(self.images) + 1
-        self.images.append({"id": number, "file_name": file_name, "height": shape[0], "width": shape[1], **more})
-        boxes, labels, scores = detections
-        for (y1, x1, y2, x2), label, score in zip(boxes.tolist(), labels.tolist(), scores.tolist()):
-            width, height = x2 - x1, y2 - y1
-            self.annotations.append(
-                {
-                    "id": len(self.annotations) + 1,
-                    "image_id": number,
-                    "category_id": label,
-                    "bbox": [x1, y1, width, height],
-                    "area": width * height,
-                    "iscrowd": 0,
-                    "score": score,
-                }
-            )
-
-    def save(self, path: str) -> None:
-        """Write all to `path`.
-
-        Raises:
-            OutputError: it could not be written.
-        """
-        content = {
-            "images": self.images,
-            "categories": [{"id": k, "name": name} for k, name in enumerate(self.classes) if k],
-            "annotations": self.annotations,
-        }
-        write_json(path, content)
+MAX_KINDS = 12  # classes named in the last lines
 
 
 class Drawings(Arrivals):
-    """The drawings of a run: `paths` of those that arrived, in order."""
+    """The drawings of a run; `paths`: those that were written, in order."""
 
     def __init__(self):
         super().__init__("drawings")
         self.paths = []
 
+    def add(self, path: str) -> None:
+        """Note a drawing that was written."""
+        self.paths.append(path)
+        self.count += 1
+
     def remove_last(self) -> int:
-        """Remove the newest drawing to make room; its bytes."""
+        """Remove the newest drawing to make room, and return its size in bytes."""
         path = self.paths.pop()
         size = os.path.getsize(path)
         os.remove(path)
         self.count -= 1
-        self.add_failure(OutputError(f"cannot keep {one_line(path)}: {RESULT} needs its room on a full disk", True))
+        self.add_failure(OutputError(f"removed {one_line(path)}: {RESULT} needs its space on a full disk", True))
         return size
 
 
-def detect_picture(path: str, target: str, predictor, found: CocoResults, drawings: Drawings) -> None:
-    """Detect on a picture, draw and note it.
+class Prediction:
+    """Detection on the files of a run: `found`, `drawings`, and `unread`, the files that could not be read."""
 
-    Raises:
-        UserError: it cannot be read.
-    """
-    image = read_picture(path)
-    detections = predictor(image)
-    found.add(path, image.shape[:2], detections)
-    boxes, labels, scores = detections
-    with drawings.one():
-        drawn = draw_detections(image[..., ::-1], boxes, labels, scores, predictor.classes)
-        write_picture(target, drawn, drawing=True)
-        drawings.paths.append(target)
+    def __init__(self, predictor, folder: str, max_detections: int):
+        self.predictor, self.folder = predictor, folder
+        self.found, self.drawings = CocoResults(predictor.classes, max_detections), Drawings()
+        self.unread, self._renamed = [], []
 
+    def run(self, files: list) -> None:
+        """Detect on pictures and videos in their order."""
+        paths = DrawingPaths(self.folder, files, [RESULT])
+        with progress(len(files), "detecting", "files") as bar:
+            for are_videos, group in itertools.groupby(files, is_video):
+                if are_videos:
+                    for path in group:
+                        self._detect_video(path, paths.path(path, ".mp4"))
+                        bar.update()
+                else:
+                    self._detect_pictures(group, paths, bar)
+        if self._renamed:
+            first = one_line(", ".join(self._renamed[:3]))
+            LOGGER.info("drawings under another name, because theirs was taken: %d (%s)", len(self._renamed), first)
 
-def detect_video(path: str, target: str, predictor, found: CocoResults, drawings: Drawings) -> None:
-    """Detect on every frame of a video; where it cannot be drawn, the detections are kept.
+    def _detect_pictures(self, files, paths: DrawingPaths, bar) -> None:
+        pictures = (Picture(path, paths.path(path, extension_of(path))) for path in files)
+        with contextlib.closing(detect(pictures, self.predictor, self._write)) as detected:
+            for picture in detected:
+                if picture.read_error is None:
+                    self.found.add(picture.path, picture.shape, picture.detections)
+                    self._note_drawing(picture.path, picture.target, picture.write_error)
+                else:
+                    self._note_unread(picture.path, picture.read_error)
+                bar.update()
 
-    Raises:
-        UserError: no frame can be decoded.
-    """
-    video = cv2.VideoCapture(path)
-    rate = video.get(cv2.CAP_PROP_FPS) or 25.0
-    frames = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-    number = 0
-    with contextlib.ExitStack() as stack:
-        stack.callback(video.release)
-        bar = stack.enter_context(progress(frames or None, one_line(os.path.basename(path)), "frames"))
-        drawn = stack.enter_context(VideoFile(target, rate))
-        failure = None
-        while True:
-            read, frame = video.read()
-            if not read:
-                break
-            detections = predictor(np.ascontiguousarray(frame[..., ::-1]))
-            found.add(path, frame.shape[:2], detections, frame=number)
-            number += 1
-            bar.update()
-            if failure is None:
-                try:
-                    drawn.write(draw_detections(frame, *detections, predictor.classes))
-                except OutputError as error:
-                    failure = error
-        if not number:
-            raise UserError(f"cannot read {one_line(path)}: no frame can be decoded")
-        if number < 0.9 * frames:
-            LOGGER.warning("%s: only %d of %d frames could be decoded", one_line(path), number, frames)
-        with drawings.one():
-            if failure is not None:
-                raise failure
-            drawn.close()
-            drawings.paths.append(target)
-
-
-def detect(files: list, folder: str, predictor, found: CocoResults, drawings: Drawings) -> list:
-    """Detect on all files, drawing into a folder; the files that could not be read."""
-    failed, renamed = [], []
-    paths = DrawingPaths(folder, files, [RESULT])
-    with progress(len(files), "detecting", "files") as bar:
-        for path in files:
-            extension = os.path.splitext(path)[1].lower()
-            target = paths.path(path, ".mp4" if is_video(path) else ".png" if extension == ".png" else ".jpg")
+    def _detect_video(self, path: str, target: str) -> None:
+        """Detect on every frame of a video; if it cannot be drawn, the detections are kept."""
+        with contextlib.ExitStack() as stack:
+            video = cv2.VideoCapture(path)
+            stack.callback(video.release)
+            rate = video.get(cv2.CAP_PROP_FPS) or 25.0
+            frames = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+            bar = stack.enter_context(progress(frames or None, one_line(os.path.basename(path)), "frames"))
+            drawn = stack.enter_context(VideoFile(target, rate))
+            detected = stack.enter_context(
+                contextlib.closing(detect(frames_of(video, path), self.predictor, self._draw))
+            )
+            error, number = None, 0
+            for frame in detected:
+                number += 1
+                self.found.add(path, frame.shape, frame.detections, frame=frame.number)
+                bar.update()
+                if error is None:
+                    try:
+                        drawn.write(frame.drawn)
+                    except OutputError as failure:
+                        error = failure
+            if not number:
+                self._note_unread(path, UserError(f"cannot read {one_line(path)}: no frame can be decoded"))
+                return
+            if number < 0.9 * frames:
+                LOGGER.warning("%s: only %d of %d frames could be decoded", one_line(path), number, frames)
             try:
-                (detect_video if is_video(path) else detect_picture)(path, target, predictor, found, drawings)
-                name = os.path.basename(target)
-                if not name.startswith(os.path.splitext(os.path.basename(path))[0] + "."):
-                    renamed.append(f"{os.path.basename(path)[:60]} as {name[-60:]}")
-            except UserError as error:
-                LOGGER.warning("%s", error)
-                failed.append(path)
-            bar.update()
-    if renamed:
-        first = one_line(", ".join(renamed[:3]))
-        LOGGER.info("drawings under another name, because theirs was taken: %d (%s)", len(renamed), first)
-    return failed
+                if error is None:
+                    drawn.close()
+            except OutputError as failure:
+                error = failure
+        self._note_drawing(path, target, error)
+
+    def _draw(self, picture: Picture) -> np.ndarray:
+        return draw_detections(picture.image, *picture.detections, self.predictor.classes)
+
+    def _write(self, picture: Picture) -> None:
+        write_picture(picture.target, self._draw(picture), drawing=True)
+
+    def _note_drawing(self, path: str, target: str, error) -> None:
+        if error is not None:
+            self.drawings.add_failure(error)
+        else:
+            self.drawings.add(target)
+        name = os.path.basename(target)
+        if not name.startswith(os.path.splitext(os.path.basename(path))[0] + "."):
+            self._renamed.append(f"{os.path.basename(path)[:60]} as {name[-60:]}")
+
+    def _note_unread(self, path: str, error: UserError) -> None:
+        LOGGER.warning("%s", error)
+        self.unread.append(path)
+
+
+def extension_of(path: str) -> str:
+    """The extension of a picture's drawing."""
+    return ".png" if path.lower().endswith(".png") else ".jpg"
+
+
+def frames_of(video: cv2.VideoCapture, path: str):
+    """The frames of a video."""
+    for number in itertools.count():
+        read, frame = video.read()
+        if not read:
+            return
+        yield Picture(path, image=frame, number=number)
 
 
 def save(found: CocoResults, path: str, drawings: Drawings) -> None:
@@ -193,7 +188,7 @@ def save(found: CocoResults, path: str, drawings: Drawings) -> None:
             found.save(path)
             return
         except OutputError as error:
-            size = 200 * len(found.annotations) + 500 * len(found.images)
+            size = 200 * sum(found.count_by_class()) + 500 * len(found.images)
             if not error.full or sum(map(os.path.getsize, drawings.paths)) < size:
                 raise
             while drawings.paths and size > 0:
@@ -202,11 +197,14 @@ def save(found: CocoResults, path: str, drawings: Drawings) -> None:
 
 def parse(argv) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("places", nargs="+", metavar="PLACE", help="picture, video, folder or pattern")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, video, folder or pattern")
     parser.add_argument("--model", required=True, help="x.ckpt, x.mindir or x.onnx")
-    parser.add_argument("--config_path", default="", help="for a checkpoint (default: its run's own config.yaml)")
-    parser.add_argument("--output", default="detections", help="folder of drawings and json (default: %(default)s)")
-    parser.add_argument("--min_score", type=float, help="least score (default: the model's)")
+    parser.add_argument("--config_path", default="", help="of a checkpoint (default: config.yaml of its run)")
+    parser.add_argument(
+        "--output", default="detections", help="folder for drawings and detections.json (default: %(default)s)"
+    )
+    parser.add_argument("--min_score", type=float, help="minimum score (default: the model's)")
+    parser.add_argument("--max_detections", type=int, default=DRAWN, help="maximum per picture (default: %(default)s)")
     parser.add_argument("--device_target", default="CPU", choices=("CPU", "GPU", "Ascend"))
     parser.add_argument("--runtime", default="", choices=RUNTIMES, help="of an ONNX file (default: onnxruntime)")
     return parser.parse_args(argv)
@@ -216,38 +214,67 @@ def main(argv) -> int:
     options = parse(argv)
     if options.min_score is not None and not 0 <= options.min_score <= 1:
         raise UserError(f"--min_score must lie in [0, 1], got {options.min_score}")
+    if options.max_detections < 1:
+        raise UserError(f"--max_detections must be at least 1, got {options.max_detections}")
     if not os.path.isfile(options.model):
         raise UserError(f"--model: no such file: {one_line(os.path.abspath(options.model))}")
     SignalGuard().install()
     setup_logging()
     folder = os.path.abspath(options.output)
-    files = find_files(options.places, folder)
-    from src.inference.predictor import Predictor
-
-    predictor = Predictor(options.model, options.config_path, options.min_score, options.device_target, options.runtime)
+    files = find_files(options.inputs, folder)
+    cv2.setNumThreads(1)  # the pictures are shared among threads already
+    predictor = Predictor(
+        options.model,
+        options.config_path,
+        options.min_score,
+        options.device_target,
+        concurrent_calls(),
+        options.runtime,
+    )
     ensure_writable(folder, "output")
     with hold_folder(folder, "prediction", key="output"):
-        return run(files, folder, predictor)
+        return run(files, folder, predictor, options.max_detections)
 
 
-def run(files: list, folder: str, predictor) -> int:
-    """Detect, write, and say what arrived."""
-    found, drawings, start = CocoResults(predictor.classes), Drawings(), time.time()
-    unread = detect(files, folder, predictor, found, drawings)
+def print_summary(prediction: Prediction, files: int, seconds: float, lost) -> None:
+    """Print what was found in so many files, and what was written; lost: why detections.json was not."""
+    found, drawings, predictor = prediction.found, prediction.drawings, prediction.predictor
+    counts = found.count_by_class()
+    kinds = [(number, name) for number, name in zip(counts, predictor.classes) if number]
+    named = sorted(kinds, key=lambda kind: -kind[0])[:MAX_KINDS] if len(kinds) > MAX_KINDS else kinds
+    words = [f"{number} {name}" for number, name in named]
+    words += [f"{len(kinds) - len(named)} more classes"] * (len(kinds) > len(named))
+    print(
+        f"{files - len(prediction.unread)} of {files} files, {len(found.images)} pictures in {seconds:.1f} s: "
+        f"{sum(counts)} detections" + (f" ({', '.join(words)})" if words else "")
+    )
+    if found.reduced:
+        LOGGER.warning(
+            "%d of %d pictures have more than %d detections above the score %g (highest: %.2f); the best %d are kept; "
+            "raise --min_score, or --max_detections to keep more",
+            found.reduced,
+            len(found.images),
+            found.max_detections,
+            predictor.min_score,
+            found.max_score,
+            found.max_detections,
+        )
+    tried = drawings.count + len(drawings.failed)
+    state = "" if lost is None else "an older " if os.path.isfile(os.path.join(prediction.folder, RESULT)) else "no "
+    print(f"{drawings.count} of {tried} drawings and {state}{RESULT}: {one_line(prediction.folder)}")
+
+
+def run(files: list, folder: str, predictor, max_detections: int) -> int:
+    """Detect, write, and print what was written."""
+    prediction, start = Prediction(predictor, folder, max_detections), time.time()
+    prediction.run(files)
+    found, drawings, unread = prediction.found, prediction.drawings, prediction.unread
     lost = None
     try:
         save(found, os.path.join(folder, RESULT), drawings)
     except OutputError as error:
         lost = error
-    by_class = np.bincount([row["category_id"] for row in found.annotations], minlength=len(predictor.classes))
-    kinds = ", ".join(f"{number} {predictor.classes[k]}" for k, number in enumerate(by_class) if number)
-    print(
-        f"{len(files) - len(unread)} of {len(files)} files, {len(found.images)} pictures in "
-        f"{time.time() - start:.1f} s: {len(found.annotations)} detections{f' ({kinds})' if kinds else ''}"
-    )
-    tried = drawings.count + len(drawings.failed)
-    state = "" if lost is None else "an older " if os.path.isfile(os.path.join(folder, RESULT)) else "no "
-    print(f"{drawings.count} of {tried} drawings and {state}{RESULT}: {one_line(folder)}")
+    print_summary(prediction, len(files), time.time() - start, lost)
     faults = [str(error) for error in (lost, drawings.error()) if error]
     missing = bool(faults)
     if unread:

@@ -1,15 +1,35 @@
 #!/usr/bin/env bash
-# Train, evaluate and export a detector on drawn images, without any preparation: bash scripts/quickstart.sh [--output DIR]
+# Train, evaluate and export a detector on drawn images, without any preparation:
+#   bash scripts/quickstart.sh [--model NAME] [--output DIR]
+# NAME: a network that has a config/NAME_config_quickstart.yaml. DIR: quickstart, or quickstart_NAME with --model.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-output=$root/quickstart
+model=ssd_resnet50_fpn
+output=
+usage="usage: bash scripts/quickstart.sh [--model NAME] [--output DIR]"
+fail() { echo "error: $1" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case $1 in
-        --output) [ $# -ge 2 ] || { echo "error: --output needs a folder" >&2; exit 2; }; mkdir -p "$2"; output=$(cd "$2" && pwd); shift 2 ;;
-        --output=*) mkdir -p "${1#*=}"; output=$(cd "${1#*=}" && pwd); shift ;;
-        *) echo "error: unknown option '$1'; usage: bash scripts/quickstart.sh [--output DIR]" >&2; exit 2 ;;
+        --output=* | --model=*) option=${1%%=*}; value=${1#*=}; shift ;;
+        --output | --model) option=$1; [ $# -ge 2 ] || fail "$1 needs a value; $usage"; value=$2; shift 2 ;;
+        *) fail "unknown option '$1'; $usage" ;;
+    esac
+    case $option in
+        --output) output=$value ;;
+        --model) model=$value ;;
     esac
 done
+config_file=$root/config/${model}_config_quickstart.yaml
+if [ ! -f "$config_file" ]; then
+    names=$(cd "$root/config" && ls ./*_config_quickstart.yaml | sed 's|^\./||; s|_config_quickstart.yaml||' | paste -sd ' ')
+    fail "--model $model has no quick start; use one of: $names"
+fi
+if [ -z "$output" ]; then
+    output=$root/quickstart
+    [ "$model" = ssd_resnet50_fpn ] || output=$root/quickstart_$model
+fi
+mkdir -p "$output"
+output=$(cd "$output" && pwd)
 step="start"
 trap 'status=$?; [ $status -eq 0 ] || echo "quick start failed in step: $step (exit status $status)" >&2' EXIT
 say() { step=$1; echo; echo "== $1"; }
@@ -18,7 +38,7 @@ export GLOG_v=${GLOG_v:-3}   # hides warnings of MindSpore that do not concern t
 say "1/6 create the environment (2 to 10 minutes the first time)"
 bash "$root/scripts/environment.sh"
 python=${VENV:-$root/.venv}/bin/python
-config=(--config_path "$root/config/ssd_resnet50_fpn_config_quickstart.yaml" --data_path "$output" --coco_root shapes
+config=(--config_path "$config_file" --data_path "$output" --coco_root shapes
         --output_path "$output/run")
 
 say "2/6 draw the data set (half a minute)"
@@ -27,7 +47,7 @@ say "2/6 draw the data set (half a minute)"
 say "3/6 convert it to MindRecord (seconds)"
 "$python" "$root/train.py" "${config[@]}" --only_create_dataset=True
 
-say "4/6 train SSD ResNet50-FPN from random weights (6 to 9 minutes on 2 cores)"
+say "4/6 train $model from random weights ($(sed -n 's/^# training: //p' "$config_file"))"
 "$python" "$root/train.py" "${config[@]}"
 checkpoint=$(ls -t "$output"/run/ckpt_0/ssd-*.ckpt | head -n 1)
 

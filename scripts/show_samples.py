@@ -24,6 +24,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 from src.boxes.default_boxes import build_default_boxes  # noqa: E402
+from src.boxes.matcher import Matcher  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.data.images import read_header  # noqa: E402
 from src.data.inspect.label_report import label_figures, label_report  # noqa: E402
@@ -107,9 +108,8 @@ def main(argv) -> int:
     ensure_writable(options.output, "output")
     _add_sizes(data.samples)
     ids, _ = record_ids(data.samples)
-    transform = TrainTransform(
-        cfg.img_shape, build_default_boxes(cfg), cfg.match_threshold, cfg.prior_scaling, cfg.seed, options.epoch
-    )
+    matcher = Matcher(*build_default_boxes(cfg), cfg.match_threshold)
+    transform = TrainTransform(cfg.img_shape, matcher, cfg.prior_scaling, cfg.seed, options.epoch)
     order = np.random.default_rng([cfg.seed, 0]).permutation(len(ids))[: max(options.count, options.statistics)]
     tiles, drawn, seen, arrivals = [], 0, [], Arrivals("files")
     with progress(len(order), "augmenting") as bar:

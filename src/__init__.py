@@ -1,4 +1,4 @@
-"""SSD ResNet50-FPN for MindSpore. Importing it sets no context and reads no argument but the program's name."""
+"""SSD for MindSpore. Importing it sets no context and reads no argument but the program's name."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_train_evaluate_resume_export(shapes, tmp_path):
     metrics = json.loads((shapes / "out" / "evaluation.json").read_text())
     assert (
         metrics["mAP"] == pytest.approx(printed, abs=1e-6)
-        and "<h2>By class</h2>" in (shapes / "out" / "report.html").read_text()
+        and "<h2>Classes</h2>" in (shapes / "out" / "report.html").read_text()
     )
 
     for file_format, ending in (("MINDIR", "mindir"), ("ONNX", "onnx")):

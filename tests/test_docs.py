@@ -4,11 +4,14 @@ import ast
 import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from src.config import load_config
+from src.config.networks import NETWORKS, OPTIONAL_KEYS
 from tests.helpers.pages import blocks, commands, text
 from tests.helpers.paths import ROOT
 
@@ -151,5 +154,47 @@ def test_the_page_of_keys_has_all_of_them():
         default = f"{len(value)} entries" if is_long else '`""`' if value == "" else f"`{value}`"
         one_of = "; one of " + ", ".join(map(str, choices[key])) if key in choices else ""
         rows.append(f"| `{key}` | {default} | {texts[key]}{one_of} |")
-    page = [line for line in text("docs/configuration.md").splitlines() if re.match(r"\| `\w+` \| (`|\d)", line)]
+    listed = text("docs/configuration.md").split("\n## All keys\n")[1].splitlines()
+    page = [line for line in listed if re.match(r"\| `\w+` \| (`|\d)", line)]
     assert page == rows  # if they differ, correct the page
+
+
+def table(page, header):
+    """Cells of the rows of a table, by the first one; backquotes taken off."""
+    lines = text(page).split(f"\n{header}")[1].splitlines()[2:]
+    rows = [
+        re.split(r" \| ", line.strip("| ")) for line in lines[: next(k for k, line in enumerate(lines) if not line)]
+    ]
+    return {first.strip("`"): cells for first, *cells in rows}
+
+
+def test_the_page_of_keys_has_the_networks():
+    files = table("docs/configuration.md", "| `model_name` |")
+    assert {name: cells[0].strip("`") for name, cells in files.items()} == {
+        name: NETWORKS[name].config for name in NETWORKS
+    }
+    named = set(re.findall(r"`(\w+\.yaml)`", text("docs/configuration.md")))
+    assert set(os.listdir(os.path.join(ROOT, "config"))) <= named
+    reading = table("docs/configuration.md", "| key | read by |")
+    assert list(reading) == list(OPTIONAL_KEYS)
+    for key, (networks, elsewhere) in reading.items():
+        assert set(re.findall(r"\w+", networks)) == {name for name in NETWORKS if key in NETWORKS[name].keys}
+        neutral = OPTIONAL_KEYS[key]
+        assert elsewhere == ("no effect" if neutral is None else f"only `{neutral}`")
+
+
+def test_architecture_names_files_that_exist(tmp_path):
+    folder = tmp_path / "docs" / "images"
+    folder.mkdir(parents=True)
+    (folder / "architecture.py").write_text(text("docs/images/architecture.py"))
+    subprocess.run([sys.executable, str(folder / "architecture.py")], check=True)
+    assert (tmp_path / "docs" / "architecture.svg").read_text() == text("docs/architecture.svg")
+    sources = {
+        os.path.relpath(os.path.join(top, name), ROOT)
+        for place in ("src", "scripts", "tests")
+        for top, _, names in os.walk(os.path.join(ROOT, place))
+        for name in names
+    }
+    for page in ("docs/architecture.md", "docs/architecture.svg"):
+        for name in set(re.findall(r"[\w/]+\.py\b", text(page))):
+            assert any(f"/{path}".endswith(f"/{name}") for path in sources), f"{page}: {name}"

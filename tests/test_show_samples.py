@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from src.boxes.default_boxes import build_default_boxes
+from src.boxes.matcher import Matcher
 from src.config import load_config
 from src.data import transforms
 from src.data.inspect.sample_preview import preview
@@ -33,7 +34,8 @@ def sample(tmp_path):
 def build(epoch=0):
     cfg = load_config(["--device_target=CPU", "--img_shape=[128, 128]"])
     defaults = build_default_boxes(cfg)
-    transform = TrainTransform(cfg.img_shape, defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch)
+    matcher = Matcher(*defaults, cfg.match_threshold)
+    transform = TrainTransform(cfg.img_shape, matcher, cfg.prior_scaling, cfg.seed, epoch)
     return cfg, defaults, transform
 
 

@@ -22,7 +22,7 @@ BOXES = {
         "pipeline",
         ("data/pipeline.py, transforms.py:", "crop, flip, colour; boxes/matcher.py"),
     ),
-    "step": (480, 196, 170, GREEN, "training step", ("models/, loss.py,", "training/step.py")),
+    "step": (480, 196, 170, GREEN, "training step", ("models/ (five networks),", "loss.py, training/step.py")),
     "loop": (250, 196, 160, GREEN, "trainer", ("training/trainer.py: log,", "history, curves")),
     "checkpoints": (20, 196, 160, GREY, "checkpoints", ("atomic, checksum,", "exact resume")),
     "export": (20, 356, 170, ORANGE, "export", ("inference/exporter.py:", "loaded again, compared")),

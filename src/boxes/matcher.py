@@ -1,7 +1,10 @@
 """Which ground truth each default box is trained on; docs/reference.md, "Matching".
 
 A ground truth is compared with the default boxes near it (`src.boxes.candidates`), not with all 51150; the IoU of
-those is computed as it would be over all of them, to the last bit.
+those is computed as it would be over all of them, to the last bit. This makes the targets of an image 16 to 70 times as
+fast (`scripts/benchmark.py matching`). `Matcher(..., exhaustive=True)` compares with all default boxes.
+
+To remove: let `_candidates` always call `_match_exhaustively`, and delete `src/boxes/candidates.py`.
 """
 
 from __future__ import annotations
@@ -19,12 +22,19 @@ _ZERO = np.zeros(1, np.int64)
 class Matcher:
     """Match ground truths to the default boxes [N, 4] of a network, given as cyxhw and as yxyx, normalised.
 
-    threshold: IoU above which a default box takes a ground truth.
+    Building one takes half a second, so whoever matches image after image keeps it.
+
+    Args:
+        threshold: IoU above which a default box takes a ground truth.
+        exhaustive: compare every ground truth with every default box, without the look-up; the result is the same.
     """
 
-    def __init__(self, default_cyxhw: np.ndarray, default_yxyx: np.ndarray, threshold: float):
-        self._table, self._threshold = _with_areas(np.asarray(default_yxyx, np.float32)), threshold
-        grids = find_grids(np.asarray(default_cyxhw))
+    def __init__(
+        self, default_cyxhw: np.ndarray, default_yxyx: np.ndarray, threshold: float, *, exhaustive: bool = False
+    ):
+        self.default_cyxhw, self.default_yxyx = (np.asarray(a, np.float32) for a in (default_cyxhw, default_yxyx))
+        self._table, self._threshold = _with_areas(self.default_yxyx), threshold
+        grids = None if exhaustive else find_grids(self.default_cyxhw)
         self._index = None if grids is None else CandidateIndex(grids, threshold)
 
     def __call__(self, gt_yxyx: np.ndarray, image: Optional[np.ndarray] = None) -> Tuple[np.ndarray, np.ndarray]:
@@ -95,7 +105,7 @@ class Matcher:
         """`_candidates` of some rows by comparison with every default box, row by row to save memory."""
         found = []
         for row in rows:
-            scores = iou(self._table[:, :4], gt[row], self._table[:, 4])
+            scores = iou(self.default_yxyx, gt[row], self._table[:, 4])
             wanted = scores > self._threshold
             wanted[np.argmax(scores)] = True
             found.append(np.flatnonzero(wanted))
@@ -105,17 +115,3 @@ class Matcher:
 def _with_areas(yxyx: np.ndarray) -> np.ndarray:
     """[K, 4] -> [K, 5], the area after the corners."""
     return np.column_stack([yxyx, area(yxyx)])
-
-
-_LAST: Optional[tuple] = None
-_SAMPLED = 997
-
-
-def matcher_of(default_cyxhw: np.ndarray, default_yxyx: np.ndarray, threshold: float) -> Matcher:
-    """The `Matcher` of these; the last one is kept, as long as the arrays are the same and unchanged."""
-    global _LAST
-    last, sample = _LAST, default_cyxhw[::_SAMPLED].tobytes() + default_yxyx[::_SAMPLED].tobytes()
-    if last is None or last[0] is not default_cyxhw or last[1] is not default_yxyx or last[2] != (threshold, sample):
-        matcher = Matcher(default_cyxhw, default_yxyx, threshold)
-        last = _LAST = (default_cyxhw, default_yxyx, (threshold, sample), matcher)
-    return last[3]

@@ -6,7 +6,7 @@ from typing import Tuple
 
 import numpy as np
 
-from src.boxes.nms import nms, nms_of_rows
+from src.boxes.nms import nms
 
 
 def postprocess(
@@ -33,32 +33,17 @@ def postprocess(
     sides = np.array([height, width, height, width], np.float64)
     above = scores > min_score  # the one pass over all scores; False for NaN
     above[:, :1] = False
-    if np.count_nonzero(above) > len(above):  # an untrained network: nearly every pair
-        return _of_many(boxes_norm * sides, scores, above, nms_threshold, max_boxes)
+    if not np.isfinite(boxes_norm).all():
+        above[~np.isfinite(boxes_norm).all(axis=1)] = False
     rows, labels = np.divmod(np.flatnonzero(above), above.shape[1])
-    order = np.argsort(labels, kind="stable")
+    # an untrained network has four million pairs: 16 bits are sorted four times as fast as 64
+    order = np.argsort(labels.astype(np.uint16), kind="stable")
     rows, labels = rows.take(order), labels.take(order)
-    boxes_px, of_pair = boxes_norm.take(rows, axis=0) * sides, scores[rows, labels]
-    finite = np.isfinite(boxes_px).all(axis=1)
-    if not finite.all():
-        boxes_px, of_pair, labels = boxes_px[finite], of_pair[finite], labels[finite]
+    of_pair = scores[rows, labels]
     starts = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), len(labels)]
     kept = [np.empty(0, np.int64)]
     for start, end in zip(starts, starts[1:]):
-        kept.append(start + nms(boxes_px[start:end], of_pair[start:end], nms_threshold, max_boxes))
+        boxes_px = boxes_norm.take(rows[start:end], axis=0) * sides
+        kept.append(start + nms(boxes_px, of_pair[start:end], nms_threshold, max_boxes))
     kept = np.concatenate(kept)
-    return boxes_px.take(kept, axis=0), of_pair.take(kept), labels.take(kept)
-
-
-def _of_many(all_px: np.ndarray, scores: np.ndarray, above: np.ndarray, nms_threshold: float, max_boxes: int) -> tuple:
-    """`postprocess` where copying the boxes of each class would cost more than all the rest."""
-    above[~np.isfinite(all_px).all(axis=1)] = False
-    boxes_px, best, labels = [np.empty((0, 4))], [np.empty(0, scores.dtype)], [np.empty(0, np.int64)]
-    for label in np.flatnonzero(above.any(axis=0)):
-        rows = np.flatnonzero(above[:, label])
-        of_class = scores[rows, label]
-        kept = nms_of_rows(all_px, rows, of_class, nms_threshold, max_boxes)
-        boxes_px.append(all_px[rows[kept]])
-        best.append(of_class[kept])
-        labels.append(np.full(len(kept), label, np.int64))
-    return np.concatenate(boxes_px), np.concatenate(best), np.concatenate(labels)
+    return boxes_norm.take(rows.take(kept), axis=0) * sides, of_pair.take(kept), labels.take(kept)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import List
 
+from src.config.networks import NETWORKS
 from src.utils.errors import UserError
 
-# total batch size that the published lr of 0.05 is meant for
-_PUBLISHED_BATCH = {"Ascend": 256}
-_PUBLISHED_BATCH_GPU = 128
+# total batch size that the published lr of 0.05 is meant for: 8 devices with the FPN networks, else one
+_FPN_BATCH = {"Ascend": 256, "GPU": 128, "CPU": 128}
+_SSD300_BATCH = 32
 
 
 def data_file(cfg, path: str) -> str:
@@ -48,7 +49,7 @@ def checkpoint_file(cfg) -> str:
 def learning_rate_advice(cfg, devices: int = 1) -> str:
     """A line of advice if lr has the published value but the total batch size differs, else ""."""
     batch = cfg.batch_size * devices
-    published = _PUBLISHED_BATCH.get(cfg.device_target, _PUBLISHED_BATCH_GPU)
+    published = _FPN_BATCH[cfg.device_target] if NETWORKS[cfg.model_name].has_shared_head else _SSD300_BATCH
     if cfg.lr != 0.05 or batch == published:
         return ""
     return (

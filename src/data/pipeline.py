@@ -2,6 +2,9 @@
 
 MindSpore reads the rows; a pool of threads decodes, augments and writes each image into its slot of the batch, some
 batches ahead of the training. OpenCV and NumPy release the GIL while they work.
+
+To remove: `training_batches` of `benchmarks/baselines.py` does the same with MindSpore's operations, at a quarter of
+the speed; a run could then not be resumed bit for bit, as random numbers depend on the worker.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Callable, Iterable, Iterator, List
 import numpy as np
 
 from src.boxes.default_boxes import build_default_boxes
+from src.boxes.matcher import Matcher
 from src.data.images import decode_rgb
 from src.data.records import RecordSet
 from src.data.records.files import boxes_of_row
@@ -97,8 +101,9 @@ class TrainLoader:
         from src.data.targets import ScatterTargets
 
         self.records, self.cfg, self.rank, self.size = records, cfg, rank, size
-        self.defaults = build_default_boxes(cfg)
-        self.dense = ScatterTargets(len(self.defaults[0]))
+        defaults = build_default_boxes(cfg)
+        self.matcher = Matcher(*defaults, cfg.match_threshold)
+        self.dense = ScatterTargets(len(defaults[0]))
         self.order = np.argsort(records.rows, kind="stable")
         self.steps = len(self.order) // (cfg.batch_size * size)
 
@@ -114,9 +119,7 @@ class TrainLoader:
         rows_left = self.indices(epoch)[first_step * cfg.batch_size :]
         if not rows_left:
             return
-        transform = TrainTransform(
-            cfg.img_shape, self.defaults, cfg.match_threshold, cfg.prior_scaling, cfg.seed, epoch
-        )
+        transform = TrainTransform(cfg.img_shape, self.matcher, cfg.prior_scaling, cfg.seed, epoch)
 
         def prepare(slot, img_id, image, annotation):
             image_id = int(img_id.ravel()[0])

@@ -5,13 +5,14 @@ Boxes are [M, 5] rows y1, x1, y2, x2, label; the random stream is always an argu
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import List, Optional, Sequence
 
 import cv2
 import numpy as np
 
 from src.boxes.coder import BoxCoder
-from src.boxes.matcher import matcher_of
+from src.boxes.matcher import Matcher
 from src.boxes.ops import yxyx_to_cyxhw
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
@@ -39,30 +40,32 @@ def encode_targets(
     Returns:
         loc float32 [N, 4] (zero where label is 0), label int32 [N] (0 = background), num_match (labels > 0).
     """
-    ((boxes, of_boxes, labels),) = encode_matches([gt], default_cyxhw, default_yxyx, match_threshold, prior_scaling)
+    as_bytes = (np.asarray(boxes, np.float32).tobytes() for boxes in (default_cyxhw, default_yxyx))
+    ((boxes, of_boxes, labels),) = encode_matches([gt], _matcher(*as_bytes, float(match_threshold)), prior_scaling)
     loc, label = np.zeros((len(default_cyxhw), 4), np.float32), np.zeros(len(default_cyxhw), np.int32)
     loc[boxes], label[boxes] = of_boxes, labels
     return loc, label, len(boxes)
 
 
-def encode_matches(
-    gts: Sequence[np.ndarray],
-    default_cyxhw: np.ndarray,
-    default_yxyx: np.ndarray,
-    match_threshold: float,
-    prior_scaling: Sequence[float],
-) -> List[tuple]:
+@lru_cache(maxsize=4)
+def _matcher(cyxhw: bytes, yxyx: bytes, threshold: float) -> Matcher:
+    """The `Matcher` of default boxes given as the bytes of their float32 arrays: by their contents, because a caller of
+    `encode_targets` may change the arrays. Building one takes half a second, hashing the bytes less than 1 ms."""
+    return Matcher(*(np.frombuffer(part, np.float32).reshape(-1, 4) for part in (cyxhw, yxyx)), threshold)
+
+
+def encode_matches(gts: Sequence[np.ndarray], matcher: Matcher, prior_scaling: Sequence[float]) -> List[tuple]:
     """`encode_targets` of the images of a batch, only the default boxes whose label is above 0: for each image (their
     numbers [K], rising; loc [K, 4]; label int32 [K]). All images at once: most of the time goes into NumPy's calls."""
     of_images = [np.asarray(of_image, np.float32).reshape(-1, 5) for of_image in gts]
     gt, image = np.concatenate(of_images), np.repeat(np.arange(len(gts)), [len(of_image) for of_image in of_images])
-    boxes, rows = matcher_of(default_cyxhw, default_yxyx, match_threshold)(gt[:, :4], image)
+    boxes, rows = matcher(gt[:, :4], image)
     labels = gt[:, 4].take(rows).astype(np.int32)
     # a ground truth of label 0 holds its default boxes against others but is trained as background
     positive = np.flatnonzero(labels > 0)
     boxes, rows = boxes.take(positive), rows.take(positive)
     gt_cyxhw = yxyx_to_cyxhw(gt[:, :4]).take(rows, axis=0)
-    loc = BoxCoder(prior_scaling).encode(gt_cyxhw, default_cyxhw.take(boxes, axis=0))
+    loc = BoxCoder(prior_scaling).encode(gt_cyxhw, matcher.default_cyxhw.take(boxes, axis=0))
     parts = boxes, loc.astype(np.float32, copy=False), labels.take(positive)
     ends = np.searchsorted(image.take(rows), np.arange(1, len(gts) + 1)).tolist()
     return [tuple(part[start:end] for part in parts) for start, end in zip([0, *ends], ends)]
@@ -156,17 +159,8 @@ class TrainTransform:
     its boxes. Images are augmented one by one, and a batch is matched at once.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        defaults: tuple,
-        match_threshold: float,
-        prior_scaling: Sequence[float],
-        seed: int,
-        epoch: int,
-    ):
-        self.shape, self.defaults = tuple(shape), defaults
-        self.match_threshold, self.prior_scaling = match_threshold, prior_scaling
+    def __init__(self, shape: Sequence[int], matcher: Matcher, prior_scaling: Sequence[float], seed: int, epoch: int):
+        self.shape, self.matcher, self.prior_scaling = tuple(shape), matcher, prior_scaling
         self.seed, self.epoch = seed, epoch
 
     def _stream(self, image_id: int) -> np.random.Generator:
@@ -194,7 +188,7 @@ class TrainTransform:
 
     def match(self, boxes_norm: Sequence[np.ndarray]) -> List[tuple]:
         """`encode_matches` of the images' normalised boxes."""
-        return encode_matches(boxes_norm, *self.defaults, self.match_threshold, self.prior_scaling)
+        return encode_matches(boxes_norm, self.matcher, self.prior_scaling)
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, image_id: int) -> tuple[np.ndarray, ...]:
         image, boxes_norm = self.augment(image, boxes, image_id)

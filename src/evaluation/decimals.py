@@ -1,6 +1,9 @@
 """Vectorised `repr` of floats: the shortest decimals that are parsed as the same floats.
 
 An evaluation saves millions of numbers; with Python's `repr` (a microsecond each) that would take most of its time.
+
+To remove: `write_rows` of `src/evaluation/detections.py` becomes `json.dump` of `as_rows`: the same bytes in six times
+the time.
 """
 
 from __future__ import annotations

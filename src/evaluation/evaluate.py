@@ -1,18 +1,19 @@
-"""Runs a detector over evaluation records and collects its detections in an evaluator."""
+"""Runs a detector over evaluation records and collects its detections in an evaluator; evaluation during training."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Callable, Iterator
+import time
+from typing import Callable, Iterator, Optional
 
 from mindspore import Tensor, nn
 
 from src.data.pipeline import evaluation_batches
 from src.data.records import RecordSet
 from src.evaluation.coco_evaluator import CocoEvaluator
-from src.inference.detector import Detector
+from src.inference.detector import Detector, build_detector
 from src.utils.distributed import Communicator
-from src.utils.log import progress
+from src.utils.log import LOGGER, progress
 
 
 def build_evaluator(records: RecordSet, cfg) -> CocoEvaluator:
@@ -78,3 +79,37 @@ def collect_detections(
         for found in comm.gather(evaluator.arrays()) or []:
             evaluator.merge(found)
     return True
+
+
+class TrainingEvaluation:
+    """(should_stop) -> the mAP of a model that is being trained, on every rank; None where it was stopped.
+
+    Args:
+        model: the network; left in evaluation mode.
+        records: the evaluation set.
+        should_stop: asked before each batch, see `collect_detections`.
+    """
+
+    def __init__(self, model: nn.Cell, records: RecordSet, cfg, comm: Communicator):
+        self._model, self._records, self._cfg, self._comm = model, records, cfg, comm
+        self._detector, self._evaluator = build_detector(model, cfg), build_evaluator(records, cfg)
+
+    def __call__(self, should_stop: Callable[[], bool]) -> Optional[float]:
+        start = time.perf_counter()
+        self._evaluator.clear()
+        self._detector.cell.set_train(False)
+        with bn_statistics_of_rank0(self._model, self._comm):
+            if not collect_detections(
+                self._detector, self._records, self._cfg, self._evaluator, self._comm, should_stop
+            ):
+                return None
+        detected = time.perf_counter()
+        result = self._comm.broadcast(self._evaluator.summarize() if self._comm.rank == 0 else None)
+        LOGGER.info(
+            "mAP %.4f (all images), %.4f (published protocol); evaluation took %.1f s, of which scoring %.1f s",
+            result["mAP"],
+            result["mAP_published"],
+            time.perf_counter() - start,
+            time.perf_counter() - detected,
+        )
+        return result["mAP"]

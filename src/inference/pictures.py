@@ -1,4 +1,4 @@
-"""Pictures as the detectors take them, and those that an export is compared on."""
+"""Reading pictures for a detector, and the pictures that an export is compared on."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from src.utils.text import one_line
 
 
 def read_picture(path: str) -> np.ndarray:
-    """uint8 RGB [H, W, 3].
+    """Read a picture file: uint8 RGB [H, W, 3].
 
     Raises:
-        UserError: it cannot be opened or decoded, with the reason.
+        UserError: it cannot be opened or decoded; the message gives the reason.
     """
     try:
         with open(path, "rb") as handle:
@@ -32,15 +32,15 @@ def read_picture(path: str) -> np.ndarray:
 
 
 def comparison_pictures(folder: str, img_shape: Sequence[int], count: int) -> Tuple[np.ndarray, np.ndarray, str]:
-    """Pictures to compare a network and its export on: the first of a folder that can be read, or drawn ones where
-    it is "".
+    """Pictures to compare a network and its export on: the first `count` readable ones of a folder, or drawn ones if
+    `folder` is "".
 
     Returns:
-        uint8 RGB [n, H, W, 3] of the network's size, (height, width) int [n, 2] of the originals, and where they are
-        from, in words.
+        uint8 RGB [n, H, W, 3] of the network's size, (height, width) int [n, 2] of the originals, and a description of
+        their source.
 
     Raises:
-        UserError: the folder holds none that can be read.
+        UserError: the folder holds no readable picture.
     """
     if folder:
         pictures, source = list(islice(_readable(find_files([folder])), count)), f"pictures of {folder}"
@@ -58,11 +58,11 @@ def _readable(files: Sequence[str]) -> Iterator[np.ndarray]:
             try:
                 yield read_picture(path)
             except UserError as error:
-                LOGGER.warning("not compared on one picture: %s", error)
+                LOGGER.warning("left out of the comparison: %s", error)
 
 
 def _drawn(seed: int, height: int = 480, width: int = 640) -> np.ndarray:
-    """Coloured shapes on a soft background, photo-like in brightness and edges."""
+    """uint8 RGB [height, width, 3]: coloured shapes on a smooth background, with a photo's brightness and edges."""
     rng = np.random.default_rng(seed)
     image = cv2.resize(
         rng.uniform(40, 200, (4, 5, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC

@@ -1,4 +1,4 @@
-"""One image in, its detections out."""
+"""Detection on single images, with whatever kind of model file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.models.trained_classes import CONFIG_OF_A_RUN, read_trained_config, run
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
 
-# the options that a network and its default boxes follow from
+# the options that define a network and its default boxes
 _NETWORK_KEYS = (
     "model_name",
     "img_shape",
@@ -37,57 +37,58 @@ _NETWORK_KEYS = (
 
 
 def options_of(model: str, config_path: str = "") -> List[str]:
-    """The command line of a checkpoint's configuration: `config_path`, or what its run left in
-    `output_path/config.yaml`, or what the checkpoint holds itself, also where a config.yaml near it is another run's.
+    """Command line options that give a checkpoint's configuration: `config_path`; else config.yaml in the output folder
+    of its run, unless that belongs to another training; else the options stored in the checkpoint.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no configuration.
     """
     if config_path:
         return [f"--config_path={config_path}"]
-    near, config = run_configuration(model), read_trained_config(model)
-    held = bool(trained_classes(config))
-    if near and held and not _is_of(near, config):
-        LOGGER.info("%s is of another training; the network's options are those that %s holds", near, model)
-        near = ""
-    if near:
-        return [f"--config_path={near}"]
-    if not held:
+    run_config, stored = run_configuration(model), read_trained_config(model)
+    has_classes = bool(trained_classes(stored))
+    if run_config and has_classes and not _describes(run_config, stored):
+        LOGGER.info("%s belongs to another training; the options stored in %s are used", run_config, model)
+        run_config = ""
+    if run_config:
+        return [f"--config_path={run_config}"]
+    if not has_classes:
         raise UserError(
-            f"config_path: a checkpoint does not say its classes where no training of this repository saved it, and "
-            f"there is no {CONFIG_OF_A_RUN} of a run near it; name the configuration that {model} was trained with "
-            f"(--config_path)"
+            f"config_path: {model} holds no class names (it was not saved by a training of this repository), and there "
+            f"is no {CONFIG_OF_A_RUN} of its run; name the configuration that it was trained with (--config_path)"
         )
-    return [f"--{key}={config[key]}" for key in _NETWORK_KEYS if key in config]
+    return [f"--{key}={stored[key]}" for key in _NETWORK_KEYS if key in stored]
 
 
-def _is_of(config_path: str, config: dict) -> bool:
-    """Whether a run's config.yaml describes the network of a `trained_config`."""
+def _describes(config_path: str, stored: dict) -> bool:
+    """Whether a run's config.yaml describes the network of the options stored in a checkpoint."""
     try:
         with open(config_path, encoding="utf-8") as handle:
             content = yaml.safe_load(handle)
     except (OSError, ValueError, yaml.YAMLError):
         return False
-    return isinstance(content, dict) and all(content.get(key) == config[key] for key in _NETWORK_KEYS if key in config)
+    return isinstance(content, dict) and all(content.get(key) == stored[key] for key in _NETWORK_KEYS if key in stored)
 
 
 class Predictor:
-    """`Predictor("ssd.onnx")(image) -> boxes, labels, scores`, the same detections as evaluation gives.
+    """`Predictor("ssd.onnx")(image) -> boxes, labels, scores`, the same detections as in evaluation.
 
-    Call with an RGB image uint8 [H, W, 3] of any size (`src.inference.pictures.read_picture`; OpenCV's own are BGR).
+    Call with an RGB image uint8 [H, W, 3] of any size (`src.inference.pictures.read_picture`; OpenCV reads BGR).
     It returns boxes [D, 4] float64 y1, x1, y2, x2 in pixels of that image, labels [D] int64 (`classes[label]` is the
-    name) and scores [D] float32 in (min_score, 1], class by class and in each by falling score.
+    name) and scores [D] float32 in (min_score, 1], class by class, and within a class by descending score.
 
     Args:
         model: a checkpoint, MINDIR or ONNX file. An ONNX file needs onnxruntime and no MindSpore.
-        config_path: the YAML file that it was trained with. Left out, that of a checkpoint's run is looked for, then
-            what the checkpoint holds itself. An exported file needs none; it is compared with one that is given.
-        min_score: in place of the file's; a file with NMS inside takes a higher one only.
+        config_path: the YAML file that it was trained with. By default, a checkpoint is read with config.yaml of its
+            run, or with the options stored in it. An exported file needs none; if one is given, they are compared.
+        min_score: replaces that of the file; for a file with NMS inside it can only be higher.
         device_target: CPU, GPU or Ascend, for a checkpoint or MINDIR.
+        concurrent_calls: number of threads that may call an ONNX file at the same time; they share the cores. A
+            checkpoint or MINDIR takes one call at a time, from the main thread.
         runtime: of an ONNX file, one of `src.inference.runtimes.RUNTIMES`; "" is onnxruntime, or the configuration's.
 
     Raises:
-        UserError: a file that is missing, damaged or of another network; a threshold that the file cannot give.
+        UserError: a file that is missing, damaged or of another network; a threshold that the file does not allow.
     """
 
     def __init__(
@@ -96,17 +97,19 @@ class Predictor:
         config_path: str = "",
         min_score: Optional[float] = None,
         device_target: str = "CPU",
+        concurrent_calls: int = 1,
         runtime: str = "",
     ):
         cfg = self._prepare(model, config_path, device_target)
-        self._detector = open_model(model, cfg, "model", runtime=runtime)
+        self.concurrent_calls = concurrent_calls if model.lower().endswith(".onnx") else 1
+        self._detector = open_model(model, cfg, "model", self.concurrent_calls, runtime)
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
         self.classes = self._detector.description.classes
 
     @staticmethod
     def _prepare(model: str, config_path: str, device_target: str):
-        """MindSpore set up where it is needed, and the configuration; None where the file needs none."""
+        """Set up MindSpore if the file needs it. Returns the configuration, None if the file needs none."""
         from src.config import load_config
 
         is_checkpoint = model.lower().endswith(".ckpt")
@@ -125,7 +128,29 @@ class Predictor:
 
     def __call__(self, image: np.ndarray) -> Detections:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"an RGB image uint8 [H, W, 3] is wanted, got {image.dtype} {image.shape}")
-        pixels = resize(image, self._detector.description.img_shape)[None]
-        boxes, scores, labels = self._detector(pixels, np.array([image.shape[:2]]))[0]
-        return boxes, labels, scores
+            raise ValueError(f"expected an RGB image uint8 [H, W, 3], got {image.dtype} {image.shape}")
+        return self.detect(self.resize(image)[None], np.array([image.shape[:2]]))[0]
+
+    @property
+    def min_score(self) -> float:
+        """The score that detections are above."""
+        return self._detector.description.min_score
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call: those that the file takes, one if it takes any number."""
+        description = self._detector.description
+        return 1 if description.dynamic_batch else description.batch_size
+
+    def resize(self, image: np.ndarray) -> np.ndarray:
+        """Resize uint8 [H, W, 3] to the network's input size."""
+        return resize(image, self._detector.description.img_shape)
+
+    def detect(self, pixels: np.ndarray, shapes: np.ndarray) -> List[Detections]:
+        """(boxes, labels, scores) of each image, as a call returns them for one.
+
+        Args:
+            pixels: RGB uint8 [n, h, w, 3] of the network's size (`resize`).
+            shapes: (height, width) int [n, 2] of the originals.
+        """
+        return [(boxes, labels, scores) for boxes, scores, labels in self._detector(pixels, shapes)]

@@ -13,6 +13,7 @@ from src.inference.detector import IMAGE_SHAPE, IMAGES, NMS_OUTPUTS, RAW_OUTPUTS
 from src.inference.metadata import from_onnx_props
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
+from src.utils.threads import cores
 
 # of `inference_runtime`; openvino computes in bfloat16 where the processor does, openvino_float32 never
 RUNTIMES = ("onnxruntime", "openvino", "openvino_float32")
@@ -41,7 +42,7 @@ class OnnxDetector(Detector):
 
     def __init__(self, path: str, concurrent_calls: int = 1, threads: int = 0):
         if concurrent_calls > 1:  # each has its part of the cores
-            threads = max((threads or len(os.sched_getaffinity(0))) // concurrent_calls, 1)
+            threads = max((threads or cores()) // concurrent_calls, 1)
         self.session = _onnx_session(path, threads)
         super().__init__(from_onnx_props(self.session.get_modelmeta().custom_metadata_map, path))
 

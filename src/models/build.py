@@ -8,7 +8,7 @@ from mindspore import dtype as mstype
 from mindspore import nn
 
 from src.config import NETWORKS, check_network
-from src.models.cpu_conv import use_builtin_conv
+from src.models.cpu_conv import use_cpu_conv
 from src.models.layers import BatchNorm2d, NormalizePixels, init_weights
 from src.models.parameter_names import without_network_prefix
 from src.utils.errors import UserError
@@ -27,12 +27,13 @@ def build_model(cfg) -> nn.Cell:
     init_weights(model)
     if cfg.use_float16:
         _to_float16(model)
+    else:
+        use_cpu_conv(model)
     return model
 
 
 def _to_float16(model: nn.Cell) -> None:
     """Convolutions and what lies between in float16; BN's statistics and pixels stay float32, as decoding and loss."""
-    use_builtin_conv(model)  # before `to_float`, which would reach what other networks share
     model.to_float(mstype.float16)
     for _, cell in model.cells_and_names():
         if isinstance(cell, (nn.BatchNorm2d, NormalizePixels)):

@@ -1,12 +1,18 @@
-"""3x3 convolutions as a CPU computes them fastest: with a gradient of their own, and by Winograd's algorithm.
+"""Convolutions as a CPU computes them fastest: with a gradient of their own, and wide 3x3 ones by Winograd's algorithm.
 
-On other devices, in half precision and in exported files MindSpore's own operator stays: `use_builtin_conv`.
+What they bring is measured in docs/performance.md, "Speed tricks".
+`use_cpu_conv` puts them into a network. On other devices and in half precision MindSpore's own operator stays, in
+exported files too (`use_builtin_conv`), and everywhere with SSD_PLAIN_CONV=1 in the environment.
+
+To remove: delete this file and its tests, the call of `use_cpu_conv` in `src/models/build.py` and that of
+`use_builtin_conv` in `src/inference/exporter.py`. No checkpoint changes: these cells hold no parameters.
 """
 
 from __future__ import annotations
 
-import functools
+import os
 
+import mindspore
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter
@@ -146,17 +152,36 @@ class CpuConv3x3(CpuConv):
         return self.operator(x, weight)
 
 
-@functools.lru_cache(maxsize=None)
-def convolution(channels_in: int, channels_out: int, kernel: int) -> CpuConv:
-    """One for all convolutions of the same sizes, as each takes its time to compile."""
-    if kernel == 3 and min(channels_in, channels_out) >= LEAST_CHANNELS:
-        return CpuConv3x3(channels_in, channels_out)
-    return CpuConv(channels_in, channels_out, kernel)
+def use_cpu_conv(network: nn.Cell) -> None:
+    """Ours in place of MindSpore's operator for every convolution of a float32 network, on a CPU, that keeps its map's
+    size. Layers of equal sizes share one cell, as each takes its time to compile. In half precision its gradient to the
+    weights would be in half precision too.
+
+    The environment variable SSD_PLAIN_CONV=1 leaves the network as it is.
+    """
+    if mindspore.get_context("device_target") != "CPU" or os.environ.get("SSD_PLAIN_CONV") == "1":
+        return
+    shared = {}
+    for _, layer in list(network.cells_and_names()):
+        if isinstance(layer, nn.Conv2d) and isinstance(layer.conv2d, ops.Conv2D) and _keeps_size(layer):
+            sizes = layer.in_channels, layer.out_channels, layer.kernel_size[0]
+            if sizes not in shared:
+                wide = sizes[2] == 3 and min(sizes[:2]) >= LEAST_CHANNELS
+                shared[sizes] = CpuConv3x3(*sizes[:2]) if wide else CpuConv(*sizes)
+            layer.conv2d = shared[sizes]
+
+
+def _keeps_size(layer: nn.Conv2d) -> bool:
+    """A plain "same" convolution of stride 1 with a square kernel of an odd size, whichever way it is padded."""
+    kernel = layer.kernel_size[0]
+    plain = layer.group == 1 and all(set(sides) == {1} for sides in (layer.stride, layer.dilation))
+    padded = layer.pad_mode == "same" or (layer.pad_mode == "pad" and layer.padding == kernel // 2)
+    return plain and padded and kernel % 2 == 1 and set(layer.kernel_size) == {kernel}
 
 
 def use_builtin_conv(network: nn.Cell) -> None:
     """MindSpore's operator for every convolution of a network, in place of ours: for exported files, which other
-    devices run, and in half precision, where our gradient to the weights would stay in it."""
+    devices run."""
     for _, layer in network.cells_and_names():
         if isinstance(layer, nn.Conv2d) and isinstance(layer.conv2d, CpuConv):
             operator = layer.conv2d.operator

@@ -7,7 +7,7 @@ from typing import Sequence
 from mindspore import dtype as mstype
 from mindspore import nn, ops
 
-from src.models.layers import BatchNorm2d, Chain, conv, conv_bn_relu6
+from src.models.layers import BatchNorm2d, conv, conv_bn_relu6
 
 
 class TowerLayer(nn.Cell):
@@ -26,7 +26,7 @@ class TowerLayer(nn.Cell):
 def _towers(levels: int, depth: int, channels: int) -> nn.CellList:
     # The convolutions are the same objects on every level, so they carry the names of level 0 alone
     convs = [conv(channels, channels, 3, has_bias=True) for _ in range(depth)]
-    return nn.CellList([Chain([TowerLayer(shared, channels) for shared in convs]) for _ in range(levels)])
+    return nn.CellList([nn.SequentialCell([TowerLayer(shared, channels) for shared in convs]) for _ in range(levels)])
 
 
 class PredictionRows(nn.Cell):
@@ -66,10 +66,10 @@ class MultiBoxHead(nn.Cell):
         return self.loc_rows(locs), self.label_rows(labels)
 
 
-def _separable_predictor(channels: int, outputs: int) -> Chain:
+def _separable_predictor(channels: int, outputs: int) -> nn.SequentialCell:
     """Depthwise 3x3, BN, ReLU6, 1x1 with bias; names `0.weight`, `1.*`, `3.weight`, `3.bias`."""
     depthwise = conv_bn_relu6(channels, channels, 3, group=channels, eps=1e-3, momentum=0.97)
-    return Chain([*depthwise, conv(channels, outputs, 1, has_bias=True)])
+    return nn.SequentialCell([*depthwise, conv(channels, outputs, 1, has_bias=True)])
 
 
 class PerLevelHead(nn.Cell):

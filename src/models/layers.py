@@ -2,13 +2,15 @@
 
 Layers are written for MindSpore's compiler, which takes most of the first start: a graph for each cell, for each way
 of an `if` and for what follows it, for each turn of a loop, for each of Python's operators and indices.
+
+To remove: `nn.Conv2d` and `nn.BatchNorm2d` in place of the classes of these names, as in `benchmarks/start_baseline.py`
+(of `BatchNorm2d`, `freeze` stays).
 """
 
 from __future__ import annotations
 
-import functools
 from concurrent.futures import ThreadPoolExecutor
-from typing import Optional, Sequence
+from typing import Optional
 
 import mindspore
 import numpy as np
@@ -17,7 +19,6 @@ from mindspore import dtype as mstype
 from mindspore.ops.functional import tuple_getitem
 
 from src.data.transforms import MEAN, STD
-from src.models.cpu_conv import convolution
 
 SIGMA = np.float32(0.02)
 
@@ -80,29 +81,6 @@ class BatchNorm2d(nn.BatchNorm2d):
         return tuple_getitem(self.bn_infer(x, self.gamma, self.beta, self.moving_mean, self.moving_variance), 0)
 
 
-class _Pair(nn.Cell):
-    """(x) -> second(first(x))."""
-
-    def __init__(self, first: nn.Cell, second: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.first, self.second = first, second
-
-    def construct(self, x):
-        return self.second(self.first(x))
-
-
-class Chain(nn.SequentialCell):
-    """`nn.SequentialCell`, called as nested pairs in place of a loop."""
-
-    def __init__(self, cells: Sequence[nn.Cell]):
-        super().__init__(cells)
-        # not as a child, which would be counted and give names
-        object.__setattr__(self, "pairs", functools.reduce(_Pair, cells))
-
-    def construct(self, x):
-        return self.pairs(x)
-
-
 def conv(
     channels_in: int,
     channels_out: int,
@@ -121,7 +99,7 @@ def conv(
     """
     if symmetric and padding is None:
         padding = kernel // 2
-    layer = Conv2d(
+    return Conv2d(
         channels_in,
         channels_out,
         kernel,
@@ -134,11 +112,6 @@ def conv(
         weight_init="zeros",  # `init_weights` draws them: MindSpore's own drawing takes seconds for 32 million
         bias_init="zeros",
     )
-    # without a stride both ways of padding are the same
-    is_plain = stride == dilation == group == 1 and padding in (None, kernel // 2)
-    if is_plain and mindspore.get_context("device_target") == "CPU":
-        layer.conv2d = convolution(channels_in, channels_out, kernel)
-    return layer
 
 
 def conv_bn_relu6(
@@ -151,9 +124,9 @@ def conv_bn_relu6(
     group: int = 1,
     eps: float = 1e-5,
     momentum: float = 0.9,
-) -> Chain:
+) -> nn.SequentialCell:
     """Convolution without bias, BN, ReLU6; names `0.weight`, `1.*`. The defaults are those of the FPN's necks."""
-    return Chain(
+    return nn.SequentialCell(
         [
             conv(channels_in, channels_out, kernel, stride, symmetric=symmetric, group=group),
             BatchNorm2d(channels_out, eps=eps, momentum=momentum),

@@ -8,7 +8,7 @@ from typing import Sequence
 from mindspore import nn
 
 from src.models.head import PerLevelHead
-from src.models.layers import BatchNorm2d, Chain, ConvBnRelu6, conv
+from src.models.layers import BatchNorm2d, ConvBnRelu6, conv
 from src.models.ssd import SSD
 
 # expansion, output channels, number of blocks and stride of the first one
@@ -43,7 +43,7 @@ class InvertedResidual(nn.Cell):
             conv(hidden, channels_out, 1),
             BatchNorm2d(channels_out, eps=1e-3, momentum=0.97),
         ]
-        self.conv = Chain(cells)
+        self.conv = nn.SequentialCell(cells)
         self.adds = stride == 1 and channels_in == channels_out
         self.last_relu6 = last_relu6
         self.relu6 = nn.ReLU6()
@@ -75,8 +75,8 @@ class MobileNetV2(nn.Cell):
                 blocks.append(InvertedResidual(channels, channels_out, stride, expansion, symmetric=symmetric))
                 channels = channels_out
         blocks.append(ConvBnRelu6(channels, 1280, 1))
-        self.features_1 = Chain(blocks[:_SPLIT])
-        self.features_2 = Chain(blocks[_SPLIT:])
+        self.features_1 = nn.SequentialCell(blocks[:_SPLIT])
+        self.features_2 = nn.SequentialCell(blocks[_SPLIT:])
 
     def construct(self, x):
         x = self.features_1(x)

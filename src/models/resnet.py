@@ -5,7 +5,7 @@ from __future__ import annotations
 from mindspore import nn, ops
 
 from src.models.fpn import SSDFpn, build_ssd_fpn
-from src.models.layers import BatchNorm2d, Chain, SymmetricPad, conv
+from src.models.layers import BatchNorm2d, SymmetricPad, conv
 
 
 def _bn(channels: int, gamma_init: str = "ones") -> BatchNorm2d:
@@ -28,7 +28,7 @@ class Bottleneck(nn.Cell):
         self.relu, self.add = ops.ReLU(), ops.Add()
         self.projects = stride != 1 or channels_in != channels_out
         if self.projects:
-            self.down_sample_layer = Chain([conv(channels_in, channels_out, 1, stride), _bn(channels_out)])
+            self.down_sample_layer = nn.SequentialCell([conv(channels_in, channels_out, 1, stride), _bn(channels_out)])
 
     def construct(self, x):
         out = self.relu(self.bn1(self.conv1(x)))
@@ -57,17 +57,17 @@ class ResNet50(nn.Cell):
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="same")
         if symmetric:  # after a ReLU zeros never win; 1.10 has no padding here
             pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="valid")
-            self.maxpool = Chain([SymmetricPad(1), pool])
+            self.maxpool = nn.SequentialCell([SymmetricPad(1), pool])
         self.layer1 = self._layer(3, 64, 256, 1, symmetric)
         self.layer2 = self._layer(4, 256, 512, 2, symmetric)
         self.layer3 = self._layer(6, 512, 1024, 2, symmetric)
         self.layer4 = self._layer(3, 1024, 2048, 2, symmetric)
 
     @staticmethod
-    def _layer(blocks: int, channels_in: int, channels_out: int, stride: int, symmetric: bool) -> Chain:
+    def _layer(blocks: int, channels_in: int, channels_out: int, stride: int, symmetric: bool) -> nn.SequentialCell:
         cells = [Bottleneck(channels_in, channels_out, stride, symmetric)]
         cells += [Bottleneck(channels_out, channels_out, 1) for _ in range(blocks - 1)]
-        return Chain(cells)
+        return nn.SequentialCell(cells)
 
     def construct(self, x):
         c1 = self.relu(self.bn1(self.conv1(x)))

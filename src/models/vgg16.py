@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src.models.head import PerLevelHead
-from src.models.layers import BatchNorm2d, Chain, SymmetricPad, conv
+from src.models.layers import BatchNorm2d, SymmetricPad, conv
 from src.models.ssd import SSD
 
 _BLOCKS = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))
@@ -28,17 +28,17 @@ class VGG16(nn.Cell):
         self.b1, self.b2, self.b3, self.b4, self.b5 = (self._block(*block, has_bn) for block in _BLOCKS)
         self.pool = nn.MaxPool2d(kernel_size=2, stride=2, pad_mode="same")
         # 3x3 of stride 1, after a ReLU, where zeros never win
-        self.last_pool = Chain([SymmetricPad(1), nn.MaxPool2d(kernel_size=3, stride=1, pad_mode="valid")])
+        self.last_pool = nn.SequentialCell([SymmetricPad(1), nn.MaxPool2d(kernel_size=3, stride=1, pad_mode="valid")])
 
     @staticmethod
-    def _block(channels_in: int, channels_out: int, count: int, has_bn: bool) -> Chain:
+    def _block(channels_in: int, channels_out: int, count: int, has_bn: bool) -> nn.SequentialCell:
         cells = []
         for number in range(count):
             cells.append(conv(channels_in if number == 0 else channels_out, channels_out, 3))
             if has_bn:
                 cells.append(BatchNorm2d(channels_out, eps=1e-5, momentum=0.9))
             cells.append(nn.ReLU())
-        return Chain(cells)
+        return nn.SequentialCell(cells)
 
     def construct(self, x):
         x = self.pool(self.b1(x))

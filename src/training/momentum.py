@@ -1,4 +1,10 @@
-"""SGD with momentum and weight decay, one factor for loss scale and clipping; docs/reference.md, "Optimiser"."""
+"""SGD with momentum and weight decay, one factor for loss scale and clipping; docs/reference.md, "Optimiser".
+
+Few operations, as each one of each parameter takes its time to compile, and groups of parameters, which save memory.
+
+To remove: `nn.Momentum` and `ops.clip_by_global_norm`, as in `benchmarks/start_baseline.py`; the names in a checkpoint
+are the same.
+"""
 
 from __future__ import annotations
 

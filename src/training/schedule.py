@@ -33,3 +33,9 @@ def learning_rates(
     falling = lr_end + (lr_max - lr_end) * (1 + np.cos(angle)) / 2
     rates = np.maximum(np.where(step < warmup, rising, falling), 0.0)
     return rates.astype(np.float32)[int(global_step) :]
+
+
+def build_learning_rates(cfg, steps_per_epoch: int) -> np.ndarray:
+    """`learning_rates` of all steps of a config, float32 [cfg.epoch_size * steps_per_epoch]."""
+    lr_end = cfg.lr * cfg.lr_end_rate
+    return learning_rates(0, cfg.lr_init, lr_end, cfg.lr, cfg.warmup_epochs, cfg.epoch_size, steps_per_epoch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 from typing import Optional
 
@@ -95,7 +94,7 @@ def init_device(cfg) -> Communicator:
     if cfg.device_target == "CPU":
         # 2.10's faster type inference slows down the rest of the compiler: a fifth more time for our training step
         os.environ.setdefault("MS_DEV_BOOST_INFER", "0")
-    ms = _import_mindspore()
+    import mindspore as ms
 
     from src.utils.compat import set_device_target
 
@@ -124,17 +123,6 @@ def _device_number(cfg) -> int:
         return int(text)
     except ValueError:
         raise UserError(f"DEVICE_ID in the environment is {text!r}, not a device number; unset it") from None
-
-
-def _import_mindspore():
-    """The module, imported without garbage collection, which saves a quarter of a second."""
-    gc.disable()
-    try:
-        import mindspore
-    finally:
-        gc.enable()
-    gc.freeze()
-    return mindspore
 
 
 def _mpi_ranks(cfg) -> MpiCommunicator:

@@ -5,7 +5,7 @@ import pytest
 
 from src.boxes.candidates import find_grids
 from src.boxes.default_boxes import default_boxes, ssd300_default_boxes
-from src.boxes.matcher import Matcher, matcher_of
+from src.boxes.matcher import Matcher
 from src.boxes.ops import iou
 
 
@@ -109,6 +109,18 @@ def test_chooses_as_a_comparison_with_all(layout, kind):
             assert dict(zip(boxes.tolist(), rows.tolist())) == match_all(gt, yxyx, threshold)
 
 
+def test_exhaustive_matching_chooses_the_same():
+    """The look-up switched off: equal arrays, in equal order, of a batch of several images."""
+    cyxhw, yxyx = default_boxes((256, 256))
+    rng, image = np.random.default_rng(9), np.repeat(np.arange(5), 8)
+    fast, exhaustive = Matcher(cyxhw, yxyx, 0.5), Matcher(cyxhw, yxyx, 0.5, exhaustive=True)
+    for kind in KINDS:
+        gt = random_boxes(rng, 40, (256, 256), kind)
+        for got, want in zip(fast(gt, image), exhaustive(gt, image)):
+            np.testing.assert_array_equal(got, want)
+    assert len(fast._candidates(gt)[0]) < len(gt) * len(yxyx)
+
+
 def test_images_of_a_batch_do_not_compete():
     cyxhw, yxyx = default_boxes((128, 128))
     rng = np.random.default_rng(8)
@@ -165,19 +177,6 @@ def test_boxes_on_no_grid():
     assert find_grids(cyxhw) is None
     gt = random_boxes(rng, 12, (300, 300), "any")
     boxes, rows = Matcher(cyxhw, yxyx, 0.5)(gt)
-    assert dict(zip(boxes.tolist(), rows.tolist())) == match_all(gt, yxyx, 0.5)
-
-
-def test_the_kept_matcher_sees_other_boxes():
-    """`matcher_of` caches the last matcher, and notices another threshold, other arrays and changed arrays."""
-    cyxhw, yxyx = default_boxes((128, 128))
-    gt = np.array([[0.1, 0.1, 0.6, 0.5]], np.float32)
-    first = matcher_of(cyxhw, yxyx, 0.5)
-    assert matcher_of(cyxhw, yxyx, 0.5) is first
-    assert len(matcher_of(cyxhw, yxyx, 0.3)(gt)[0]) > len(first(gt)[0])
-    cyxhw[:, :2] += 0.01
-    yxyx += 0.01
-    boxes, rows = matcher_of(cyxhw, yxyx, 0.5)(gt)
     assert dict(zip(boxes.tolist(), rows.tolist())) == match_all(gt, yxyx, 0.5)
 
 

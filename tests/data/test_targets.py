@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from src.boxes.default_boxes import default_boxes
+from src.boxes.matcher import Matcher
 from src.data.targets import MIN_ROWS, ScatterTargets, batch_to_device, pack_matches
 from src.data.transforms import encode_matches, encode_targets
 
@@ -18,7 +19,7 @@ def random_gt(rng, count):
 def test_dense_again(cfg256, counts):
     defaults, rng = default_boxes((256, 256)), np.random.default_rng(4)
     boxes = [random_gt(rng, count) for count in counts]
-    matches = encode_matches(boxes, *defaults, 0.5, (0.1, 0.2))
+    matches = encode_matches(boxes, Matcher(*defaults, 0.5), (0.1, 0.2))
     images = rng.integers(0, 255, (len(counts), 4, 4, 3)).astype(np.uint8)
     ids = np.arange(len(counts), dtype=np.int32)[:, None]
     got = [part.asnumpy() for part in batch_to_device(ScatterTargets(len(defaults[0])), images, matches, ids)]
@@ -34,7 +35,7 @@ def test_dense_again(cfg256, counts):
 
 def test_few_bytes_and_as_many_rows_as_needed():
     defaults = default_boxes((640, 640))
-    (few,) = encode_matches([random_gt(np.random.default_rng(1), 8)], *defaults, 0.5, (0.1, 0.2))
+    (few,) = encode_matches([random_gt(np.random.default_rng(1), 8)], Matcher(*defaults, 0.5), (0.1, 0.2))
     parts = pack_matches([few])
     assert 640 * 640 * 3 + sum(part.nbytes for part in parts) < 1.3e6 and parts[0].shape == (1, MIN_ROWS, 2)
     many = tuple(np.resize(part, (5 * MIN_ROWS, *part.shape[1:])) for part in few)

@@ -61,6 +61,19 @@ def test_targets_equal_the_slow_loop(seed):
     assert num_match == want_num
 
 
+def test_default_boxes_changed_in_place_are_other_default_boxes():
+    """`encode_targets` keeps what it has prepared for the last default boxes, by their contents."""
+    defaults = [boxes.copy() for boxes in default_boxes((128, 128))]
+    gt = np.array([[0.1, 0.1, 0.6, 0.5, 3]], np.float32)
+    for threshold, moved in ((0.5, 0), (0.3, 0), (0.3, 0.01), (0.5, 0.01), (0.5, 0)):
+        cyxhw, yxyx = default_boxes((128, 128))
+        defaults[0][:, :2], defaults[1][:] = cyxhw[:, :2] + np.float32(moved), yxyx + np.float32(moved)
+        loc, label, _ = transforms.encode_targets(gt, *defaults, threshold, (0.1, 0.2))
+        want_loc, want_label, _ = oracles.encode(gt.tolist(), *(d.tolist() for d in defaults), threshold, (0.1, 0.2))
+        np.testing.assert_array_equal(label, want_label)
+        np.testing.assert_allclose(loc, want_loc, atol=1e-4)
+
+
 def test_crop_keeps_what_spec_says():
     image = np.arange(200 * 300 * 3, dtype=np.uint32).reshape(200, 300, 3)
     boxes = np.array([[20, 30, 80, 120, 1], [100, 150, 190, 290, 2], [5, 250, 40, 299, 3]], np.int32)

@@ -77,6 +77,17 @@ def test_a_broken_picture_is_named_and_the_rest_is_done(model, tmp_path):
     assert len(content["annotations"]) == 2 and os.path.exists(tmp_path / "out" / "good.jpg")
 
 
+def test_the_best_detections_of_a_picture_are_kept(model, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        picture(tmp_path / name)
+    words = ["--model", model, tmp_path, "--output", tmp_path / "out", "--max_detections", 1]
+    done = run("scripts/predict.py", *words)
+    assert done.returncode == 0 and "2 detections (2 cat)" in done.stdout, done.stderr
+    assert "2 of 2 pictures have more than 1 detections above the score 0.1 (highest: 0.90); the best 1" in done.stdout
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())["annotations"]
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [(1, 1), (2, 1)]
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -84,7 +95,8 @@ def test_a_broken_picture_is_named_and_the_rest_is_done(model, tmp_path):
         (["--model", "MODEL", "/no/photos"], "no such file, folder or pattern: /no/photos"),
         (["--model", "MODEL", "EMPTY"], "no picture or video in the folder"),
         (["--model", "MODEL", "--min_score", "3", "EMPTY"], "--min_score must lie in [0, 1], got 3"),
-        (["--model", "CKPT", "PICTURE"], "a checkpoint does not say its classes"),
+        (["--model", "MODEL", "--max_detections", "0", "EMPTY"], "--max_detections must be at least 1, got 0"),
+        (["--model", "CKPT", "PICTURE"], "holds no class names"),
         (["--model", "PICTURE", "PICTURE"], "a model's name ends in .ckpt, .mindir, .onnx"),
     ],
 )

@@ -166,3 +166,21 @@ def test_a_stopped_prediction_leaves_nothing_half_written(tmp_path, running):
     running.send_signal(signal.SIGTERM)
     assert running.wait(60) == 143
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_stopped_among_pictures(model, tmp_path):
+    """Ctrl-C: status 130, one line, every drawing complete, no detections.json and no other file."""
+    for number in range(400):
+        picture(tmp_path / "in" / f"{number:03}.jpg", 1200, 1600)
+    out = tmp_path / "out"
+    words = ["scripts/predict.py", "--model", model, str(tmp_path / "in"), "--output", str(out)]
+    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    end = time.time() + 60
+    while process.poll() is None and time.time() < end and not (out.exists() and len(os.listdir(out)) > 5):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said == "stopped by a signal\n"
+    names = os.listdir(out)
+    assert 5 < len(names) < 400 and all(name.endswith(".jpg") and not name.startswith(".") for name in names)
+    assert all(cv2.imread(str(out / name)).shape == (1200, 1600, 3) for name in names)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from src.models.cpu_conv import INPUT, OUTPUT, TAPS, CpuConv, use_builtin_conv
-from src.models.layers import conv
+from src.models.cpu_conv import INPUT, OUTPUT, TAPS, CpuConv, CpuConv3x3, use_builtin_conv, use_cpu_conv
+from src.models.layers import conv, conv_bn_relu6
 
 
 def gradients(cell, x, sens):
@@ -20,6 +20,8 @@ def pair(sizes, has_bias=False, symmetric=False):
     channels_in, channels_out, kernel, stride, (height, width) = sizes
     rng = np.random.default_rng(1)
     ours = conv(channels_in, channels_out, kernel, stride, has_bias, symmetric)
+    use_cpu_conv(ours)
+    assert isinstance(ours.conv2d, CpuConv) == (stride == 1)
     pad = ("pad", kernel // 2) if symmetric else ("same", 0)
     theirs = nn.Conv2d(channels_in, channels_out, kernel, stride, *pad, has_bias=has_bias)
     weight = rng.standard_normal((channels_out, channels_in, kernel, kernel)).astype(np.float32)
@@ -65,7 +67,7 @@ def test_winograd_is_the_sum_over_taps(cfg256):
     want, padded = np.zeros((64, 3, 40), np.int64), np.pad(x[0], ((0, 0), (1, 1), (1, 1)))
     for i, j in np.ndindex(3, 3):
         want += np.einsum("dc,chw->dhw", weight[:, :, i, j], padded[:, i : i + 3, j : j + 40])
-    cell = CpuConv(64, 64, 3)
+    cell = CpuConv3x3(64, 64)
     got = cell(Tensor(x.astype(np.float32)), Tensor(weight.astype(np.float32))).asnumpy()
     np.testing.assert_array_equal(np.rint(got[0]), want)
     np.testing.assert_allclose(got[0], want, atol=0.01)
@@ -84,6 +86,7 @@ def test_winograd_matrices_multiply_polynomials():
 def test_gradient_to_x_is_the_sum_over_taps(cfg256, rows, columns):
     rng = np.random.default_rng(2)
     cell = conv(2, 3, 3)
+    use_cpu_conv(cell)
     weight = rng.standard_normal((3, 2, 3, 3)).astype(np.float32)
     cell.weight.set_data(Tensor(weight))
     x, sens = rng.standard_normal((1, 2, rows, columns)), rng.standard_normal((1, 3, rows, columns))
@@ -100,3 +103,65 @@ def test_use_operators_leaves_mindspores_convolution(cfg256):
     use_builtin_conv(ours)
     assert isinstance(ours.conv2d, ops.Conv2D)
     np.testing.assert_array_equal(ours(Tensor(x)).asnumpy(), theirs(Tensor(x)).asnumpy())
+
+
+def two_blocks():
+    return nn.SequentialCell([conv_bn_relu6(64, 64, 3), conv_bn_relu6(64, 64, 3), nn.Conv2d(64, 8, 3, dilation=2)])
+
+
+def test_switched_off_the_network_computes_the_same(cfg256, monkeypatch):
+    """SSD_PLAIN_CONV=1: MindSpore's operators, and up to rounding the same outputs, gradients and BN averages."""
+    fast, plain = two_blocks(), two_blocks()
+    rng = np.random.default_rng(7)
+    for one, other in zip(fast.get_parameters(), plain.get_parameters()):
+        if one.name.endswith("weight"):
+            one.set_data(Tensor(rng.normal(0, 0.06, one.shape).astype(np.float32)))
+        other.set_data(one)
+    use_cpu_conv(fast)
+    monkeypatch.setenv("SSD_PLAIN_CONV", "1")
+    use_cpu_conv(plain)
+    kinds = [
+        [type(layer.conv2d) for _, layer in net.cells_and_names() if isinstance(layer, nn.Conv2d)]
+        for net in (fast, plain)
+    ]
+    assert kinds == [[CpuConv3x3, CpuConv3x3, ops.Conv2D], [ops.Conv2D] * 3]
+    assert [parameter.name for parameter in fast.get_parameters()] == [one.name for one in plain.get_parameters()]
+    x = rng.standard_normal((2, 64, 40, 40)).astype(np.float32)
+    sens = rng.standard_normal((2, 8, 40, 40)).astype(np.float32)
+    found = []
+    for net in (fast, plain):
+        net.set_train()
+        averages = [one.asnumpy() for one in net.get_parameters() if "moving" in one.name]
+        found.append([net(Tensor(x)).asnumpy(), *gradients(net, x, sens), *averages])
+    for got, want in zip(*found):
+        np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
+    assert not np.array_equal(found[0][0], found[1][0])
+
+
+def test_layers_of_equal_sizes_share_a_cell_within_a_network_only(cfg256):
+    networks = two_blocks(), two_blocks()
+    for network in networks:
+        use_cpu_conv(network)
+    (first, second, _), (other, *_) = (
+        [layer.conv2d for _, layer in network.cells_and_names() if isinstance(layer, nn.Conv2d)] for network in networks
+    )
+    assert first is second and first is not other
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(kernel_size=3, stride=2),
+        dict(kernel_size=3, dilation=2),
+        dict(kernel_size=3, group=4),
+        dict(kernel_size=2),
+        dict(kernel_size=(1, 3)),
+        dict(kernel_size=3, pad_mode="valid"),
+        dict(kernel_size=3, pad_mode="pad", padding=0),
+    ],
+    ids=str,
+)
+def test_other_convolutions_keep_mindspores_operator(cfg256, arguments):
+    layer = nn.Conv2d(4, 4, **arguments)
+    use_cpu_conv(layer)
+    assert isinstance(layer.conv2d, ops.Conv2D)

@@ -172,7 +172,7 @@ def test_a_checkpoint_alone_says_what_it_needs(tmp_path):
     for key in ("classes", "num_classes", "img_shape", "num_ssd_boxes", "steps", "aspect_ratios", "freeze_layer"):
         assert got[key] == cfg[key], key
     ms.save_checkpoint(Head(), str(tmp_path / "published.ckpt"))
-    with pytest.raises(UserError, match="a checkpoint does not say its classes"):
+    with pytest.raises(UserError, match="holds no class names"):
         options_of(str(tmp_path / "published.ckpt"))
     assert options_of(str(tmp_path / "published.ckpt"), "x.yaml") == ["--config_path=x.yaml"]
 

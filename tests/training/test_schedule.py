@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from src.training.schedule import learning_rates
+from src.config import load_config
+from src.training.schedule import build_learning_rates, learning_rates
 from tests.oracles import learning_rate
 
 
@@ -46,3 +47,11 @@ def test_single_steps_by_hand():
 
 def test_a_resumed_run_continues_the_schedule():
     assert learning_rates(30, 0.01, 0.002, 0.05, 2, 6, 10)[0] == pytest.approx(BY_HAND[30], rel=2e-5)
+
+
+def test_rates_of_a_configuration():
+    keys = ["--lr=0.05", "--lr_init=0.01", "--lr_end_rate=0.04", "--warmup_epochs=2", "--epoch_size=6"]
+    cfg = load_config(["--device_target=CPU", *keys])
+    rates = build_learning_rates(cfg, 10)
+    want = [learning_rate(step, 0.01, 0.002, 0.05, 2, 6, 10) for step in range(60)]
+    np.testing.assert_allclose(rates, want, rtol=1e-6)

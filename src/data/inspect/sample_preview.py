@@ -56,7 +56,7 @@ def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes:
     window, flipped = transform.crop_window(*pixels.shape[:2], boxes, img_id)
     height, width = network_input.shape[:2]
     scale = np.array([height, width, height, width], np.float64)
-    cyxhw, yxyx = transform.defaults
+    cyxhw, yxyx = transform.matcher.default_cyxhw, transform.matcher.default_yxyx
     decoded = BoxCoder(transform.prior_scaling).decode(loc, cyxhw[rows]).astype(np.float64)
     targets = np.column_stack([decoded * scale, labels])
     truth = np.column_stack([truth[:, :4].astype(np.float64) * scale, truth[:, 4]])
