@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
-"""Convert ResNet50 weights of another program to a backbone checkpoint.
+"""Convert weights of another program (ResNet50, MobileNetV2, VGG16, VGG16-BN) to a backbone checkpoint.
 
     python3 scripts/convert_backbone.py --input resnet50.pth --output ckpt/resnet50.ckpt --fold_eps
 
 --input: torchvision's state dict as .pth or .pt (needs torch), .safetensors (needs safetensors) or .npz, or a
-MindSpore resnet50.ckpt. --output is the file for the option feature_extractor_base_param. BN running statistics are
-converted too; entries that are not used, such as the classifier, are listed.
+published MindSpore checkpoint. The network is recognised by the parameter names. --output is the file for the option
+feature_extractor_base_param. BN running statistics are converted too; entries that are not used, such as the
+classifier, are listed. Published MobileNetV1 checkpoints need no conversion.
 
-The network of torchvision differs from the published one in two ways. The eps of BN is 1e-5 there and 1e-3 here:
---fold_eps scales gamma so that both compute the same. Strided layers pad all sides there, but only bottom and right
-here: --backbone_padding=symmetric in training, evaluation and export makes them equal (parameter names do not change).
+ResNet50 (for ssd_resnet50_fpn) and MobileNetV2 (for ssd300) of torchvision differ from the published networks in two
+ways. The eps of BN is 1e-5 there and 1e-3 here: --fold_eps scales gamma so that both compute the same. Strided layers
+pad all sides there, but only bottom and right here: --backbone_padding=symmetric in training, evaluation and export
+makes them equal (parameter names do not change).
+
+VGG16 (for ssd_vgg16) has no biases in the published network, and the BN of a file is not read: only the weights of the
+13 convolutions are written, and the features differ from those of torchvision. The file converted from VGG16-BN needs
+--pretrain_vgg_bn=True in training.
 """
 
 from __future__ import annotations
@@ -27,9 +33,7 @@ import numpy as np  # noqa: E402
 
 from src.models.backbone_convert import convert_state_dict  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
-from src.utils.output import (
-    ensure_writable,  # noqa: E402
-)
+from src.utils.output import ensure_writable  # noqa: E402
 from src.utils.signals import SignalGuard  # noqa: E402
 from src.utils.text import one_line  # noqa: E402
 
@@ -102,12 +106,19 @@ def read(path: str) -> dict:
         raise UserError(f"--input: {path} is damaged or not a {ending} file: {reason}") from None
 
 
+def summary(names: list) -> str:
+    """The names in one line; the batch counters of BN are only counted."""
+    counters = [name for name in names if name.endswith("num_batches_tracked")]
+    others = [name for name in names if name not in counters]
+    return ", ".join([f"{len(counters)} num_batches_tracked"] * bool(counters) + others) or "none"
+
+
 def main(argv) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", required=True, metavar="FILE", help="weights to convert, see above")
     parser.add_argument("--output", required=True, metavar="FILE.ckpt", help="checkpoint to write")
     parser.add_argument(
-        "--fold_eps", action="store_true", help="for weights from PyTorch: scale gamma of BN for eps 1e-3"
+        "--fold_eps", action="store_true", help="for weights from PyTorch (not VGG16): scale gamma of BN for eps 1e-3"
     )
     options = parser.parse_args(argv)
     output = os.path.abspath(options.output)
@@ -120,17 +131,25 @@ def main(argv) -> int:
     SignalGuard().install()
     ensure_writable(os.path.dirname(output), "output")
     found = read(options.input)
-    converted, unused = convert_state_dict(found, options.input, options.fold_eps)
+    result = convert_state_dict(found, options.input, options.fold_eps)
 
     from src.models.checkpoint_file import write_checkpoint
 
-    write_checkpoint(output, converted.items())
-    print(f"{one_line(options.output)}: {len(converted)} parameters, all that the ResNet50 backbone has")
-    counters = [name for name in unused if name.endswith("num_batches_tracked")]
-    others = [name for name in unused if name not in counters]
-    rest = ", ".join([f"{len(counters)} num_batches_tracked"] * bool(counters) + others) or "none"
-    print(f"{len(unused)} of {len(found)} entries were not used: {rest}")
-    print("BN: gamma scaled for eps 1e-3" if options.fold_eps else "BN: unchanged (eps is 1e-3 here; see --fold_eps)")
+    write_checkpoint(output, result.parameters.items())
+    name, target = result.architecture.name, one_line(options.output)
+    print(f"{target}: {len(result.parameters)} parameters, all that the {name} backbone has")
+    print(f"{len(result.unused)} of {len(found)} entries were not used: {summary(result.unused)}")
+    if result.unread:
+        kinds = "biases and BN" if any(key.endswith(".gamma") for key in result.architecture.unread) else "biases"
+        print(
+            f"{len(result.unread)} more were not used: {kinds} of the convolutions, which the published network does "
+            f"not load; its features differ from those of {name}"
+        )
+    if options.fold_eps:
+        print("BN: gamma scaled for eps 1e-3")
+    elif result.architecture.eps:
+        print("BN: unchanged (eps is 1e-3 here; see --fold_eps)")
+    print(f"train with --feature_extractor_base_param={target} {result.architecture.options}")
     return 0
 
 

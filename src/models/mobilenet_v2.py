@@ -48,13 +48,16 @@ class InvertedResidual(nn.Cell):
         self.last_relu6 = last_relu6
         self.relu6 = nn.ReLU6()
 
+    # with code behind the `if`s, MindSpore 1.10 compiles 17 of these blocks for minutes instead of 2 seconds
     def construct(self, x):
-        out = self.conv(x)
-        if self.adds:
-            out = out + x
         if self.last_relu6:
-            out = self.relu6(out)
-        return out
+            return self.relu6(self.residual(x))
+        return self.residual(x)
+
+    def residual(self, x):
+        if self.adds:
+            return self.conv(x) + x
+        return self.conv(x)
 
 
 class MobileNetV2(nn.Cell):

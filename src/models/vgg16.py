@@ -77,6 +77,8 @@ class Dropout(nn.Dropout):
 class SSDVGG16(SSD):
     """SSD300 on VGG16: six levels. All that follows the backbone is linear, as published."""
 
+    backbone_file_question = "does pretrain_vgg_bn say whether that file's VGG16 has BN?"
+
     def __init__(self, head: nn.Cell, has_bn: bool, file_has_bn: bool, side: int):
         super().__init__("backbone.")
         self.backbone = VGG16(has_bn)

@@ -96,7 +96,7 @@ def _shapes(value, parameter) -> str:
     return f"{there} in the file" + (f", {tuple(parameter.shape)} in the network" if parameter is not None else "")
 
 
-def _shape_advice(name: str, path: str, key: str, strict: bool, exclude: Sequence[str]) -> str:
+def _shape_advice(name: str, path: str, key: str, strict: bool, exclude: Sequence[str], question: str) -> str:
     """What to do about another shape, in the program that loads the file."""
     predictor = is_predictor(name)
     if strict:
@@ -110,7 +110,7 @@ def _shape_advice(name: str, path: str, key: str, strict: bool, exclude: Sequenc
         return "another number of classes or default boxes: --filter_weight=True leaves the predictors out"
     if key == "pre_trained":
         return f"--filter_weight=True with {NETWORK}{name} in checkpoint_filter_list leaves it out"
-    return "is it a checkpoint of another backbone?"
+    return question
 
 
 def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_param") -> None:
@@ -130,7 +130,7 @@ def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_
                 used.add(candidate)
                 break
     skipped = {name: _shapes(value, None) for name, value in found.items() if name not in used}
-    _load(usable, wanted, path, key, skipped)
+    _load(usable, wanted, path, key, skipped, question=model.backbone_file_question)
 
 
 def _load(
@@ -141,13 +141,14 @@ def _load(
     skipped: dict,
     strict: bool = False,
     exclude: Sequence[str] = (),
+    question: str = "",
 ) -> None:
     if not usable:
         raise UserError(f"{key}: no parameter of {path} belongs to this network; is it a checkpoint of another model?")
     for name, value in usable.items():
         there, here = _shape(value), tuple(wanted[name].shape)
         if there != here:
-            advice = _shape_advice(name, path, key, strict, exclude)
+            advice = _shape_advice(name, path, key, strict, exclude, question)
             raise UserError(f"{key}: {name} has shape {there} in {path}, the network has {here}; {advice}")
     missing = [name for name in wanted if name not in usable]
     if missing and strict:

@@ -18,6 +18,8 @@ from tests.distributed.processes import SMALL_HEAD, Run, has_mpirun
 from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 
 CASES = [(ranks, where, on) for ranks in (1, 2) for where in ("epoch end", "mid-epoch") for on in (False, True)]
+# of the other networks; dropout in ssd_vgg16
+FAMILY = [("ssd_mobilenet_v1_fpn", 2), ("ssd300", 1), ("ssd300", 2), ("ssd_mobilenet_v1", 1), ("ssd_vgg16", 1)]
 BY_DEFAULT = [(1, "mid-epoch", True), (2, "mid-epoch", False)]
 pytestmark = [
     pytest.mark.slow,
@@ -33,12 +35,12 @@ def work(tmp_path_factory):
     return folder
 
 
-def start(work, ranks, evaluation, output, *more):
+def start(work, ranks, evaluation, output, *more, config=QUICKSTART_CONFIG):
     words = ["bash", os.path.join(ROOT, "scripts", "run_distribute_train.sh"), f"--device_num={ranks}"]
-    words += ["--device_target=CPU", f"--config_path={QUICKSTART_CONFIG}"]
+    words += ["--device_target=CPU", f"--config_path={config}"]
     words += [f"--data_path={work}", "--coco_root=coco2017", "--epoch_size=2", "--batch_size=2"]
     words += [f"--run_eval={evaluation}", "--eval_start_epoch=1", "--bn_recalibration_steps=0", "--min_score=0.001"]
-    words += [f"--output_path={output}", *SMALL_HEAD, *more]
+    words += [f"--output_path={output}", *(SMALL_HEAD if "_fpn_" in config else []), *more]
     return Run(words, work, VENV=os.path.dirname(os.path.dirname(sys.executable)))
 
 
@@ -107,6 +109,22 @@ def test_resumed_equals_uninterrupted(work, ranks, where, evaluation):
     run = finish(start(work, ranks, evaluation, output, "--resume"))
     assert "resumed: epoch " + ("2, step 1," if where == "epoch end" else "1, step 2,") in run.output()
     same(outcome(output, ranks), want)
+
+
+@pytest.mark.parametrize("model_name, ranks", FAMILY)
+def test_resumed_equals_uninterrupted_for_the_family(work, model_name, ranks):
+    if not os.environ.get("FULL"):
+        pytest.skip("FULL=1 runs every case")
+    config = QUICKSTART_CONFIG.replace("ssd_resnet50_fpn", model_name)
+    outputs = [work / f"{part}_{model_name}_{ranks}" for part in ("whole", "cut")]
+    finish(start(work, ranks, False, outputs[0], config=config))
+    run = start(work, ranks, False, outputs[1], "--save_checkpoint_epochs=1", config=config)
+    run.wait_for_text("first step")
+    run.process.send_signal(signal.SIGINT if ranks == 1 else signal.SIGTERM)
+    finish(run, 130 if ranks == 1 else 143)
+    assert os.listdir(outputs[1] / "ckpt_0") == ["ssd-1_1.ckpt"]
+    finish(start(work, ranks, False, outputs[1], "--resume", config=config))
+    same(outcome(outputs[1], ranks), outcome(outputs[0], ranks))
 
 
 def test_evaluation_changes_nothing(work):

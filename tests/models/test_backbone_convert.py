@@ -1,111 +1,31 @@
 """torchvision's ResNet50 weights: every parameter accounted for, and C3..C5 equal an independent forward pass."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.models.backbone_convert import backbone_shapes, convert_state_dict
+from src.models.backbone_convert import ARCHITECTURES, convert_state_dict
 from src.models.fpn import FeatureExtractor
 from src.models.resnet import ResNet50
 from src.models.ssd import SSD
 from src.models.weights import load_backbone
 from src.utils.errors import UserError
 from tests.disks import small_disk
-from tests.helpers.paths import ROOT
-
-
-def torchvision_state(seed=3) -> dict:
-    """Random weights under torchvision's names, written out from its architecture; 320 entries."""
-    rng = np.random.default_rng(seed)
-    state = {}
-
-    def conv(name, out, into, kernel):
-        state[name + ".weight"] = rng.normal(0, (2 / (into * kernel**2)) ** 0.5, (out, into, kernel, kernel))
-
-    def bn(name, channels, gain=1.0):
-        state[name + ".weight"] = rng.uniform(0.5, 1.5, channels) * gain
-        state[name + ".bias"] = rng.normal(0, 0.1, channels)
-        state[name + ".running_mean"] = rng.normal(0, 0.1, channels)
-        # some are so small that eps matters
-        state[name + ".running_var"] = np.where(rng.random(channels) < 0.04, 1e-3, rng.uniform(0.5, 2, channels))
-        state[name + ".num_batches_tracked"] = np.array(7)
-
-    conv("conv1", 64, 3, 7)
-    bn("bn1", 64, 0.3)
-    into = 64
-    for layer, (blocks, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), 1):
-        for block in range(blocks):
-            start = f"layer{layer}.{block}."
-            conv(start + "conv1", width, into, 1)
-            bn(start + "bn1", width, 0.3)
-            conv(start + "conv2", width, width, 3)
-            bn(start + "bn2", width, 0.3)
-            conv(start + "conv3", 4 * width, width, 1)
-            bn(start + "bn3", 4 * width, 0.1)
-            if block == 0:
-                conv(start + "downsample.0", 4 * width, into, 1)
-                bn(start + "downsample.1", 4 * width, 0.1)
-            into = 4 * width
-    state["fc.weight"], state["fc.bias"] = rng.normal(0, 0.01, (1000, 2048)), np.zeros(1000)
-    return {name: value.astype(np.float32) for name, value in state.items()}
-
-
-def windows(x, kernel, stride, pad):
-    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    views = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), (2, 3))
-    return views[:, :, ::stride, ::stride]
-
-
-def torchvision_features(state, x):
-    """C3, C4, C5 as in torchvision (symmetric padding, eps 1e-5, stride in the 3x3), in plain NumPy."""
-
-    def conv(name, x, stride=1):
-        weight = state[name + ".weight"]
-        kernel = weight.shape[-1]
-        seen = windows(x, kernel, stride, kernel // 2)
-        return np.einsum("bchwij,ocij->bohw", seen, weight, optimize=True)
-
-    def bn(name, x):
-        gamma, beta, mean, var = (
-            state[f"{name}.{kind}"][:, None, None] for kind in ("weight", "bias", "running_mean", "running_var")
-        )
-        return (x - mean) / np.sqrt(var + 1e-5) * gamma + beta
-
-    x = np.maximum(bn("bn1", conv("conv1", x, 2)), 0)
-    # padding with -inf, as for a maximum: after the ReLU zeros have the same effect
-    x = windows(x, 3, 2, 1).max((-1, -2))
-    features = []
-    for layer, blocks in enumerate((3, 4, 6, 3), 1):
-        for block in range(blocks):
-            start, stride = f"layer{layer}.{block}.", 2 if layer > 1 and block == 0 else 1
-            out = np.maximum(bn(start + "bn1", conv(start + "conv1", x)), 0)
-            out = np.maximum(bn(start + "bn2", conv(start + "conv2", out, stride)), 0)
-            out = bn(start + "bn3", conv(start + "conv3", out))
-            if block == 0:
-                x = bn(start + "downsample.1", conv(start + "downsample.0", x, stride))
-            x = np.maximum(out + x, 0)
-        features.append(x)
-    return features[1:]
+from tests.helpers.programs import run
+from tests.helpers.torchvision import resnet50_features, resnet50_state
 
 
 def script(*words):
-    return subprocess.run(
-        [sys.executable, os.path.join(ROOT, "scripts", "convert_backbone.py"), *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=dict(os.environ, GLOG_v="4"),
-    )
+    return run("scripts/convert_backbone.py", *words)
 
 
 def test_names_are_the_networks(reference):
     start = "network.feature_extractor.resnet."
     rows = reference("params.json")
     text = str(rows)
-    ours = backbone_shapes()
+    ours = ARCHITECTURES[0].shapes
     assert len(ours) == 265 and all(start + name in text for name in ours)
     assert text.count("'" + start) + text.count('"' + start) >= 265
 
@@ -114,7 +34,7 @@ def test_names_are_the_networks(reference):
 def converted(tmp_path_factory, cfg256):
     """The checkpoint that the script makes of a torchvision state dict, and the state dict."""
     folder = tmp_path_factory.mktemp("backbone")
-    state = torchvision_state()
+    state = resnet50_state()
     np.savez(folder / "resnet50.npz", **state)
     done = script("--input", folder / "resnet50.npz", "--output", folder / "resnet50.ckpt", "--fold_eps")
     assert done.returncode == 0, done.stderr
@@ -141,7 +61,7 @@ def test_features_equal_torchvisions(converted, size, symmetric, equal):
     load_backbone(network, str(path))
     image = np.random.default_rng(1).normal(size=(1, 3, size, size)).astype(np.float32)
     got = [feature.asnumpy() for feature in network.feature_extractor.resnet(Tensor(image))]
-    for feature, want in zip(got, torchvision_features(state, image)):
+    for feature, want in zip(got, resnet50_features(state, image)):
         assert feature.shape == want.shape
         assert 0.01 < want.std() < 1e5
         far = np.abs(feature - want).max() / want.std()
@@ -151,9 +71,9 @@ def test_features_equal_torchvisions(converted, size, symmetric, equal):
 
 def test_eps_is_folded_or_left(converted):
     state = converted[1]
-    plain, unused = convert_state_dict(state, "x")
-    folded, _ = convert_state_dict(state, "x", fold_eps=True)
-    assert len(unused) == 55
+    result = convert_state_dict(state, "x")
+    plain, folded = result.parameters, convert_state_dict(state, "x", fold_eps=True).parameters
+    assert result.architecture.name == "ResNet50" and len(result.unused) == 55 and not result.unread
     np.testing.assert_array_equal(plain["bn1.gamma"], state["bn1.weight"])
     variance = state["bn1.running_var"].astype(np.float64)
     np.testing.assert_allclose(
@@ -166,11 +86,11 @@ def test_eps_is_folded_or_left(converted):
 
 def test_the_published_names_pass(converted):
     """resnet50.ckpt of MindSpore's model zoo: our names, and `end_point` for the classifier."""
-    plain, _ = convert_state_dict(converted[1], "x")
+    plain = convert_state_dict(converted[1], "x").parameters
     published = dict(plain, **{"end_point.weight": np.zeros((1001, 2048)), "moments.conv1.weight": np.zeros(1)})
-    again, unused = convert_state_dict(published, "x")
-    assert sorted(unused) == ["end_point.weight", "moments.conv1.weight"]
-    assert all((again[name] == plain[name]).all() for name in plain)
+    again = convert_state_dict(published, "x")
+    assert sorted(again.unused) == ["end_point.weight", "moments.conv1.weight"]
+    assert all((again.parameters[name] == plain[name]).all() for name in plain)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +104,7 @@ def test_the_published_names_pass(converted):
     ],
 )
 def test_what_does_not_fit_is_refused(change, words):
-    state = torchvision_state()
+    state = resnet50_state()
     change(state)
     with pytest.raises(UserError) as error:
         convert_state_dict(state, "x.npz")
