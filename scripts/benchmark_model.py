@@ -34,6 +34,7 @@ from src.inference.runtimes import RUNTIMES  # noqa: E402
 from src.utils.errors import UserError, run_main  # noqa: E402
 from src.utils.output import ensure_writable, write_json  # noqa: E402
 from src.utils.text import one_line  # noqa: E402
+from src.utils.threads import cores  # noqa: E402
 
 TURNS = 5
 # (key of a row, title, width, form)
@@ -124,7 +125,7 @@ def machine() -> dict:
             versions[package] = version(package)
     return {
         "processor": names[0] if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "python": platform.python_version(),
         "packages": versions,
     }
@@ -140,8 +141,8 @@ def parse(argv) -> argparse.Namespace:
     parser.add_argument("--config_path", default="", help="for a checkpoint (default: its run's own config.yaml)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     options = parser.parse_args(argv)
-    cores = len(os.sched_getaffinity(0))
-    options.threads = options.threads or [cores]
+    most = cores()
+    options.threads = options.threads or [most]
     for path in options.files:
         if not os.path.isfile(path):
             raise UserError(f"no such file: {one_line(os.path.abspath(path))}")
@@ -149,8 +150,8 @@ def parse(argv) -> argparse.Namespace:
             raise UserError(f"a model's name ends in {', '.join(ENDINGS)}, got {one_line(path)}")
     if min(options.batch) < 1:
         raise UserError(f"--batch must be at least 1, got {min(options.batch)}")
-    if not 1 <= min(options.threads) <= max(options.threads) <= cores:
-        raise UserError(f"--threads must lie in 1 to {cores}, the cores of this machine, got {options.threads}")
+    if not 1 <= min(options.threads) <= max(options.threads) <= most:
+        raise UserError(f"--threads must lie in 1 to {most}, the cores of this machine, got {options.threads}")
     if not 0 < options.seconds <= 3600:
         raise UserError(f"--seconds must lie in (0, 3600], got {options.seconds:g}")
     if not options.runtime:
