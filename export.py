@@ -85,8 +85,7 @@ def export(argv, locks: contextlib.ExitStack) -> int:
         from src.evaluation.quantization import build_calibration
 
         calibration = build_calibration(cfg)
-    if cfg.file_format == "ONNX":
-        cfg.use_float16 = False  # `export_precision` says what the file computes in
+    cfg.use_float16 = False  # for training alone; `export_precision` says what an ONNX file computes in
     model = build_model(cfg)
     load_network(
         model, checkpoint, "checkpoint_file_path", strict=True, classes=cfg.classes, boxes=default_box_keys(cfg)

@@ -9,6 +9,8 @@ import os
 from dataclasses import replace
 from typing import Callable, Optional
 
+from easydict import EasyDict
+
 from src.inference.detector import Detector, NetworkDetector, build_detector
 from src.inference.metadata import ModelMetadata, metadata_from_config, read_description
 from src.inference.runtimes import RUNTIMES, open_onnx
@@ -82,7 +84,8 @@ def _open_checkpoint(path: str, cfg, key: str) -> Detector:
     from src.models.build import build_model
     from src.models.weights import load_network
 
-    model = build_model(cfg)
+    # as published, half precision is for training alone
+    model = build_model(EasyDict(cfg, use_float16=False))
     load_network(model, path, key, strict=True, classes=cfg.classes, boxes=default_box_keys(cfg))
     return build_detector(model, cfg)
 
