@@ -2,7 +2,7 @@
 # Create a virtual environment with the packages of requirements-test.txt, or do nothing if it is up to date.
 #   PYTHON=python3.11  the Python to use (3.9 - 3.12; default: the first that works)
 #   VENV=folder        folder of the environment (default: .venv in the repository)
-#   WORLD=2            MindSpore 2 also on Python 3.9 (2.9, the last release that supports it)
+#   WORLD=2            major version of MindSpore: 2 also on Python 3.9 (2.9, the last release that supports it)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${VENV:-$root/.venv}

@@ -15,7 +15,7 @@ def _make_cuda_runtime_findable() -> None:
     """mindspore-gpu 1.10 links libcudart.so.11.0 even when it runs on a CPU.
 
     Where the system has none, take the one of the package nvidia-cuda-runtime-cu11. It has to be in
-    the process before the first `import mindspore`; it is a no-op in the MindSpore 2.10 world.
+    the process before the first `import mindspore`; it is a no-op under MindSpore 2.10.
     """
     library = os.path.join(sysconfig.get_paths()["purelib"], "nvidia", "cuda_runtime", "lib", "libcudart.so.11.0")
     if not os.path.exists(library):

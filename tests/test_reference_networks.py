@@ -242,7 +242,7 @@ def test_running_statistics_of_each_network(cfg256):
 
 def test_files_of_the_backbone(cfg256):
     """Names in backbone files, as the section writes them."""
-    section = " ".join(SECTIONS["Initial weights"].split())
+    section = " ".join(SECTIONS["Backbone files"].split())
     plain, with_bn = re.search(r"`n` is ([\d, ]+); with `pretrain_vgg_bn`[^.]*, it is ([\d, ]+)\.", section).groups()
     for text, option in ((plain, "False"), (with_bn, "True")):
         model = build_model(config("ssd_vgg16", f"--pretrain_vgg_bn={option}"))

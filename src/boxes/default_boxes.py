@@ -94,7 +94,7 @@ def ssd300_default_boxes(
         if len(sizes) != num_default[k]:
             raise UserError(
                 f"num_default[{k}] is {num_default[k]}, but aspect_ratios[{k}] = {list(aspect_ratios[k])} "
-                f"gives {len(sizes)} boxes a cell"
+                f"gives {len(sizes)} boxes per cell"
             )
         for i in range(size):
             for j in range(size):

@@ -1,8 +1,9 @@
 """Which ground truth each default box is trained on; docs/reference.md, "Matching".
 
-A ground truth is compared with the default boxes near it (`src.boxes.candidates`), not with all 51150; the IoU of
-those is computed as it would be over all of them, to the last bit. This makes the targets of an image 16 to 70 times as
-fast (`scripts/benchmark.py matching`). `Matcher(..., exhaustive=True)` compares with all default boxes.
+A ground truth is compared with the default boxes near it (`src.boxes.candidates`), not with all (51150 in the FPN
+networks at 640 x 640); the IoU of those is computed as it would be over all of them, to the last bit. This makes the
+targets of an image 16 to 70 times as fast there (`scripts/benchmark.py matching`). `Matcher(..., exhaustive=True)`
+compares with all default boxes.
 
 To remove: let `_candidates` always call `_match_exhaustively`, and delete `src/boxes/candidates.py`.
 """
@@ -43,10 +44,10 @@ class Matcher:
         it. Of two ground truths forced onto one box the first keeps it.
 
         Args:
-            image: int64 [M], rising: which image each is from, of a batch; None where all are from one.
+            image: int64 [M], ascending: which image each is from, of a batch; None where all are from one.
 
         Returns:
-            int64 [K] each: the default boxes that are matched, rising in each image, and the ground truth of each.
+            int64 [K] each: the default boxes that are matched, ascending in each image, and the ground truth of each.
         """
         gt = np.asarray(gt_yxyx, np.float32).reshape(-1, 4)
         if len(gt) == 0:
@@ -56,7 +57,7 @@ class Matcher:
         if image is not None:  # every image has the default boxes to itself
             boxes = boxes + len(self._table) * image.take(rows)
         best = self._best_default_box(len(gt), rows, boxes, scores)
-        # from the strongest claim to the weakest: forced, then by falling score, equal ones in the order of rows
+        # from the strongest claim to the weakest: forced, then by descending score, equal ones in the order of rows
         taken = np.flatnonzero(scores > self._threshold)
         taken = taken.take(np.argsort(-scores.take(taken), kind="stable"))
         claimed = np.concatenate([best, boxes.take(taken)])
@@ -86,7 +87,7 @@ class Matcher:
         return np.minimum.reduceat(np.where(scores == highest, boxes, np.iinfo(np.int64).max), starts)
 
     def _candidates(self, gt: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Pairs (row of the ground truth, rising; default box) that hold every one with an IoU above the threshold,
+        """Pairs (row of the ground truth, ascending; default box) that hold every one with an IoU above the threshold,
         and the best of each ground truth."""
         if self._index is None:
             return self._match_exhaustively(gt, np.arange(len(gt)))

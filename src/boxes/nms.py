@@ -27,7 +27,7 @@ def nms(boxes_px, scores, threshold: float, max_boxes: int) -> np.ndarray:
         max_boxes: at most this many are kept.
 
     Returns:
-        int64 indices of the kept boxes in order of falling score; of equal scores the lower index first.
+        int64 indices of the kept boxes in order of descending score; of equal scores the lower index first.
         The same as the full greedy algorithm gives.
     """
     boxes = np.asarray(boxes_px, np.float64).reshape(-1, 4)
@@ -78,7 +78,7 @@ def _score_batches(scores: np.ndarray, first: int):
 
 
 def _descending(values: np.ndarray) -> np.ndarray:
-    """Indices by falling value, of equal ones the lower first; NaN left out."""
+    """Indices by descending value, of equal ones the lower first; NaN left out."""
     order = np.argsort(-values, kind="stable")  # NaN comes last
     return order[: len(values) - int(np.isnan(values).sum())]
 

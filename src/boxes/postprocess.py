@@ -23,7 +23,7 @@ def postprocess(
 
     Returns:
         boxes_px [D, 4] float64 (y1, x1, y2, x2), scores [D], labels [D] int64: class by class, and within
-        a class by falling score. Rows that are not finite numbers are left out.
+        a class by descending score. Rows that are not finite numbers are left out.
     """
     boxes_norm, scores = np.asarray(boxes_norm), np.asarray(scores)
     if boxes_norm.ndim != 2 or boxes_norm.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes_norm):

@@ -23,7 +23,7 @@ class Network(NamedTuple):
     """One row of the table.
 
     build: `module:function` of the function (cfg) -> `src.models.ssd.SSD`.
-    config: file in config/ whose values this network's keys have where a configuration does not give them.
+    config: file in config/ with this network's default values.
     map_sides: side of the image in pixels -> side of each level's feature map.
     channels: of each level's feature map; None where all levels have the number in `extras_out_channels` and one
         shared head, which makes the number of default boxes per cell the same on all levels too.
@@ -48,7 +48,8 @@ class Network(NamedTuple):
         return next(side for side in range(1, 1024) if min(self.map_sides(side)) > 0)
 
 
-# keys that only some networks read -> the value that asks for nothing, None where any value may stand
+# keys that only some networks read -> neutral value, the only one that the others accept; None: the others accept and
+# ignore any value
 OPTIONAL_KEYS = {
     "num_addition_layers": None,
     "extras_in_channels": None,

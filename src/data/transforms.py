@@ -56,7 +56,8 @@ def _matcher(cyxhw: bytes, yxyx: bytes, threshold: float) -> Matcher:
 
 def encode_matches(gts: Sequence[np.ndarray], matcher: Matcher, prior_scaling: Sequence[float]) -> List[tuple]:
     """`encode_targets` of the images of a batch, only the default boxes whose label is above 0: for each image (their
-    numbers [K], rising; loc [K, 4]; label int32 [K]). All images at once: most of the time goes into NumPy's calls."""
+    numbers [K], ascending; loc [K, 4]; label int32 [K]). All images at once: most of the time goes into NumPy's calls.
+    """
     of_images = [np.asarray(of_image, np.float32).reshape(-1, 5) for of_image in gts]
     gt, image = np.concatenate(of_images), np.repeat(np.arange(len(gts)), [len(of_image) for of_image in of_images])
     boxes, rows = matcher(gt[:, :4], image)

@@ -25,7 +25,7 @@ class Architecture(NamedTuple):
     options: of a training that reads the converted file.
     shapes: name in the converted file -> shape, BN averages too, the classifier not.
     rename: pattern and replacement that make a torchvision name one of these, but for BN's parameters.
-    unread: names of this form of what the architecture has and the network here does not read.
+    unread: names in the converted file of parameters of the architecture that the network here does not load.
     eps: of the BN here; None where none is read.
     """
 
@@ -38,8 +38,8 @@ class Architecture(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """parameters: name here -> float32. unread, unused: names in the file of what the network here does not read, and
-    of what has no place in a backbone."""
+    """parameters: name here -> float32. unread, unused: names in the file of parameters of the architecture that the
+    network here does not load, and of what is no part of a backbone."""
 
     architecture: Architecture
     parameters: Dict[str, np.ndarray]
@@ -156,8 +156,8 @@ def recognise(found: Collection[str], path: str) -> Architecture:
     names = ", ".join(architecture.name for architecture in ARCHITECTURES)
     if any(re.search(r"(^|\.)network\.\d+\.0\.weight$", name) for name in found):
         raise UserError(f"{path} holds MobileNetV1, which feature_extractor_base_param reads without conversion")
-    first = f", first {next(iter(found))}" if found else ""
-    raise UserError(f"{path} is none of {names}: no name of its {len(found)} entries is one of theirs{first}")
+    first = f"; the first is {next(iter(found))}" if found else ""
+    raise UserError(f"{path}: unknown architecture: none of its {len(found)} parameter names belongs to {names}{first}")
 
 
 def convert_state_dict(found: Dict[str, np.ndarray], path: str, fold_eps: bool = False) -> Conversion:

@@ -1,4 +1,4 @@
-"""A checkpoint file that is complete or absent; docs/reference.md, "Faults".
+"""A checkpoint file that is complete or absent; docs/reference.md, "Failure handling".
 
 MindSpore's own format, so that every MindSpore program reads it, with one more entry, the first: the SHA-256 of the
 file (its own 32 bytes counted as zeros). MindSpore itself does not notice a changed byte in a tensor nor a file that

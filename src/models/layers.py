@@ -1,7 +1,7 @@
 """Convolution, normalisation and initialiser; docs/reference.md, "Network" and "Initial weights".
 
-Layers are written for MindSpore's compiler, which takes most of the first start: a graph for each cell, for each way
-of an `if` and for what follows it, for each turn of a loop, for each of Python's operators and indices.
+Layers are written for MindSpore's compiler, which takes most of the first start: one graph per cell, per branch of an
+`if` and its continuation, per loop iteration, per Python operator and index.
 
 To remove: `nn.Conv2d` and `nn.BatchNorm2d` in place of the classes of these names, as in `benchmarks/start_baseline.py`
 (of `BatchNorm2d`, `freeze` stays).
@@ -26,7 +26,7 @@ SIGMA = np.float32(0.02)
 class NormalizePixels(nn.Cell):
     """Pixels uint8 RGB [B, H, W, 3] -> normalised float32 [B, 3, H, W]; anything else passes as it is.
 
-    A quarter of the bytes go to the device, and it normalises them in no time.
+    A quarter of the bytes go to the device, which normalises them in a negligible part of a step.
     """
 
     def __init__(self):
@@ -52,7 +52,7 @@ class SymmetricPad(nn.Cell):
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` with nothing behind its `if`."""
+    """`nn.Conv2d` without code after its `if`."""
 
     def construct(self, x):
         if self.has_bias:
@@ -61,7 +61,8 @@ class Conv2d(nn.Conv2d):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` of [B, C, H, W] without its checks of the shape: 98 of them took a second to compile.
+    """`nn.BatchNorm2d` of [B, C, H, W] without its checks of the shape, of which the 98 of ResNet50-FPN took a
+    second to compile.
 
     `frozen`: it uses its running statistics in training too, and does not update them.
     """

@@ -22,7 +22,7 @@ class SSD(nn.Cell):
         backbone: what the names of the backbone's parameters begin with.
     """
 
-    # asked where a shape in a file of the backbone alone does not fit
+    # hint at the end of `load_backbone`'s error about a shape that does not fit
     backbone_file_question = "is it a checkpoint of another backbone?"
 
     def __init__(self, backbone: str):

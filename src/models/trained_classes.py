@@ -84,7 +84,7 @@ def check_same_classes(there: Sequence[str], here: Sequence[str], path: str, key
 
 
 def check_same_boxes(config: dict, here: dict, path: str, key: str) -> None:
-    """For a checkpoint that is used as it is: with other default boxes its boxes would be wrong without a word.
+    """For a checkpoint that is used as it is: with other default boxes its boxes would be silently wrong.
 
     Args:
         config: `trained_config` of the file; its keys that are missing are not compared.

@@ -114,7 +114,8 @@ def _shape_advice(name: str, path: str, key: str, strict: bool, exclude: Sequenc
 
 
 def load_backbone(model: nn.Cell, path: str, key: str = "feature_extractor_base_param") -> None:
-    """Load a checkpoint of the backbone alone, whose names may start at the backbone or anywhere above it."""
+    """Load a checkpoint of the backbone alone, whose names may start at the backbone or anywhere above it;
+    docs/reference.md, "Backbone files"."""
     found = read_checkpoint(path, key)
     prefix = model.backbone_prefix
     wanted = {without_network_prefix(p.name): p for p in model.get_parameters()}

@@ -1,4 +1,4 @@
-"""Saving and restoring of checkpoints that include the run's state; docs/reference.md, "Checkpoints" and "Faults"."""
+"""Saving and restoring of checkpoints with the run's state; docs/reference.md, "Checkpoints" and "Failure handling"."""
 
 from __future__ import annotations
 

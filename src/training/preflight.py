@@ -1,4 +1,4 @@
-"""Checks of a training run before anything is converted or compiled; docs/reference.md, "Faults"."""
+"""Checks of a training run before anything is converted or compiled; docs/reference.md, "Failure handling"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint names, and moving the files of an earlier run; docs/reference.md, "Faults"."""
+"""Checkpoint names, and moving the files of an earlier run; docs/reference.md, "Failure handling"."""
 
 from __future__ import annotations
 

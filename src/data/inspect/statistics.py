@@ -63,12 +63,12 @@ def level_sizes(cfg) -> List[int]:
     return [rows * columns * shapes for (rows, columns), shapes in zip(_grids(cfg), cfg.num_default)]
 
 
-def _nearest(rising: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Index of the nearest of equally spaced rising numbers."""
-    if len(rising) == 1:
+def _nearest(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Index of the nearest of equally spaced ascending numbers."""
+    if len(ascending) == 1:
         return np.zeros(len(values), np.int64)
-    indices = np.rint((values - rising[0]) / (rising[1] - rising[0])).astype(np.int64)
-    return np.clip(indices, 0, len(rising) - 1)
+    indices = np.rint((values - ascending[0]) / (ascending[1] - ascending[0])).astype(np.int64)
+    return np.clip(indices, 0, len(ascending) - 1)
 
 
 def class_rows(boxes: np.ndarray, images: np.ndarray, uncovered: np.ndarray, classes: Sequence[str]) -> List[dict]:
