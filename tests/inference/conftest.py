@@ -28,7 +28,7 @@ def cfg(cfg256):
     return load_config([f"--config_path={QUICKSTART_CONFIG}", "--batch_size=4", "--min_score=0.6"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # MindSpore does not export a network that has run on the same input
 def inference(cfg, load_reference_weights):
     """The inference network of `cfg` with reference weights."""
     from src.inference.detector import build_inference
