@@ -6,6 +6,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${VENV:-$root/.venv}
+[ ! -L "$venv" ] || venv=$(readlink -f "$venv")   # venv --clear empties the folder behind a link, and fails
 world=${WORLD:-}
 
 find_python() {
