@@ -11,7 +11,7 @@ from src.config import load_config
 from src.models.backbone_convert import ARCHITECTURES, convert_state_dict
 from src.models.build import build_model
 from src.models.checkpoint_file import read_checkpoint, write_checkpoint
-from src.models.mobilenet_v2 import SSD300
+from src.models.mobilenet_v2 import SSDMobileNetV2
 from src.models.vgg16 import SSDVGG16
 from src.models.weights import load_backbone, load_network
 from src.utils.errors import UserError
@@ -198,7 +198,7 @@ def compare(features, wanted):
 def test_features_of_mobilenet_v2_equal_torchvisions(states, tmp_path, log):
     """With symmetric padding and folded eps, on a size of which "same" padding gives others."""
     path = write(tmp_path / "a.ckpt", convert_state_dict(states["MobileNetV2"], "x", fold_eps=True).parameters)
-    network = SSD300(nn.Cell(), [], symmetric=True).set_train(False)
+    network = SSDMobileNetV2(nn.Cell(), [], symmetric=True).set_train(False)
     load_backbone(network, path)
     assert "265 of 265 parameters loaded" in log.text and "0 left out, 0 missing" in log.text
     image = np.random.default_rng(1).normal(size=(1, 3, 64, 64)).astype(np.float32)
@@ -291,7 +291,7 @@ def test_a_mobilenet_v1_classifier(tmp_path, log, reference, name):
 def test_a_mobilenet_v2_classifier(states, tmp_path, log):
     """The expansion of block 14 is loaded twice; the second list continues the numbers of the first."""
     entries = convert_state_dict(states["MobileNetV2"], "x").parameters
-    model = SSD300(nn.Cell(), [], symmetric=False)
+    model = SSDMobileNetV2(nn.Cell(), [], symmetric=False)
     gone = "features.14.conv.0.features.1.gamma"
     part = {"backbone." + key: value for key, value in entries.items() if key != gone}
     load_backbone(model, write(tmp_path / "a.ckpt", part))
