@@ -230,8 +230,8 @@ def check_boxes(cfg, stated: set, bad: Bad) -> None:
 def steps_that_fit(cfg) -> List[int]:
     """`cfg.steps`, with the cell's side in the image where the grid of a level would not cover the image.
 
-    The default boxes of a level stand `steps` pixels apart, as many as its map has cells. Published steps lie up to
-    7 % beside that.
+    The default boxes of a level stand `steps` pixels apart, as many as its map has cells. Published steps differ from
+    an even grid by up to 7 %.
     """
     side = max(cfg.img_shape)
     maps = NETWORKS[cfg.model_name].map_sides(side)

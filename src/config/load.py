@@ -122,10 +122,10 @@ def _converted(values: dict, schema: dict, where: str) -> dict:
 @functools.lru_cache(maxsize=None)
 def _network_defaults(name: str) -> dict:
     """Values of the keys that a configuration of this network leaves out; do not modify the result."""
-    own = _File(os.path.join(CONFIG_FOLDER, NETWORKS[name].config), _schema()[0])
-    own.check()
+    defaults = _File(os.path.join(CONFIG_FOLDER, NETWORKS[name].config), _schema()[0])
+    defaults.check()
     # the precision is not taken from there: published files that leave it out mean float32
-    return dict(_schema()[0], **{key: value for key, value in own.values.items() if key != "use_float16"})
+    return dict(_schema()[0], **{key: value for key, value in defaults.values.items() if key != "use_float16"})
 
 
 def _check_same_kind(model: str, asked: str, path: str) -> None:

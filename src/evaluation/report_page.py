@@ -19,11 +19,14 @@ h1{margin-bottom:0}h2{margin-top:2em;border-bottom:1px solid #ddd}.note{color:#5
 table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #e4e4e4}
 td:first-child,th:first-child{text-align:left}th{position:sticky;top:0;background:#fff}
 th[data-sort]{cursor:pointer;text-decoration:underline dotted}
-.big{font-size:1.8em;font-weight:600}.big small{font-size:.5em;font-weight:400;color:#555;margin-right:2em}
+.big{font-size:1.8em;font-weight:600}.big span{display:inline-block;margin-right:1em}
+.big small{font-size:.5em;font-weight:400;color:#555}
 .why{background:#fff4e0;border-left:4px solid #e09b2d;padding:.6em 1em}
 .tiles{display:flex;flex-wrap:wrap;gap:14px}.tiles figure{margin:0;max-width:270px}.tiles img{width:100%}
 figcaption{font-size:.85em;color:#555}.matrix td,.matrix th{padding:.15em .45em;font-size:.85em}
 .matrix th.up{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left}img.chart{max-width:100%}
+@media(max-width:640px){body{margin:1em auto}table{display:block;overflow-x:auto}
+td,th{padding:.2em .4em;font-size:.85em}.tiles figure{max-width:none}}
 """
 
 # sorting: by a click on a column header, or by the end of the address (report.html#sort=AP)
@@ -50,11 +53,13 @@ def report_page(metrics: dict, best: Sequence[Tuple[str, bytes]], worst: Sequenc
         best, worst: (caption, JPEG) of each picture.
     """
     parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title><style>{_STYLE}</style>',
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>Evaluation</title><style>{_STYLE}</style>",
         f"<h1>Evaluation</h1><p class=note>{html.escape(metrics['model'])}<br>{metrics['images']} images, "
         f"{metrics['detections']} detections</p>",
-        f"<p class=big>{metrics['mAP']:.4f} <small>mAP, all images</small> {metrics['mAP_published']:.4f} "
-        f"<small>mAP, published protocol ({metrics['images_published']} images without crowds)</small></p>",
+        f"<p class=big><span>{metrics['mAP']:.4f} <small>mAP, all images</small></span> "
+        f"<span>{metrics['mAP_published']:.4f} <small>mAP, published protocol ({metrics['images_published']} images "
+        f"without crowds)</small></span></p>",
     ]
     if metrics["note"]:
         parts.append(f"<p class=note>{html.escape(metrics['note'])}</p>")

@@ -91,13 +91,13 @@ def export_network(
 
     use_builtin_conv(inference)
     raw = replace(description, nms=False, dynamic_batch=False, precision="float32")
-    own = NetworkDetector(inference, raw)
+    network = NetworkDetector(inference, raw)
     count = description.batch_size
     if description.dynamic_batch:
         from src.inference.onnx_optimize import TRACED_BATCH
 
         count = TRACED_BATCH
-    example = own._input(np.zeros((count, *description.img_shape, 3), np.uint8))
+    example = network._input(np.zeros((count, *description.img_shape, 3), np.uint8))
     with _part_folder(path) as folder:
         exported = os.path.join(folder, "model" + ENDINGS[file_format])
         try:
@@ -105,11 +105,11 @@ def export_network(
                 ms.export(inference, Tensor(example), file_name=f"{plain}/model", file_format=file_format)
             os.chmod(exported, 0o644)
             if file_format == "ONNX":
-                report = _finish_onnx(exported, description, own, images, shapes, calibration)
+                report = _finish_onnx(exported, description, network, images, shapes, calibration)
             else:
                 report = "not loaded back: nothing here can run this format"
                 if file_format == "MINDIR":
-                    report = _compare_raw(own, NetworkDetector(load_mindir(exported), raw), images, shapes)
+                    report = _compare_raw(network, NetworkDetector(load_mindir(exported), raw), images, shapes)
                 write_description(raw, exported, description_file(exported))
                 os.replace(description_file(exported), description_file(path))
             os.replace(exported, path)
@@ -155,7 +155,7 @@ def _part_folder(path: str) -> Iterator[str]:
             lock.release()
 
 
-def _finish_onnx(path: str, description: ModelMetadata, own: Detector, images, shapes, calibration) -> str:
+def _finish_onnx(path: str, description: ModelMetadata, network: Detector, images, shapes, calibration) -> str:
     from src.inference.onnx_graph import add_nms, name_outputs_and_add_metadata
     from src.inference.onnx_optimize import optimize
 
@@ -163,10 +163,10 @@ def _finish_onnx(path: str, description: ModelMetadata, own: Detector, images, s
     raw = replace(description, nms=False, precision="float32")
     name_outputs_and_add_metadata(path, raw)
     detector = OnnxDetector(path)
-    report = _compare_raw(own, detector, images, shapes)
+    report = _compare_raw(network, detector, images, shapes)
     if description.precision != "float32":
         raw = replace(raw, precision=description.precision)
-        report = f"{report}; {_lower_precision(path, raw, own, detector, images, shapes, calibration)}"
+        report = f"{report}; {_lower_precision(path, raw, network, detector, images, shapes, calibration)}"
         detector = OnnxDetector(path)
     if not description.nms:
         return report
@@ -178,7 +178,7 @@ def _finish_onnx(path: str, description: ModelMetadata, own: Detector, images, s
 
 
 def _lower_precision(
-    path: str, raw: ModelMetadata, own: Detector, float32: Detector, images, shapes, calibration
+    path: str, raw: ModelMetadata, network: Detector, float32: Detector, images, shapes, calibration
 ) -> str:
     """Convert the float32 file at `path` to `raw.precision`; what that changes, in words.
 
@@ -191,7 +191,7 @@ def _lower_precision(
     if raw.precision == "float16":
         to_float16(path)
         add_metadata(path, raw)
-        largest = _largest_difference(own, OnnxDetector(path), images, shapes)
+        largest = _largest_difference(network, OnnxDetector(path), images, shapes)
         if not largest < TOLERANCE_FLOAT16:
             raise RunError(f"the float16 file differs from the network by {largest:.3g}; it was not kept")
         return f"float16: largest difference {largest:.3g}"
@@ -207,15 +207,15 @@ def _lower_precision(
     return f"int8: {figures}, calibrated on {len(calibration.images)} training images"
 
 
-def _compare_raw(own: Detector, loaded: Detector, images: np.ndarray, shapes: np.ndarray) -> str:
-    largest = _largest_difference(own, loaded, images, shapes)
+def _compare_raw(network: Detector, loaded: Detector, images: np.ndarray, shapes: np.ndarray) -> str:
+    largest = _largest_difference(network, loaded, images, shapes)
     if not largest < TOLERANCE:
         raise RunError(f"the exported file differs from the network by {largest:.3g}; it was not kept")
     return f"loaded back and compared with the network: largest difference {largest:.3g}"
 
 
-def _largest_difference(own: Detector, loaded: Detector, images: np.ndarray, shapes: np.ndarray) -> float:
-    outputs = [_outputs(detector, images, shapes) for detector in (own, loaded)]
+def _largest_difference(network: Detector, loaded: Detector, images: np.ndarray, shapes: np.ndarray) -> float:
+    outputs = [_outputs(detector, images, shapes) for detector in (network, loaded)]
     # NaN is a difference too
     return max(float(np.nan_to_num(np.abs(a - b), nan=np.inf).max()) for a, b in zip(*outputs))
 

@@ -177,12 +177,12 @@ def convert_state_dict(found: Dict[str, np.ndarray], path: str, fold_eps: bool =
         raise UserError(f"--fold_eps: {path} holds {title}, of which no BN is read; leave the option out")
     converted, unread, unused, unknown = {}, [], [], []
     for name, value in found.items():
-        own = to_published_name(name, architecture)
-        if own in shapes:
-            if own in converted:
-                raise UserError(f"{path}: two entries become {own}, the second is {name}")
-            converted[own] = np.asarray(value, np.float32)
-        elif own in architecture.unread:
+        target = to_published_name(name, architecture)
+        if target in shapes:
+            if target in converted:
+                raise UserError(f"{path}: two entries become {target}, the second is {name}")
+            converted[target] = np.asarray(value, np.float32)
+        elif target in architecture.unread:
             unread.append(name)
         else:
             (unused if _UNUSED.search(name) else unknown).append(name)

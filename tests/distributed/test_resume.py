@@ -116,7 +116,7 @@ def test_resumed_equals_uninterrupted_for_the_family(work, model_name, ranks):
     if not os.environ.get("FULL"):
         pytest.skip("FULL=1 runs every case")
     config = QUICKSTART_CONFIG.replace("ssd_resnet50_fpn", model_name)
-    outputs = [work / f"{part}_{model_name}_{ranks}" for part in ("whole", "cut")]
+    outputs = [work / f"{part}_{model_name}_{ranks}" for part in ("uninterrupted", "cut")]
     finish(start(work, ranks, False, outputs[0], config=config))
     run = start(work, ranks, False, outputs[1], "--save_checkpoint_epochs=1", config=config)
     run.wait_for_text("first step")
