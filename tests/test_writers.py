@@ -19,6 +19,8 @@ ALLOWED = {
     ("benchmarks/rehearsal/run.py", "*"): "as scripts/rehearsal.py",
     ("src/inference/exporter.py", "*"): "MindSpore's exporter, into a folder whose files are checked and renamed",
     ("src/inference/onnx_graph.py", "onnx.save"): "a file in the exporter's folder",
+    ("src/inference/onnx_optimize.py", "onnx.save"): "a file in the exporter's folder",
+    ("src/inference/onnx_precision.py", "*"): "files in the exporter's folder",
     ("src/inference/metadata.py", "*"): "a file in the exporter's folder",
     ("src/utils/locks.py", "os.open"): "the lock files",
     ("scripts/launch.py", "os.open"): "/dev/null in place of a stream that nobody reads",
