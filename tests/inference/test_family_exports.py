@@ -1,5 +1,7 @@
 """The other networks as MINDIR and ONNX files: the same detections as the network's, proven by loading back."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,8 @@ KINDS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("model_name", [name for name in NETWORKS if name != "ssd_resnet50_fpn"])
 def test_exported_files_detect_the_same(model_name, tmp_path, cfg256, load_reference_weights, pictures):
+    if model_name != "ssd300" and not os.environ.get("FULL"):
+        pytest.skip("FULL=1 runs every network")
     config = QUICKSTART_CONFIG.replace("ssd_resnet50_fpn", model_name)
     cfg = load_config([f"--config_path={config}", "--batch_size=2", "--min_score=0.5"])
     inference = build_inference(build_model(cfg), cfg)
