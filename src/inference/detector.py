@@ -29,8 +29,10 @@ class Detector:
     the original, scores [D], labels [D] (index in `description.classes`).
 
     max_score: the highest score seen so far of any class but the background, whatever `min_score` is (where the file
-    does NMS itself, among what it kept).
+    does NMS itself, among what it kept). concurrent_calls: number of threads that may call it at the same time.
     """
+
+    concurrent_calls = 1
 
     def __init__(self, description: ModelMetadata):
         self.description = description

@@ -101,8 +101,8 @@ class Predictor:
         runtime: str = "",
     ):
         cfg = self._prepare(model, config_path, device_target)
-        self.concurrent_calls = concurrent_calls if model.lower().endswith(".onnx") else 1
-        self._detector = open_model(model, cfg, "model", self.concurrent_calls, runtime)
+        self._detector = open_model(model, cfg, "model", concurrent_calls, runtime)
+        self.concurrent_calls = self._detector.concurrent_calls
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
         self.classes = self._detector.description.classes
