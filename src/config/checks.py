@@ -204,7 +204,7 @@ def check_boxes(cfg, stated: set, bad: Bad) -> None:
     _check_image(cfg, network, bad)
     derived = network.map_sides(max(cfg.img_shape))
     levels = len(derived)
-    if "steps" not in stated and not network.strides and steps_that_fit(cfg) != cfg.steps:
+    if "steps" not in stated and not network.strides:
         cfg.steps = steps_that_fit(cfg)
     for key in _PER_LEVEL:
         if len(cfg[key]) != levels:

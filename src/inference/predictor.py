@@ -8,6 +8,7 @@ from typing import List, Optional
 import numpy as np
 import yaml
 
+from src.config.networks import OPTIONAL_KEYS
 from src.data.transforms import resize
 from src.inference.detector import Detections
 from src.inference.open_model import open_model, with_thresholds
@@ -23,10 +24,9 @@ _NETWORK_KEYS = (
     "extras_out_channels",
     "feature_size",
     "steps",
-    "num_addition_layers",
+    *OPTIONAL_KEYS,
     "use_anchor_generator",
     "use_float16",
-    "backbone_padding",
     "num_classes",
     "classes",
     "prior_scaling",

@@ -12,6 +12,7 @@ from easydict import EasyDict
 from mindspore import Tensor, nn
 
 from src.config import load_config
+from src.config.networks import OPTIONAL_KEYS
 from src.inference.predictor import options_of
 from src.models.checkpoint_file import write_checkpoint
 from src.models.trained_classes import (
@@ -204,6 +205,22 @@ def test_a_config_that_is_not_of_the_run_of_a_copied_checkpoint_is_not_read(tmp_
     (tmp_path / "config.yaml").write_text(text)
     assert load_config(options_of(copied)).classes == NAMES
     assert options_of(copied, "mine.yaml") == ["--config_path=mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model_name=ssd_vgg16", "--ssd_vgg_bn=True"],
+        ["--model_name=ssd300", "--img_shape=[160, 160]", "--extras_ratio=[0.2, 0.2, 0.5, 0.25, 0.5, 0.25]"],
+        ["--num_addition_layers=2", "--backbone_padding=symmetric"],
+    ],
+)
+def test_a_copied_checkpoint_says_which_network_it_is_of(tmp_path, monkeypatch, options):
+    trained = load_config(options)
+    monkeypatch.setattr("src.inference.predictor.read_trained_config", lambda path: dict(trained))
+    again = load_config(options_of(str(tmp_path / "copies" / "a.ckpt")))
+    for key in (*OPTIONAL_KEYS, "model_name", "img_shape", "steps", "num_ssd_boxes", "classes", "min_scale"):
+        assert again[key] == trained[key], key
 
 
 START = {"pre_trained": "", "feature_extractor_base_param": "", "filter_weight": False, "classes": NAMES}
