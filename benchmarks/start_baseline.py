@@ -41,7 +41,7 @@ def main(config_path: str) -> None:
     plain_layers()
     from src.loss import MultiBoxLoss
     from src.models.build import build_model
-    from src.training.momentum import has_weight_decay
+    from src.training.optimizer import has_weight_decay
 
     class WithLoss(nn.Cell):
         def __init__(self):

@@ -109,7 +109,7 @@ def main(argv) -> int:
     _add_sizes(data.samples)
     ids, _ = record_ids(data.samples)
     matcher = Matcher(*build_default_boxes(cfg), cfg.match_threshold)
-    transform = TrainTransform(cfg.img_shape, matcher, cfg.prior_scaling, cfg.seed, options.epoch)
+    transform = TrainTransform(cfg.img_shape, matcher, cfg.prior_scaling, cfg.seed, options.epoch, cfg.crop_probability)
     order = np.random.default_rng([cfg.seed, 0]).permutation(len(ids))[: max(options.count, options.statistics)]
     tiles, drawn, seen, arrivals = [], 0, [], Arrivals("files")
     with progress(len(order), "augmenting") as bar:

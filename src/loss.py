@@ -1,21 +1,36 @@
-"""Sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002) + smooth L1; docs/reference.md, "Loss"."""
+"""Sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002) + smooth L1 or GIoU; docs/reference.md, "Loss"."""
 
 from __future__ import annotations
+
+from typing import Sequence
 
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
+
+GIOU_WEIGHT = 2.0
 
 
 class MultiBoxLoss(nn.Cell):
     """(pred_loc [B, N, 4], pred_label [B, N, C], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> scalar.
 
     `(sum of focal over all C columns + sum of smooth L1 where label > 0) / max(sum of num_match, 1)`:
-    divided by the matches of this device's batch, by 1 when there is none.
+    divided by the matches of this device's batch, by 1 when there is none. With `box_loss` "giou" the GIoU loss of the
+    decoded boxes takes the place of smooth L1.
     """
 
-    def __init__(self, num_classes: int = 81, gamma: float = 2.0, alpha: float = 0.25):
+    def __init__(
+        self,
+        num_classes: int = 81,
+        gamma: float = 2.0,
+        alpha: float = 0.25,
+        box_loss: str = "smooth_l1",
+        prior_scaling: Sequence[float] = (0.1, 0.2),
+    ):
         super().__init__()
+        self.is_giou = box_loss == "giou"
+        self.centre, self.size = (float(value) for value in prior_scaling)
+        self.minimum, self.split = ops.Minimum(), ops.Split(2, 4)
         self.gamma, self.alpha = float(gamma), float(alpha)
         self.columns = Tensor(np.arange(num_classes, dtype=np.int32).reshape(1, 1, -1))
         self.abs, self.exp, self.log1p = ops.Abs(), ops.Exp(), ops.Log1p()
@@ -28,6 +43,7 @@ class MultiBoxLoss(nn.Cell):
         )
         self.less, self.stack = ops.Less(), ops.Stack()
         self.zero, self.one = Tensor(0, mstype.int32), Tensor(1.0, mstype.float32)
+        self.four = Tensor(4.0, mstype.float32)
 
     def focal(self, logits, labels):
         """Focal loss [B, N, C] of logits [B, N, C] and labels [B, N]."""
@@ -53,13 +69,40 @@ class MultiBoxLoss(nn.Cell):
         size = self.abs(prediction - target)
         return self.select(self.less(size, self.one), 0.5 * size * size, size - 0.5)
 
+    def giou(self, prediction, target):
+        """`2 * (1 - GIoU)` (Rezatofighi et al. 2019, arXiv:1902.09630) of boxes given as offsets [B, N, 4]: [B, N, 1].
+
+        Computed in units of the default box, because scaling an axis changes no IoU.
+        """
+        top, left, bottom, right, area = self._corners(prediction)
+        gt_top, gt_left, gt_bottom, gt_right, gt_area = self._corners(target)
+        height = self.relu(self.minimum(bottom, gt_bottom) - self.maximum(top, gt_top))
+        width = self.relu(self.minimum(right, gt_right) - self.maximum(left, gt_left))
+        union = area + gt_area - height * width
+        hull_height = self.maximum(bottom, gt_bottom) - self.minimum(top, gt_top)
+        hull = hull_height * (self.maximum(right, gt_right) - self.minimum(left, gt_left))
+        return GIOU_WEIGHT * (2.0 - height * width / union - union / hull)
+
+    def _corners(self, offsets):
+        """Top, left, bottom, right and area, each [B, N, 1], of boxes relative to their default boxes."""
+        y, x, log_height, log_width = self.split(offsets)
+        height, width = self._side(log_height), self._side(log_width)
+        y, x = y * self.centre, x * self.centre
+        return y - 0.5 * height, x - 0.5 * width, y + 0.5 * height, x + 0.5 * width, height * width
+
+    def _side(self, logarithm):
+        # exp of a wild prediction would overflow: no box is more than e^4 = 55 times its default box
+        return self.exp(self.minimum(logarithm * self.size, self.four))
+
     def parts(self, pred_loc, pred_label, gt_loc, gt_label, num_match):
         """[2]: the classes' and the boxes' share of the loss."""
         labels = gt_label.astype(mstype.int32)
         # a sum over everything at once runs on one core of a CPU
         classification = self.sum(self.sum(self.focal(pred_label.astype(mstype.float32), labels), -1))
         object_rows = self.expand(self.greater(labels, self.zero).astype(mstype.float32), -1)
-        location = self.sum(self.smooth_l1(pred_loc.astype(mstype.float32), gt_loc) * object_rows)
+        pred_loc = pred_loc.astype(mstype.float32)
+        boxes = self.giou(pred_loc, gt_loc) if self.is_giou else self.smooth_l1(pred_loc, gt_loc)
+        location = self.sum(boxes * object_rows)
         matches = self.maximum(self.sum(num_match.astype(mstype.float32)), self.one)
         return self.stack((classification, location)) / matches
 

@@ -15,6 +15,15 @@ def iou(a, b) -> float:
     return h * w / union if union > 0 else 0.0
 
 
+def giou(a, b) -> float:
+    """GIoU of two boxes (yxyx), arXiv:1902.09630, algorithm 1."""
+    h = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    w = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - h * w
+    hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
+    return h * w / union - (hull - union) / hull
+
+
 def encode(gt, cyxhw, yxyx, threshold, scaling):
     """docs/reference.md, "Matching" and "Encoding", box by box: (loc, label, num_match)."""
     count = len(cyxhw)

@@ -10,7 +10,7 @@ import yaml
 
 from src.boxes.default_boxes import build_default_boxes, default_boxes
 from src.config import SCHEMA_FILE, load_config, voc_json_paths
-from src.config.checks import GENERATOR_BOXES
+from src.config.checks import generator_boxes
 from src.config.published import PUBLISHED_KEYS
 from src.utils.errors import UserError
 from tests.helpers.configuration import notes, refusal
@@ -223,7 +223,7 @@ def test_boxes_without_the_generator_are_those_of_the_maps(options):
 
 
 def test_the_generator_makes_as_many_boxes_per_cell_as_the_check_says():
-    assert len(default_boxes((128, 128))[0]) == GENERATOR_BOXES * (16**2 + 8**2 + 4**2 + 2**2 + 1)
+    assert len(default_boxes((128, 128))[0]) == generator_boxes(load_config([])) * (16**2 + 8**2 + 4**2 + 2**2 + 1)
 
 
 SEED = "--run_distribute=True --lr=0.05 --dataset=coco --device_num=8 --loss_scale=1 --device_target={} --epoch_size=60"

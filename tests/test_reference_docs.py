@@ -20,7 +20,7 @@ from src.config import load_config
 from src.data import transforms
 from src.data.transforms import encode_targets
 from src.loss import MultiBoxLoss
-from src.training.momentum import Momentum
+from src.training.optimizer import Momentum
 from src.training.schedule import learning_rates
 from tests.helpers.paths import ROOT
 from tests.helpers.reference_page import PAGE, SECTIONS, SENTENCES, assert_shown, numbers, read, rows, sections

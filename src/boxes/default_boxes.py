@@ -106,7 +106,14 @@ def ssd300_default_boxes(
 def build_default_boxes(cfg) -> tuple[np.ndarray, np.ndarray]:
     """Default boxes of a config: (cyxhw, yxyx), float32 [N, 4] each."""
     if cfg.use_anchor_generator:
-        return default_boxes(cfg.img_shape, cfg.steps)
+        octaves = [2 ** (octave / cfg.anchor_octaves) for octave in range(cfg.anchor_octaves)]
+        return default_boxes(
+            cfg.img_shape,
+            cfg.steps,
+            base_scale=cfg.anchor_scale,
+            octave_scales=octaves,
+            aspect_ratios=cfg.anchor_ratios,
+        )
     return ssd300_default_boxes(
         cfg.img_shape, cfg.feature_size, cfg.steps, cfg.num_default, cfg.aspect_ratios, cfg.min_scale, cfg.max_scale
     )
@@ -115,6 +122,8 @@ def build_default_boxes(cfg) -> tuple[np.ndarray, np.ndarray]:
 def default_box_keys(cfg) -> dict:
     """The keys of a config that decide what a network's box outputs mean, at any image size."""
     keys = ["use_anchor_generator", "prior_scaling", "num_default"]
-    if not cfg.use_anchor_generator:
+    if cfg.use_anchor_generator:
+        keys += ["anchor_scale", "anchor_octaves", "anchor_ratios"]
+    else:
         keys += ["aspect_ratios", "min_scale", "max_scale"]
     return {key: cfg[key] for key in keys}

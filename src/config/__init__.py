@@ -1,7 +1,7 @@
 """Configuration: `load_config`, and values derived from a configuration. Needs no MindSpore."""
 
 from src.config.checks import check_network
-from src.config.load import ROOT, SCHEMA_FILE, load_config, log_notes
+from src.config.load import ROOT, SCHEMA_FILE, default_values, load_config, log_notes
 from src.config.networks import NETWORKS
 from src.config.paths import checkpoint_file, data_file, learning_rate_advice, voc_json_paths
 
@@ -12,6 +12,7 @@ __all__ = [
     "check_network",
     "checkpoint_file",
     "data_file",
+    "default_values",
     "learning_rate_advice",
     "load_config",
     "log_notes",

@@ -10,8 +10,8 @@ from src.config.networks import NETWORKS, OPTIONAL_KEYS, Network, check_model_na
 from src.config.values import shown
 from src.utils.errors import UserError
 
-# Boxes per cell of the anchor generator: 2 octave scales x 3 aspect ratios (src.boxes.default_boxes)
-GENERATOR_BOXES = 6
+# boxes per cell of the published anchor generator: 2 octaves x 3 aspect ratios
+PUBLISHED_BOXES = 6
 _MAX_INT = 2**31 - 1
 
 # key -> (minimum, maximum), both allowed
@@ -43,6 +43,8 @@ _CLOSED = {
     "max_bad_images": (0, _MAX_INT),
     "export_calibration_images": (1, _MAX_INT),
     "export_max_loss": (0, 1),
+    "anchor_octaves": (1, 16),
+    "crop_probability": (0, 1),
     # entries of lists
     "img_shape": (1, 16384),
     "extras_out_channels": (1, 8192),
@@ -57,11 +59,14 @@ _CLOSED = {
 # key -> (test, interval in words)
 _HALF_OPEN = {
     "momentum": (lambda value: 0 <= value < 1, "[0, 1)"),
+    "ema_decay": (lambda value: 0 <= value < 1, "[0, 1)"),
     "min_score": (lambda value: 0 <= value < 1, "[0, 1)"),
     "alpha": (lambda value: 0 < value < 1, "(0, 1)"),
     "loss_scale": (lambda value: 0 < value <= 2**31, "(0, 2147483648]"),
     "min_scale": (lambda value: 0 < value <= 1, "(0, 1]"),
     "max_scale": (lambda value: 0 < value <= 1, "(0, 1]"),
+    "anchor_scale": (lambda value: 0 < value <= 64, "(0, 64]"),
+    "anchor_ratios": (lambda value: 0 < value <= 100, "(0, 100]"),
     "aspect_ratios": (lambda value: 0 < value <= 100, "(0, 100]"),
     "extras_ratio": (lambda value: 0 < value <= 16, "(0, 16]"),
 }
@@ -206,6 +211,8 @@ def check_boxes(cfg, stated: set, bad: Bad) -> None:
     levels = len(derived)
     if "steps" not in stated and not network.strides:
         cfg.steps = steps_that_fit(cfg)
+    if cfg.use_anchor_generator and cfg.num_default == [PUBLISHED_BOXES] * levels:
+        cfg.num_default = [generator_boxes(cfg)] * levels
     for key in _PER_LEVEL:
         if len(cfg[key]) != levels:
             raise bad(f"{key} has {len(cfg[key])} entries, but {cfg.model_name} has {levels} levels")
@@ -225,6 +232,11 @@ def check_boxes(cfg, stated: set, bad: Bad) -> None:
             f"set -1 to have it computed"
         )
     cfg.num_ssd_boxes = boxes
+
+
+def generator_boxes(cfg) -> int:
+    """Default boxes per cell of the anchor generator."""
+    return cfg.anchor_octaves * len(cfg.anchor_ratios)
 
 
 def steps_that_fit(cfg) -> List[int]:
@@ -279,10 +291,10 @@ def check_network(cfg, bad: Bad = UserError) -> None:
     _check_extra_levels(cfg, network, bad)
     if not cfg.use_anchor_generator:
         _check_ssd300_layout(cfg, bad)
-    elif set(cfg.num_default) != {GENERATOR_BOXES}:
+    elif set(cfg.num_default) != {generator_boxes(cfg)}:
         raise bad(
-            f"num_default is {cfg.num_default}, but the anchor generator makes {GENERATOR_BOXES} default boxes per "
-            f"cell: set it to {[GENERATOR_BOXES] * len(cfg.num_default)}"
+            f"num_default is {cfg.num_default}, but the anchor generator makes {generator_boxes(cfg)} default boxes "
+            f"per cell (anchor_octaves x anchor_ratios): set it to {[generator_boxes(cfg)] * len(cfg.num_default)}"
         )
     elif any([-(-side // step) for step in cfg.steps] != network.map_sides(side) for side in cfg.img_shape):
         raise bad(

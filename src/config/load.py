@@ -128,6 +128,11 @@ def _network_defaults(name: str) -> dict:
     return dict(_schema()[0], **{key: value for key, value in defaults.values.items() if key != "use_float16"})
 
 
+def default_values() -> dict:
+    """Values of the complete configuration file; do not modify the result."""
+    return _schema()[0]
+
+
 def _check_same_kind(model: str, asked: str, path: str) -> None:
     """Check that the network on the command line can be described by a file of another network.
 

@@ -10,6 +10,7 @@ from src.config.networks import NETWORKS, OPTIONAL_KEYS
 from src.config.published import PUBLISHED_KEYS
 
 _SSD300_KEYS = ("min_scale", "max_scale", "aspect_ratios")
+_GENERATOR_KEYS = ("anchor_scale", "anchor_octaves", "anchor_ratios")
 _OF_DATASET = {
     "coco": ("coco_root", "train_data_type", "val_data_type", "instances_set"),
     "voc": ("voc_root", "voc_json"),
@@ -56,7 +57,7 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
     without = [key for key in PUBLISHED_KEYS if key in ignored]
     network = NETWORKS[cfg.model_name]
     unread = [key for key in OPTIONAL_KEYS if key not in network.keys]
-    unread += _SSD300_KEYS if cfg.use_anchor_generator else ()
+    unread += _SSD300_KEYS if cfg.use_anchor_generator else _GENERATOR_KEYS
     without += [key for key in unread if given.chosen(key, cfg[key]) or (key in given.in_file and ignored)]
     if without:
         notes.append(f"keys without effect here: {', '.join(without)}")

@@ -119,7 +119,9 @@ class TrainLoader:
         rows_left = self.indices(epoch)[first_step * cfg.batch_size :]
         if not rows_left:
             return
-        transform = TrainTransform(cfg.img_shape, self.matcher, cfg.prior_scaling, cfg.seed, epoch)
+        transform = TrainTransform(
+            cfg.img_shape, self.matcher, cfg.prior_scaling, cfg.seed, epoch, cfg.crop_probability
+        )
 
         def prepare(slot, img_id, image, annotation):
             image_id = int(img_id.ravel()[0])

@@ -160,9 +160,17 @@ class TrainTransform:
     its boxes. Images are augmented one by one, and a batch is matched at once.
     """
 
-    def __init__(self, shape: Sequence[int], matcher: Matcher, prior_scaling: Sequence[float], seed: int, epoch: int):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        matcher: Matcher,
+        prior_scaling: Sequence[float],
+        seed: int,
+        epoch: int,
+        crop_probability: float = 1.0,
+    ):
         self.shape, self.matcher, self.prior_scaling = tuple(shape), matcher, prior_scaling
-        self.seed, self.epoch = seed, epoch
+        self.seed, self.epoch, self.crop_probability = seed, epoch, crop_probability
 
     def _stream(self, image_id: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch, image_id & 0xFFFFFFFF])
@@ -172,7 +180,7 @@ class TrainTransform:
     ) -> tuple[np.ndarray, np.ndarray]:
         """uint8 image [h, w, 3] of the network's size (in `out` where it is given), its normalised boxes [M, 5]."""
         rng = self._stream(image_id)
-        image, boxes = random_crop(image, boxes, rng)
+        image, boxes = self._crop(image, boxes, rng)
         boxes_norm = normalize_boxes(boxes, *image.shape[:2])
         if rng.random() < 0.5:  # the crop has fewer pixels than what it is resized to; the result is the same
             image, boxes_norm = horizontal_flip(image, boxes_norm)
@@ -183,9 +191,14 @@ class TrainTransform:
         """What `augment` does to an image of this size: ((top, left, bottom, right) of the crop, flipped or not)."""
         rng = self._stream(image_id)
         rows, columns = np.indices((height, width), np.int32)
-        crop, _ = random_crop(np.dstack([rows, columns]), boxes, rng)
+        crop, _ = self._crop(np.dstack([rows, columns]), boxes, rng)
         top, left, bottom, right = (*crop[0, 0].tolist(), *(crop[-1, -1] + 1).tolist())
         return (top, left, bottom, right), bool(rng.random() < 0.5)
+
+    def _crop(self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if self.crop_probability < 1 and rng.random() >= self.crop_probability:
+            return image, boxes
+        return random_crop(image, boxes, rng)
 
     def match(self, boxes_norm: Sequence[np.ndarray]) -> List[tuple]:
         """`encode_matches` of the images' normalised boxes."""

@@ -6,6 +6,7 @@ import re
 from typing import Sequence
 
 NETWORK = "network."
+AVERAGE = "ema."  # in front of the names of averaged parameters, see src.training.weight_average
 # the layers that predict the classes, of the shared head and of the other one's first level
 CLASS_PREDICTORS = ("multi_box.cls_layers.0", "multi_box.multi_cls_layers.0.3")
 _PREDICTOR = re.compile(r"multi_box\.(multi_)?(cls|loc)_layers\.")

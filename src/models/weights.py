@@ -7,7 +7,7 @@ from typing import Dict, Optional, Sequence
 from mindspore import Tensor, nn
 
 from src.models.checkpoint_file import read_checkpoint
-from src.models.parameter_names import NETWORK, is_left_out, is_predictor, without_network_prefix
+from src.models.parameter_names import AVERAGE, NETWORK, is_left_out, is_predictor, without_network_prefix
 from src.models.trained_classes import (
     RUN_STATE,
     check_same_boxes,
@@ -20,7 +20,7 @@ from src.models.trained_classes import (
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
 
-MOMENTS = "moments."
+OPTIMIZER_PREFIXES = ("moments.", "moment1.", "moment2.")  # of momentum and of AdamW
 TRAINING_STATE_ENTRIES = ("global_step", "momentum", "learning_rate", "run_state")
 MAX_LOGGED_NAMES = 5
 
@@ -36,6 +36,14 @@ def _without_prefix(found: Dict[str, object], wanted: Dict[str, object], path: s
             LOGGER.info("the names in %s stand below '%s', which is taken off", path, prefix)
             return inner
     return found
+
+
+def _with_averages(entries: Dict[str, object], path: str) -> Dict[str, object]:
+    """The entries of a checkpoint, each averaged weight (`ema_decay`) under the name of the weight."""
+    averages = {name[len(AVERAGE) :]: value for name, value in entries.items() if name.startswith(AVERAGE)}
+    if averages:
+        LOGGER.info("%s holds averaged weights (ema_decay), which are used", path)
+    return {**{name: value for name, value in entries.items() if not name.startswith(AVERAGE)}, **averages}
 
 
 def load_network(
@@ -60,7 +68,8 @@ def load_network(
             default boxes.
     """
     wanted = {without_network_prefix(parameter.name): parameter for parameter in model.get_parameters()}
-    found = {without_network_prefix(name): value for name, value in read_checkpoint(path, key).items()}
+    entries = _with_averages(read_checkpoint(path, key), path)
+    found = {without_network_prefix(name): value for name, value in entries.items()}
     state = found.get(RUN_STATE)
     config = trained_config(state.asnumpy() if isinstance(state, Tensor) else None)
     there = trained_classes(config)
@@ -178,7 +187,7 @@ def _load(
 
 def _is_optimizer_state(name: str) -> bool:
     """An entry of the optimiser or the run, which no network has."""
-    return name.startswith(MOMENTS) or name in TRAINING_STATE_ENTRIES
+    return name.startswith(OPTIMIZER_PREFIXES) or name in TRAINING_STATE_ENTRIES
 
 
 def _log_names(key: str, what: str, names: list) -> None:

@@ -8,6 +8,7 @@ from typing import List, Tuple
 
 from mindspore import Tensor, nn
 
+from src.config import default_values
 from src.models.checkpoint_file import read_checkpoint, write_checkpoint
 from src.models.trained_classes import RUN_STATE, check_resume_classes, trained_classes
 from src.training.run_files import BEST, list_checkpoints
@@ -152,10 +153,12 @@ def _check_fits(saved: RunState, now: RunState, path: str) -> None:
         UserError: the classes differ; or, in the middle of an epoch, the batch, the number of ranks or the data set.
     """
     check_resume_classes(trained_classes(saved.config), trained_classes(now.config), path)
+    # a key that an earlier version did not have stands for its default, which changes nothing
+    before = dict(default_values(), **saved.config)
     changed = {
-        key: (saved.config.get(key), value)
+        key: (before.get(key), value)
         for key, value in now.config.items()
-        if key not in ("device_num", "run_distribute") and saved.config.get(key) != value
+        if key not in ("device_num", "run_distribute") and before.get(key) != value
     }
     for key, old, new in (("ranks", saved.size, now.size), ("images", saved.images, now.images)):
         if old != new:

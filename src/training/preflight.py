@@ -7,15 +7,17 @@ import os
 
 from src.utils.errors import UserError
 
-# a checkpoint holds every parameter and, for trained ones, its moment (float32): a part that does not depend on the
-# classes, and for each class and default box a predictor of 256 x 3 x 3 weights and a bias
-_COMMON_BYTES = 258_000_000
-_CLASS_BYTES = 2 * 4 * (256 * 9 + 1)
+# a copy of every parameter (float32): a part that does not depend on the classes, and for each class and default box a
+# predictor of 256 x 3 x 3 weights and a bias
+_COMMON_BYTES = 129_000_000
+_CLASS_BYTES = 4 * (256 * 9 + 1)
 
 
 def checkpoint_bytes(cfg) -> int:
     """Size of a checkpoint of a run in bytes, accurate to 2 % for the published head."""
-    return _COMMON_BYTES + cfg.num_classes * cfg.num_default[0] * _CLASS_BYTES
+    # every parameter and, for trained ones, the moments of the optimiser; and the moving average
+    copies = 2 + (cfg.optimizer == "adamw") + (cfg.ema_decay > 0)
+    return copies * (_COMMON_BYTES + cfg.num_classes * cfg.num_default[0] * _CLASS_BYTES)
 
 
 def required_disk_space(cfg) -> int:

@@ -104,7 +104,7 @@ class ScaledTrainStep(nn.Cell):
 
     Args:
         forward: a `ModelWithLoss`.
-        update: a `Momentum` over its trainable parameters, with loss_scale 1.
+        update: an `Optimizer` of its trainable parameters, with loss_scale 1.
         scale: loss scale of the first step.
         comm: communication between the processes of the run.
         reducer: averages gradients over devices in the graph, or None.

@@ -9,8 +9,9 @@ from mindspore import Tensor, nn, ops
 
 from src.loss import MultiBoxLoss
 from src.training.lean_cell import LeanCell
-from src.training.momentum import Momentum
+from src.training.optimizer import AdamW, Momentum, Optimizer
 from src.training.scaled_step import ScaledTrainStep
+from src.training.weight_average import WeightAverage
 from src.utils.distributed import Communicator
 
 
@@ -52,7 +53,7 @@ class TrainStep(LeanCell):
 
     Args:
         forward: a `ModelWithLoss`.
-        update: a `Momentum` over its trainable parameters.
+        update: an `Optimizer` of its trainable parameters.
         loss_scale: factor of the loss before differentiation.
         reducer: averages gradients over devices in the graph, or None.
     """
@@ -137,17 +138,11 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Comm
         `use_float16`.
     """
     broadcast_parameters(model, comm)
-    forward = ModelWithLoss(model, MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha))
+    loss = MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha, cfg.box_loss, cfg.prior_scaling)
+    forward = ModelWithLoss(model, loss)
     # docs/reference.md, "Configuration": 1 on CPU, as in the published scripts
     loss_scale = 1.0 if cfg.device_target == "CPU" else float(cfg.loss_scale)
-    update = Momentum(
-        forward.trainable_params(),
-        cfg.weight_decay,
-        learning_rates,
-        cfg.momentum,
-        1.0 if cfg.use_float16 else loss_scale,
-        clip_global_norm=bool(cfg.use_global_norm),
-    )
+    update = _optimizer(forward, cfg, learning_rates, 1.0 if cfg.use_float16 else loss_scale)
     if cfg.use_float16:
         reducer = comm.make_grad_reducer(update.parameters) if comm.make_grad_reducer else None
         step = ScaledTrainStep(forward, update, loss_scale, comm, reducer)
@@ -156,8 +151,16 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Comm
     else:
         reducer = comm.make_grad_reducer(update.parameters) if comm.make_grad_reducer else None
         step = TrainStep(forward, update, loss_scale, reducer)
+    step.average = WeightAverage(model, cfg.ema_decay) if cfg.ema_decay else None
     step.set_train()
     return step
+
+
+def _optimizer(forward: nn.Cell, cfg, learning_rates: np.ndarray, loss_scale: float) -> Optimizer:
+    parameters, clips = forward.trainable_params(), bool(cfg.use_global_norm)
+    if cfg.optimizer == "adamw":
+        return AdamW(parameters, cfg.weight_decay, learning_rates, loss_scale, clips)
+    return Momentum(parameters, cfg.weight_decay, learning_rates, cfg.momentum, loss_scale, clips)
 
 
 def broadcast_parameters(model: nn.Cell, comm: Communicator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from dataclasses import replace
@@ -112,6 +113,8 @@ class Trainer:
             return self._skipped(state, metrics)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise RunError(f"{metrics}; {self._saved()}; a smaller --lr usually helps")
+        if self.step.average is not None:
+            self.step.average.stepped(state.steps)
         state = replace(state, epoch_step=state.epoch_step + 1, losses=[*state.losses, parts], norm=norm)
         if self.scale is not None:
             state = replace(state, loss_scale=self.scale.state)
@@ -164,9 +167,9 @@ class Trainer:
         LOGGER.info("epoch %d/%d: %s", done, cfg.epoch_size, self._format_metrics(state, clock, state.losses))
         release_free_memory()
         if done == cfg.epoch_size and cfg.bn_recalibration_steps:
-            batches = recalibrate(
-                self.step.forward.network, (batch[0] for batch in self.data.epoch(done)), cfg.bn_recalibration_steps
-            )
+            with self._weights_in_use():
+                images = (batch[0] for batch in self.data.epoch(done))
+                batches = recalibrate(self.step.forward.network, images, cfg.bn_recalibration_steps)
             LOGGER.info("BN statistics re-estimated from %d batches", batches)
         finished = replace(state, epochs=done, epoch_step=0, losses=[])
         if self.evaluate is not None and _is_evaluated(done, cfg):
@@ -193,10 +196,15 @@ class Trainer:
 
     def _evaluated(self, state: RunState) -> float:
         """mAP of the current weights. On a signal the state is saved, and the resumed run evaluates again."""
-        result = self.evaluate(lambda: self.comm.all_reduce_max(self.stop.status) > 0)
+        with self._weights_in_use():
+            result = self.evaluate(lambda: self.comm.all_reduce_max(self.stop.status) > 0)
         if result is None:
             self._save_and_exit(state)
         return result
+
+    def _weights_in_use(self):
+        """A block in which the network has the weights that count: the averages with `ema_decay`."""
+        return contextlib.nullcontext() if self.step.average is None else self.step.average.in_use()
 
     def _report(self, state: RunState, clock: StepTimer) -> None:
         clock.reported()

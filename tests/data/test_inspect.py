@@ -11,6 +11,7 @@ import pytest
 
 from src.boxes.default_boxes import build_default_boxes
 from src.config import load_config
+from src.data.inspect.anchors import suggest_anchors
 from src.data.inspect.check import check_split, check_splits
 from src.data.inspect.statistics import best_iou, shape_figures
 from src.data.records.prepare import _check_locale
@@ -356,3 +357,44 @@ def test_records_in_a_folder_that_mindspore_cannot_open_in_this_locale(tmp_path)
     )
     assert b"PYTHONUTF8=1" in done.stdout and not done.stderr
     _check_locale("/图")
+
+
+def anchor_corners(shape, steps, scale, octaves, ratios):
+    """The default boxes in pixels, one after the other: y1, x1, y2, x2."""
+    for step in steps:
+        for row in range(shape[0] // step):
+            for column in range(shape[1] // step):
+                for ratio in ratios:
+                    for octave in range(octaves):
+                        side = scale * step * 2 ** (octave / octaves)
+                        high, wide = side / ratio**0.5, side * ratio**0.5
+                        y, x = (row + 0.5) * step, (column + 0.5) * step
+                        yield y - high / 2, x - wide / 2, y + high / 2, x + wide / 2
+
+
+def test_other_anchors():
+    """The default boxes of other keys, counted and placed by a loop; num_default follows from them."""
+    options = ["--anchor_scale=2.5", "--anchor_octaves=3", "--anchor_ratios=[1,3,0.4,2]", "--img_shape=[128, 256]"]
+    cfg = load_config(["--device_target=CPU", *options])
+    want = np.array(list(anchor_corners((128, 256), cfg.steps, 2.5, 3, [1, 3, 0.4, 2])))
+    assert cfg.num_default == [12] * 5 and cfg.num_ssd_boxes == len(want)
+    got = build_default_boxes(cfg)[1] * np.array([128, 256, 128, 256])
+    np.testing.assert_allclose(got, want, atol=1e-3)
+
+
+def test_suggested_anchors_cover_what_the_published_ones_do_not():
+    """Long boxes of 16 x 35 pixels: published default boxes begin at 32 pixels, and know ratios of 2 only."""
+    cfg = load_config(["--device_target=CPU", "--img_shape=[128, 128]"])
+    rng = np.random.default_rng(0)
+    corner, high = rng.uniform(0, 100, (200, 2)), rng.uniform(14, 18, (200, 1))
+    small = np.concatenate([corner, corner + high * [1, 2.2], np.full((200, 1), 128)], 1) / 128
+    now, best = suggest_anchors(small, cfg)
+    trial = load_config(["--device_target=CPU", "--img_shape=[128, 128]", *best.options.split()])
+    for cover, of_cover in ((now, cfg), (best, trial)):
+        dense = build_default_boxes(of_cover)[1].astype(np.float64).tolist()
+        overlaps = np.array([max(iou(box, default) for default in dense) for box in small[:40, :4].tolist()])
+        assert abs((overlaps <= 0.5).mean() - cover.uncovered) < 0.1
+        assert abs(overlaps.mean() - cover.mean_iou) < 0.05
+    assert now.uncovered > 0.25 and best.uncovered < 0.1 and best.anchor_scale < 4
+    large = np.array([[0.2, 0.2, 0.5, 0.5, 1.0], [0.4, 0.4, 0.9, 0.9, 1.0]])
+    assert len({id(cover) for cover in suggest_anchors(large, cfg)}) == 1

@@ -162,6 +162,17 @@ def test_what_changed_is_logged_or_an_error(tmp_path, log_lines):
         restore_run(Small(), [middle], RunState(steps_per_epoch=8, images=64, size=2, config=run_config()))
 
 
+def test_a_key_that_the_saved_run_did_not_know_stands_for_its_default(tmp_path, log_lines):
+    """A checkpoint of version 1.3.0 has no `optimizer`, and the published one is what it was trained with."""
+    older = {key: value for key, value in run_config().items() if key not in ("optimizer", "box_loss")}
+    path = Checkpoints(prepare_folder(str(tmp_path), 0), 5).save(Small(), RunState(1, steps_per_epoch=8, config=older))
+    restore_run(Small(), [path], RunState(steps_per_epoch=8, config=run_config()))
+    assert log_lines(logging.WARNING) == []
+    restore_run(Small(), [path], RunState(steps_per_epoch=8, config=run_config("--box_loss=giou")))
+    (line,) = log_lines(logging.WARNING)
+    assert "box_loss smooth_l1 -> giou" in line
+
+
 def test_another_rank_reads_its_file(tmp_path):
     for rank in (0, 1):
         Checkpoints(prepare_folder(str(tmp_path), rank), 5).save(Small(rank), RunState(epochs=1, steps_per_epoch=8))

@@ -20,11 +20,14 @@ def test_needed_and_free_bytes_are_named(tmp_path, monkeypatch):
         ensure_writable(str(tmp_path / "new"), "output_path", 12346)
 
 
-def test_size_of_a_checkpoint(reference):
+@pytest.mark.parametrize(
+    "options, moments, averages", [([], 1, 0), (["--optimizer=adamw"], 2, 0), (["--ema_decay=0.99"], 1, 1)]
+)
+def test_size_of_a_checkpoint(reference, options, moments, averages):
     """Size of all published entries and a moment for each trained one, in float32."""
     entries = reference("params.json")["eval_net"]
-    values = sum(int(np.prod(shape)) * (1 + trainable) for _, shape, _, trainable in entries)
-    assert abs(preflight.checkpoint_bytes(load_config([])) / (4 * values) - 1) < 0.02
+    values = sum(int(np.prod(shape)) * (1 + averages + moments * trainable) for _, shape, _, trainable in entries)
+    assert abs(preflight.checkpoint_bytes(load_config(options)) / (4 * values) - 1) < 0.02
 
 
 def test_room_follows_from_what_is_kept(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from easydict import EasyDict
 from mindspore import Tensor, ops
 
+from src.boxes.coder import BoxCoder
 from src.boxes.default_boxes import default_boxes
 from src.data.transforms import encode_targets
 from src.loss import MultiBoxLoss
@@ -128,6 +129,23 @@ def test_focal_of_saturated_logits(cfg256, gamma):
     slope = -alpha * power * (gamma * np.exp(-right) * right + np.exp(-wrong)) * sign
     assert np.isfinite(gradient.asnumpy()).all()
     np.testing.assert_allclose(gradient.asnumpy(), slope, rtol=2e-5, atol=1e-6)
+
+
+def test_giou_loss_equals_corners_in_pixels(cfg256):
+    """Against GIoU of decoded boxes, corner by corner: the default boxes must not matter."""
+    loc, logits, gt_loc, label, num = random_case(6)
+    defaults = np.random.default_rng(7).uniform(20, 90, (loc.shape[1], 4))
+    want = np.zeros(label.shape)
+    for image, row in np.argwhere(label > 0):
+        first, second = (BoxCoder((0.1, 0.2)).decode(side[image, row], defaults[row]) for side in (loc, gt_loc))
+        want[image, row] = 2 * (1 - oracles.giou(first, second))
+    loss = MultiBoxLoss(5, 2.0, 0.25, "giou", (0.1, 0.2))
+    classification, boxes = loss.parts(*map(Tensor, (loc, logits, gt_loc, label, num))).asnumpy()
+    plain = MultiBoxLoss(5).parts(*map(Tensor, (loc, logits, gt_loc, label, num))).asnumpy()
+    assert boxes == pytest.approx(want.sum() / num.sum(), rel=1e-5) and classification == plain[0]
+    assert float(loss.giou(Tensor(gt_loc), Tensor(gt_loc)).asnumpy().max()) == pytest.approx(0, abs=1e-5)
+    wild = Tensor(np.full_like(loc, 1e4))
+    assert np.isfinite(loss.giou(wild, Tensor(gt_loc)).asnumpy()).all()
 
 
 def test_loss_of_copies_and_without_a_match(cfg256):

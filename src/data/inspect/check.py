@@ -10,6 +10,7 @@ from typing import List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from src.data.images import decode_rgb, exif_orientation, flaw, has_16_bits, read_header
+from src.data.inspect.anchors import suggest_anchors
 from src.data.inspect.copies import note_copies, note_shared
 from src.data.inspect.statistics import best_iou, class_rows, normalized_boxes, shape_figures
 from src.data.readers import READERS, note_without_boxes
@@ -32,10 +33,11 @@ class _Split(NamedTuple):
     refused: bool = True
 
 
-def check_splits(cfg, names: Sequence[str], decode: bool) -> List[dict]:
+def check_splits(cfg, names: Sequence[str], decode: bool, suggest: bool = False) -> List[dict]:
     """`check_split` of "train" and "val", and a comparison of both: shared images, classes that one of them lacks.
 
-    Results of the comparison are among the faults of "val".
+    Results of the comparison are among the faults of "val". With `suggest` the report of a training split has
+    "anchors": the covers of `src.data.inspect.anchors.suggest_anchors`, where the configuration has such default boxes.
     """
     splits = {name: _read(cfg, name == "train", decode) for name in names}
     missing = missing_evaluation_set(cfg) if "train" in splits and "val" in splits else ""
@@ -45,7 +47,7 @@ def check_splits(cfg, names: Sequence[str], decode: bool) -> List[dict]:
     train, val = splits.get("train"), splits.get("val")
     if train and val and train.data and val.data:
         note_shared(train.usable, val.usable, cfg.classes, val.data.issues, cfg.num_parallel_workers)
-    return [_report(cfg, split) for split in splits.values()]
+    return [_report(cfg, split, suggest) for split in splits.values()]
 
 
 def check_split(cfg, is_training: bool, decode: bool) -> dict:
@@ -78,7 +80,7 @@ def _read(cfg, is_training: bool, decode: bool) -> _Split:
     return _Split(name, data, usable)
 
 
-def _report(cfg, split: _Split) -> dict:
+def _report(cfg, split: _Split, suggest: bool = False) -> dict:
     data = split.data
     if data is None:
         fault = {"kind": split.reason, "refused": split.refused, "number": 1, "places": []}
@@ -104,6 +106,8 @@ def _report(cfg, split: _Split) -> dict:
         "match_threshold": cfg.match_threshold,
         "uncovered": float((~covered).mean()) if len(boxes) else None,
     }
+    if suggest and split.name == "train" and cfg.use_anchor_generator and len(boxes):
+        report["anchors"] = suggest_anchors(boxes, cfg)
     report.update(shape_figures(boxes, cfg.img_shape))
     report["faults"] = [vars(fault) for fault in data.issues.all()]
     return report

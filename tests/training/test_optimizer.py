@@ -5,8 +5,8 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from src.models.build import build_model
-from src.training import momentum
-from src.training.momentum import Momentum, has_weight_decay
+from src.training import optimizer
+from src.training.optimizer import AdamW, Momentum, has_weight_decay
 
 pytestmark = pytest.mark.usefixtures("cfg256")  # which sets the device
 
@@ -47,11 +47,41 @@ def test_clipped_steps_equal_the_specification(loss_scale, size):
     assert update.global_step.asnumpy().tolist() == [len(RATES)]
 
 
+@pytest.mark.parametrize("clips", [True, False])
+@pytest.mark.parametrize("size", [0.01, 5.0], ids=["below the norm of 1", "above"])
+def test_adamw_equals_the_paper(size, clips):
+    """Algorithm 2 of arXiv:1711.05101 in float64, with Adam's update in the form at the end of section 2 of
+    arXiv:1412.6980: epsilon is added before the bias correction."""
+    update = AdamW(parameters_of(weights()), 0.05, RATES, 1024.0, clip_global_norm=clips)
+    want = {name: value.astype(np.float64) for name, value in weights().items()}
+    mean, square = ({name: np.zeros(shape) for name, shape in SHAPES.items()} for _ in range(2))
+    for step, rate in enumerate(RATES.astype(np.float64)):
+        gradients = {name: size * value.astype(np.float64) for name, value in weights(step + 1).items()}
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+        scaled = {name: Tensor((1024 * gradient).astype(np.float32)) for name, gradient in gradients.items()}
+        got = update(*(scaled[parameter.name] for parameter in update.parameters))
+        assert float(got.asnumpy()) == pytest.approx(norm, rel=1e-6)
+        for name, gradient in gradients.items():
+            gradient = gradient / max(norm, 1) if clips else gradient
+            mean[name] = 0.9 * mean[name] + 0.1 * gradient
+            square[name] = 0.999 * square[name] + 0.001 * gradient**2
+            correction = np.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.9 ** (step + 1))
+            decay = 0 if name.startswith("b.") else 0.05
+            change = correction * mean[name] / (np.sqrt(square[name]) + 1e-8)
+            want[name] = want[name] - rate * (change + decay * want[name])
+    for parameter, moment, second in zip(update.parameters, update.moments, update.squares):
+        assert (moment.name, second.name) == (f"moment1.{parameter.name}", f"moment2.{parameter.name}")
+        np.testing.assert_allclose(parameter.asnumpy(), want[parameter.name], rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(moment.asnumpy(), mean[parameter.name], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(second.asnumpy(), square[parameter.name], rtol=1e-4, atol=1e-8)
+    assert update.global_step.asnumpy().tolist() == [len(RATES)]
+
+
 def test_groups_change_no_bit(monkeypatch):
     """Updates of groups of parameters in turn, or of all at once."""
     results = []
     for limit, count in ((1 << 20, 1), (450, 2), (1, 3)):  # a.weight has 432 bytes, c.weight 32, a.bias 16
-        monkeypatch.setattr(momentum, "GROUP_BYTES", limit)
+        monkeypatch.setattr(optimizer, "GROUP_BYTES", limit)
         update = Momentum(parameters_of(weights()), 4e-4, RATES, 0.9, 1024.0, clip_global_norm=True)
         assert len(update.groups) == count
         for step in range(2):
@@ -62,10 +92,10 @@ def test_groups_change_no_bit(monkeypatch):
 
 
 def test_groups_hold_every_parameter_once():
-    limit = momentum.GROUP_BYTES
-    assert momentum._groups([]) == ()
-    assert momentum._groups([4]) == ((0, 1),)
-    assert momentum._groups([limit, 1, 2, 3 * limit, 5]) == ((0, 1), (1, 3), (3, 4), (4, 5))
+    limit = optimizer.GROUP_BYTES
+    assert optimizer._groups([]) == ()
+    assert optimizer._groups([4]) == ((0, 1),)
+    assert optimizer._groups([limit, 1, 2, 3 * limit, 5]) == ((0, 1), (1, 3), (3, 4), (4, 5))
 
 
 def test_without_clipping_it_is_the_published_optimiser():
