@@ -140,7 +140,8 @@ def start_model(cfg, resumes: bool) -> object:
     model = build_model(cfg)
     if cfg.pre_trained and not resumes:
         exclude = cfg.checkpoint_filter_list if cfg.filter_weight else ()
-        load_network(model, cfg.pre_trained, "pre_trained", exclude, classes=cfg.classes)
+        by_name = cfg.match_class_names
+        load_network(model, cfg.pre_trained, "pre_trained", exclude, classes=cfg.classes, match_names=by_name)
     elif cfg.feature_extractor_base_param and not resumes:
         load_backbone(model, cfg.feature_extractor_base_param)
     freeze(model, cfg.freeze_layer)

@@ -33,7 +33,7 @@ from src.data.inspect.statistics import level_sizes  # noqa: E402
 from src.data.readers import read_dataset  # noqa: E402
 from src.data.records.prepare import check_images_exist  # noqa: E402
 from src.data.records.writer import record_ids  # noqa: E402
-from src.data.transforms import TrainTransform  # noqa: E402
+from src.data.transforms import TrainTransform, augmentation_options  # noqa: E402
 from src.utils.drawing import caption, class_colour, draw_box, draw_corners, draw_tag, fitted, sheet  # noqa: E402
 from src.utils.errors import RunError, UserError, run_main  # noqa: E402
 from src.utils.log import progress, setup_logging  # noqa: E402
@@ -109,7 +109,8 @@ def main(argv) -> int:
     _add_sizes(data.samples)
     ids, _ = record_ids(data.samples)
     matcher = Matcher(*build_default_boxes(cfg), cfg.match_threshold)
-    transform = TrainTransform(cfg.img_shape, matcher, cfg.prior_scaling, cfg.seed, options.epoch, cfg.crop_probability)
+    of_run = cfg.img_shape, matcher, cfg.prior_scaling, cfg.seed, options.epoch
+    transform = TrainTransform(*of_run, *augmentation_options(cfg))
     order = np.random.default_rng([cfg.seed, 0]).permutation(len(ids))[: max(options.count, options.statistics)]
     tiles, drawn, seen, arrivals = [], 0, [], Arrivals("files")
     with progress(len(order), "augmenting") as bar:

@@ -1,4 +1,5 @@
-"""Sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002) + smooth L1 or GIoU; docs/reference.md, "Loss"."""
+"""Sigmoid focal loss (Lin et al. 2017, arXiv:1708.02002) + smooth L1 or GIoU; docs/reference.md, "Loss" and
+"Training options"."""
 
 from __future__ import annotations
 

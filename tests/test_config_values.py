@@ -241,6 +241,7 @@ def test_the_seed_command_is_quiet(target):
         ("--device_num=8", "device_num 8 has no effect without --run_distribute=True"),
         ("--run_distribute=True --device_num=2 --device_id=1", "device_id 1 has no effect with run_distribute"),
         ("--filter_weight=True", "filter_weight has no effect without pre_trained"),
+        ("--match_class_names=True", "match_class_names has no effect without pre_trained"),
         ("--checkpoint_filter_list=[x]", "checkpoint_filter_list has no effect"),
         ("--pre_trained_epoch_size=3", "no weights of those epochs are loaded"),
         ("--loss_scale=64 --device_target=CPU", "loss_scale 64 has no effect on a CPU"),

@@ -45,6 +45,7 @@ _CLOSED = {
     "export_max_loss": (0, 1),
     "anchor_octaves": (1, 16),
     "crop_probability": (0, 1),
+    "grey_probability": (0, 1),
     # entries of lists
     "img_shape": (1, 16384),
     "extras_out_channels": (1, 8192),
@@ -59,6 +60,7 @@ _CLOSED = {
 # key -> (test, interval in words)
 _HALF_OPEN = {
     "momentum": (lambda value: 0 <= value < 1, "[0, 1)"),
+    "class_prior": (lambda value: 0 <= value < 1, "[0, 1)"),
     "ema_decay": (lambda value: 0 <= value < 1, "[0, 1)"),
     "min_score": (lambda value: 0 <= value < 1, "[0, 1)"),
     "alpha": (lambda value: 0 < value < 1, "(0, 1)"),

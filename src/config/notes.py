@@ -107,6 +107,8 @@ def _note_start(cfg, given: Given, training: List[str], chosen, on_command_line)
             training.append(f"pre_trained_epoch_size {done} without pre_trained: no weights of those epochs are loaded")
     if cfg.filter_weight and not cfg.pre_trained:
         training.append("filter_weight has no effect without pre_trained")
+    if cfg.match_class_names and not cfg.pre_trained:
+        training.append("match_class_names has no effect without pre_trained")
     if not cfg.filter_weight and chosen("checkpoint_filter_list"):
         training.append("checkpoint_filter_list has no effect without --filter_weight=True")
     if cfg.pre_trained and cfg.feature_extractor_base_param and on_command_line("feature_extractor_base_param"):

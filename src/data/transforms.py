@@ -153,6 +153,11 @@ def normalize_image(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(((image.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1))
 
 
+def augmentation_options(cfg) -> tuple:
+    """The last arguments of `TrainTransform` in a configuration."""
+    return cfg.crop_probability, cfg.grey_probability
+
+
 class TrainTransform:
     """The training pipeline of one sample. The stream comes from (seed, epoch, image id), never from the worker.
 
@@ -168,9 +173,11 @@ class TrainTransform:
         seed: int,
         epoch: int,
         crop_probability: float = 1.0,
+        grey_probability: float = 0.0,
     ):
         self.shape, self.matcher, self.prior_scaling = tuple(shape), matcher, prior_scaling
-        self.seed, self.epoch, self.crop_probability = seed, epoch, crop_probability
+        self.seed, self.epoch = seed, epoch
+        self.crop_probability, self.grey_probability = crop_probability, grey_probability
 
     def _stream(self, image_id: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch, image_id & 0xFFFFFFFF])
@@ -185,7 +192,10 @@ class TrainTransform:
         if rng.random() < 0.5:  # the crop has fewer pixels than what it is resized to; the result is the same
             image, boxes_norm = horizontal_flip(image, boxes_norm)
         image = resize(image, self.shape)
-        return color_jitter(image, rng, out), boxes_norm
+        image = color_jitter(image, rng, out)
+        if self.grey_probability > 0 and rng.random() < self.grey_probability:
+            image = cv2.transform(image, np.tile(_GREY, (3, 1)), dst=image)
+        return image, boxes_norm
 
     def crop_window(self, height: int, width: int, boxes: np.ndarray, image_id: int) -> tuple:
         """What `augment` does to an image of this size: ((top, left, bottom, right) of the crop, flipped or not)."""

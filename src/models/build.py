@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 
+import numpy as np
+from mindspore import Tensor, nn
 from mindspore import dtype as mstype
-from mindspore import nn
 
 from src.config import NETWORKS, check_network
 from src.models.cpu_conv import use_cpu_conv
 from src.models.layers import BatchNorm2d, NormalizePixels, init_weights
-from src.models.parameter_names import without_network_prefix
+from src.models.parameter_names import is_class_output, without_network_prefix
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
 
@@ -25,11 +26,23 @@ def build_model(cfg) -> nn.Cell:
     module, function = NETWORKS[cfg.model_name].build.split(":")
     model = getattr(importlib.import_module(module), function)(cfg)
     init_weights(model)
+    if cfg.class_prior:
+        _set_class_prior(model, cfg.class_prior, cfg.num_classes)
     if cfg.use_float16:
         _to_float16(model)
     else:
         use_cpu_conv(model)
     return model
+
+
+def _set_class_prior(model: nn.Cell, prior: float, num_classes: int) -> None:
+    """Biases with which every class scores `prior` at first, and the background 1 - `prior` (Lin et al. 2017,
+    arXiv:1708.02002, section 4.1): without them the first steps only teach that most default boxes are background."""
+    of_box = np.full(num_classes, np.log(prior / (1 - prior)), np.float32)
+    of_box[0] *= -1
+    for parameter in model.get_parameters():
+        if is_class_output(parameter.name) and parameter.name.endswith(".bias"):
+            parameter.set_data(Tensor(np.tile(of_box, parameter.size // num_classes)))
 
 
 def _to_float16(model: nn.Cell) -> None:

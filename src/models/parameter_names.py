@@ -11,6 +11,9 @@ AVERAGE = "ema."  # in front of the names of averaged parameters, see src.traini
 CLASS_PREDICTORS = ("multi_box.cls_layers.0", "multi_box.multi_cls_layers.0.3")
 _PREDICTOR = re.compile(r"multi_box\.(multi_)?(cls|loc)_layers\.")
 
+# the convolutions whose outputs are class scores
+_CLASS_OUTPUT = re.compile(r"multi_box\.(cls_layers\.\d+|multi_cls_layers\.\d+\.3)\.(weight|bias)$")
+
 
 def without_network_prefix(name: str) -> str:
     """A parameter's name without the prefix of the inference network."""
@@ -31,3 +34,8 @@ def is_predictor(name: str, classes_only: bool = False) -> bool:
     """
     match = _PREDICTOR.match(without_network_prefix(name))
     return match is not None and (match.group(2) == "cls" or not classes_only)
+
+
+def is_class_output(name: str) -> bool:
+    """Whether a parameter belongs to a convolution with one output per default box of a cell and class."""
+    return _CLASS_OUTPUT.match(without_network_prefix(name)) is not None

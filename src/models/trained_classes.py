@@ -154,7 +154,7 @@ def check_start_classes(
     if not loads_predictors:
         LOGGER.info("pre_trained: %s; the class predictors are not loaded", difference)
         return
-    advice = "--filter_weight=True leaves the predictors out"
+    advice = "--match_class_names=True loads those of shared names, --filter_weight=True leaves the predictors out"
     if filters:
         advice = "'cls_layers' in checkpoint_filter_list leaves the predictors out"
     if _is_other_order(there, here):
@@ -205,7 +205,9 @@ def check_before_start(cfg, resume_files: Sequence[str]) -> None:
             all(is_left_out(f"{layer}.{part}", filters) for part in ("weight", "bias")) for layer in CLASS_PREDICTORS
         )
         there = trained_classes(read_trained_config(cfg.pre_trained))
-        if there and not left_out and _is_other_order(there, cfg.classes):  # a warning comes with the loading
+        if (
+            there and not (left_out or cfg.match_class_names) and _is_other_order(there, cfg.classes)
+        ):  # a warning comes with the loading
             check_start_classes(there, cfg.classes, cfg.pre_trained, True, bool(filters))
 
 

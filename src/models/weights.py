@@ -7,7 +7,15 @@ from typing import Dict, Optional, Sequence
 from mindspore import Tensor, nn
 
 from src.models.checkpoint_file import read_checkpoint
-from src.models.parameter_names import AVERAGE, NETWORK, is_left_out, is_predictor, without_network_prefix
+from src.models.class_transfer import describe_shared, with_shared_classes
+from src.models.parameter_names import (
+    AVERAGE,
+    NETWORK,
+    is_class_output,
+    is_left_out,
+    is_predictor,
+    without_network_prefix,
+)
 from src.models.trained_classes import (
     RUN_STATE,
     check_same_boxes,
@@ -54,6 +62,7 @@ def load_network(
     strict: bool = False,
     classes: Sequence[str] = (),
     boxes: Optional[dict] = None,
+    match_names: bool = False,
 ) -> None:
     """Load a checkpoint of the complete network (with or without the prefix `network.`) into a model.
 
@@ -61,6 +70,7 @@ def load_network(
         exclude: parts of the names of parameters that are not loaded (`filter_weight`), see `is_left_out`.
         strict: a parameter that the file lacks is an error, as it is where nothing is trained afterwards.
         classes: names that the model is for, the background first; compared with those that the file holds.
+        match_names: of the class predictors load those of the classes that occur in both lists, see `class_transfer`.
         boxes: `src.boxes.default_boxes.default_box_keys` of the configuration, compared with the file's.
 
     Raises:
@@ -89,6 +99,11 @@ def load_network(
     if classes and strict:
         check_same_classes(there, classes, path, key)
         check_same_boxes(config, boxes or {}, path, key)
+    elif match_names:
+        fresh = {name: parameter.asnumpy() for name, parameter in wanted.items() if is_class_output(name)}
+        shared = with_shared_classes(usable, fresh, there, classes, path)
+        usable.update({name: Tensor(value) for name, value in shared.items()})
+        LOGGER.info("%s: %s", key, describe_shared(there, classes))
     elif classes:
         loads_predictors = any(is_predictor(name, classes_only=True) for name in usable)
         check_start_classes(there, classes, path, loads_predictors, bool(exclude))

@@ -1,4 +1,5 @@
-"""The optimisers: SGD with momentum as published, and AdamW; docs/reference.md, "Optimiser".
+"""The optimisers: SGD with momentum as published, and AdamW; docs/reference.md, "Optimiser" and
+"Training options".
 
 Few operations, as each one of each parameter takes its time to compile, and groups of parameters, which save memory.
 

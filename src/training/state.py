@@ -33,6 +33,7 @@ KEYS_WITHOUT_EFFECT = {
     "filter_weight",
     "inference_runtime",
     "keep_checkpoint_max",
+    "match_class_names",
     "max_boxes",
     "min_score",
     "mindrecord_dir",

@@ -1,5 +1,5 @@
 """Exponential moving average (EMA) of a network's parameters (Polyak and Juditsky 1992); docs/reference.md,
-"Weight average"."""
+"Training options"."""
 
 from __future__ import annotations
 

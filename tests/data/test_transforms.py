@@ -152,3 +152,33 @@ def test_jitter_stays_in_range_and_grey_stays_grey():
         assert value.dtype == np.uint8 and int(np.ptp(value, axis=-1).max()) <= 1
     means = [value.mean() for value in values]
     assert 70 <= min(means) < 90 and 150 < max(means) <= 170  # 120 * [0.6, 1.4]
+
+
+def test_share_of_cropped_and_of_grey_images():
+    """Off: the same bits as without the options. On: about the share that was asked for, and only grey pixels."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    boxes = np.array([[10, 10, 40, 50, 1]], np.int32)
+
+    def transform(*options):
+        return transforms.TrainTransform((32, 32), None, (0.1, 0.2), 5, 0, *options)
+
+    plain, whole, half, grey = transform(), transform(1.0, 0.0), transform(0.5), transform(1.0, 0.3)
+    never = transform(0.0)
+    cropped, turned_grey = 0, 0
+    for image_id in range(400):
+        want = plain.augment(image, boxes, image_id)
+        got = whole.augment(image, boxes, image_id)
+        assert np.array_equal(want[0], got[0]) and np.array_equal(want[1], got[1])
+        (top, left, bottom, right), _ = half.crop_window(60, 80, boxes, image_id)
+        cropped += (top, left, bottom, right) != (0, 0, 60, 80)
+        assert never.crop_window(60, 80, boxes, image_id)[0] == (0, 0, 60, 80)
+        pixels, of_grey = grey.augment(image, boxes, image_id)
+        np.testing.assert_array_equal(of_grey, want[1])
+        if np.array_equal(pixels, want[0]):
+            continue
+        turned_grey += 1
+        assert (pixels == pixels[..., :1]).all()
+        np.testing.assert_allclose(pixels[..., 0], want[0] @ [0.299, 0.587, 0.114], atol=0.6)
+    # a crop is drawn for half, of which a sixth asks for none; few of the others find no crop
+    assert 0.3 < cropped / 400 < 0.5 * 5 / 6 + 0.05 and 0.23 < turned_grey / 400 < 0.37

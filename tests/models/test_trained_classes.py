@@ -121,6 +121,7 @@ def start(path, classes, filters=()):
         classes=classes,
         checkpoint_filter_list=list(filters),
         filter_weight=bool(filters),
+        match_class_names=False,
     )
     check_before_start(cfg, [])  # as train.py asks, before anything is converted
     head = Head(len(classes))
@@ -224,6 +225,7 @@ def test_a_copied_checkpoint_says_which_network_it_is_of(tmp_path, monkeypatch, 
 
 
 START = {"pre_trained": "", "feature_extractor_base_param": "", "filter_weight": False, "classes": NAMES}
+START["match_class_names"] = False
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", None], ids=["empty", "page", "cut"])
