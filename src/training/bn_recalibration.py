@@ -26,16 +26,20 @@ def recalibrate(model: nn.Cell, images: Iterator[Tensor], steps: int) -> int:
     norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
     norms = [norm for norm in norms if not getattr(norm, "frozen", False)]
     statistics = [parameter for norm in norms for parameter in (norm.moving_mean, norm.moving_variance)]
+    # A step leaves keep * old + (1 - keep) * new; the Cell stores 1 - keep. From zeros, that is a known fraction of the
+    # batch's statistics, whatever the momentum: with 0.9 a moving average would forget all but the last ten batches.
+    fractions = [np.float32(norm.momentum) for norm in norms for _ in range(2)]
+    sums = [np.zeros(parameter.shape, np.float64) for parameter in statistics]
     before = [parameter.asnumpy().copy() for parameter in statistics]
-    for parameter in statistics:
-        parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
     model.set_train()
     done = 0
     for batch in islice(images, steps):
+        for parameter in statistics:
+            parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
         model(batch)[0].asnumpy()
+        for total, parameter, fraction in zip(sums, statistics, fractions):
+            total += parameter.asnumpy() / fraction
         done += 1
-    for index, parameter in enumerate(statistics):
-        # in a moving average that starts at zero, n batches have a total weight of 1 - keep^n; the Cell stores 1 - keep
-        weight = 1 - (1 - float(norms[index // 2].momentum)) ** done
-        parameter.set_data(Tensor(parameter.asnumpy() / np.float32(weight) if done else before[index]))
+    for parameter, total, value in zip(statistics, sums, before):
+        parameter.set_data(Tensor((total / done).astype(np.float32) if done else value))
     return done

@@ -5,6 +5,7 @@ import pytest
 from mindspore import Tensor
 
 from src.boxes.default_boxes import default_boxes
+from src.config import load_config
 from src.models.build import build_model
 from src.models.fpn import UpsampleBilinear2x
 from src.models.ssd import SSDInference
@@ -74,3 +75,19 @@ def test_initial_weights(cfg256):
     assert abs(weights.std() - 0.02) < 0.002 and abs(weights.mean()) < 1e-4
     assert all((value == 0).all() for name, value in parameters.items() if name.endswith(("bias", "beta", "bn3.gamma")))
     assert (parameters["feature_extractor.resnet.bn1.gamma"] == 1).all()
+
+
+@pytest.mark.parametrize("model_name, side", [("ssd_resnet50_fpn", 128), ("ssd300", 64)])
+def test_class_prior_is_the_first_score_of_every_class(cfg256, model_name, side):
+    """Without what the features add, each class scores 0.02 and the background 0.98, for every default box."""
+    options = [f"--model_name={model_name}", f"--img_shape=[{side},{side}]", "--num_ssd_boxes=-1"]
+    cfg = load_config([*options, "--device_target=CPU", "--use_float16=False", "--class_prior=0.02"])
+    model = build_model(cfg)
+    for parameter in model.get_parameters():
+        if parameter.name.endswith(("cls_layers.0.weight", ".3.weight")):
+            parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
+    model.set_train(False)
+    logits = model(Tensor(np.zeros((1, 3, side, side), np.float32)))[1].asnumpy()
+    scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(scores[..., 0], 0.98, rtol=1e-5)
+    np.testing.assert_allclose(scores[..., 1:], 0.02, rtol=1e-5)

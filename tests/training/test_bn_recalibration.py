@@ -48,3 +48,25 @@ def test_frozen_bn_keeps_its_statistics(cfg256):
     assert recalibrate(net, iter([Tensor(batch)] * 5), 3) == 3
     assert (net.first.moving_mean.asnumpy() == 0).all() and (net.first.moving_variance.asnumpy() == 1).all()
     np.testing.assert_allclose(net.second.moving_mean.asnumpy(), batch.mean(axis=(0, 2, 3)), rtol=1e-4)
+
+
+def test_every_batch_counts_the_same_whatever_the_momentum(cfg256):
+    """With momentum 0.9 the first of 30 batches would have a weight of 0.005 in a moving average."""
+
+    class Net(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.bn = BatchNorm2d(2, momentum=0.9)
+
+        def construct(self, x):
+            return self.bn(x), x
+
+    rng, net = np.random.default_rng(0), Net()
+    batches = [
+        rng.normal(10 if number == 0 else 0, 1 + number, (4, 2, 5, 5)).astype(np.float32) for number in range(30)
+    ]
+    assert recalibrate(net, (Tensor(batch) for batch in batches), 30) == 30
+    means = np.mean([batch.mean(axis=(0, 2, 3)) for batch in batches], axis=0)
+    variances = np.mean([batch.var(axis=(0, 2, 3)) for batch in batches], axis=0)
+    np.testing.assert_allclose(net.bn.moving_mean.asnumpy(), means, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(net.bn.moving_variance.asnumpy(), variances, rtol=1.1e-2)
