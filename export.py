@@ -54,6 +54,11 @@ def export(argv, locks: contextlib.ExitStack) -> int:
         )
     if cfg.export_nms and cfg.file_format != "ONNX":
         raise UserError(f"export_nms: only an ONNX file can include NMS, file_format is {cfg.file_format}")
+    if cfg.export_nms and (cfg.nms, cfg.tta) != ("hard", "none"):
+        raise UserError(
+            f"export_nms: NMS inside a file is hard and sees no mirror image, here nms is {cfg.nms} and tta {cfg.tta}; "
+            f"leave out export_nms, or give --nms=hard --tta=none"
+        )
     if cfg.export_dynamic_batch and cfg.file_format != "ONNX":
         raise UserError(
             f"export_dynamic_batch: only an ONNX file takes any number of images, file_format is {cfg.file_format}"

@@ -30,6 +30,7 @@ import src  # noqa: E402, F401
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
+from src.inference.detector import NMS_KINDS, TTA_KINDS  # noqa: E402
 from src.inference.pipeline import Picture, concurrent_calls, detect  # noqa: E402
 from src.inference.predictor import Predictor  # noqa: E402
 from src.inference.results import CocoResults  # noqa: E402
@@ -207,6 +208,18 @@ def parse(argv) -> argparse.Namespace:
     parser.add_argument("--max_detections", type=int, default=DRAWN, help="maximum per picture (default: %(default)s)")
     parser.add_argument("--device_target", default="CPU", choices=("CPU", "GPU", "Ascend"))
     parser.add_argument("--runtime", default="", choices=RUNTIMES, help="of an ONNX file (default: onnxruntime)")
+    parser.add_argument(
+        "--nms",
+        default="",
+        choices=NMS_KINDS,
+        help="remove overlapping detections, or lower their scores (default: the configuration's, or hard)",
+    )
+    parser.add_argument(
+        "--tta",
+        default="",
+        choices=TTA_KINDS,
+        help="flip: average with the mirror image, in twice the time (default: the configuration's, or none)",
+    )
     return parser.parse_args(argv)
 
 
@@ -230,6 +243,8 @@ def main(argv) -> int:
         options.device_target,
         concurrent_calls(),
         options.runtime,
+        options.nms,
+        options.tta,
     )
     ensure_writable(folder, "output")
     with hold_folder(folder, "prediction", key="output"):

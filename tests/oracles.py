@@ -52,6 +52,14 @@ def encode(gt, cyxhw, yxyx, threshold, scaling):
     return loc, label, int((label > 0).sum())
 
 
+def iou_px(a, b) -> float:
+    """IoU of two boxes (yxyx) in pixels, one pixel more per side."""
+    a, b = [float(v) for v in a], [float(v) for v in b]
+    h = max(0.0, min(a[2], b[2]) - max(a[0], b[0]) + 1)
+    w = max(0.0, min(a[3], b[3]) - max(a[1], b[1]) + 1)
+    return h * w / ((a[2] - a[0] + 1) * (a[3] - a[1] + 1) + (b[2] - b[0] + 1) * (b[3] - b[1] + 1) - h * w)
+
+
 def nms(boxes, scores, threshold, most):
     """docs/reference.md, "Post-processing": greedy, +1 areas, equal scores by the lower index."""
     left = sorted(range(len(boxes)), key=lambda k: (-scores[k], k))
@@ -59,19 +67,22 @@ def nms(boxes, scores, threshold, most):
     for k in left:
         if len(kept) == most:
             break
-        a = [float(v) for v in boxes[k]]
-        good = True
-        for j in kept:
-            b = [float(v) for v in boxes[j]]
-            h = max(0.0, min(a[2], b[2]) - max(a[0], b[0]) + 1)
-            w = max(0.0, min(a[3], b[3]) - max(a[1], b[1]) + 1)
-            union = (a[2] - a[0] + 1) * (a[3] - a[1] + 1) + (b[2] - b[0] + 1) * (b[3] - b[1] + 1) - h * w
-            if h * w / union > threshold:
-                good = False
-                break
-        if good:
+        if not any(iou_px(boxes[k], boxes[j]) > threshold for j in kept):
             kept.append(k)
     return kept
+
+
+def soft_nms(boxes, scores, least, most):
+    """docs/reference.md, "Soft-NMS and mirrored images": [(index, lowered score)] in the order of taking."""
+    left, taken = {k: float(score) for k, score in enumerate(scores)}, []
+    while left and len(taken) < most:
+        best = max(left, key=lambda k: (left[k], scores[k], -k))
+        if not left[best] > least:
+            break
+        taken.append((best, left.pop(best)))
+        for k in left:
+            left[k] *= math.exp(-(iou_px(boxes[k], boxes[best]) ** 2) / 0.5)
+    return taken
 
 
 def loss(pred_loc, logits, gt_loc, gt_label, num_match, gamma=2.0, alpha=0.25) -> float:

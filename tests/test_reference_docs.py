@@ -16,6 +16,7 @@ from src.boxes.coder import BoxCoder
 from src.boxes.default_boxes import default_boxes, ssd300_default_boxes
 from src.boxes.nms import nms
 from src.boxes.ops import iou, yxyx_to_cyxhw
+from src.boxes.soft_nms import soft_nms
 from src.config import load_config
 from src.data import transforms
 from src.data.transforms import encode_targets
@@ -243,6 +244,15 @@ def test_post_processing():
     assert_shown(plain, iou(np.array(boxes), np.array(boxes[1]))[0])
     for threshold, kept in ((counted - 1e-5, [0]), (counted + 1e-5, [0, 1])):
         assert nms(boxes, [0.9, 0.8], threshold, 10).tolist() == kept
+
+
+def test_soft_nms():
+    (sentence,) = re.findall(
+        r"the boxes \[([\d, ]+)\] and \[([\d, ]+)\] with scores ([\d.]+) and ([\d.]+) [^:]*: [^=]* = ([\d.]+)\.",
+        SENTENCES,
+    )
+    boxes, scores = [numbers(sentence[0]), numbers(sentence[1])], [float(sentence[2]), float(sentence[3])]
+    assert_shown(float(sentence[4]), soft_nms(boxes, scores, 0.1, 10)[1][1])
 
 
 # the tables

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import List, Sequence, Tuple
 
 import numpy as np
 
@@ -117,6 +117,16 @@ def build_default_boxes(cfg) -> tuple[np.ndarray, np.ndarray]:
     return ssd300_default_boxes(
         cfg.img_shape, cfg.feature_size, cfg.steps, cfg.num_default, cfg.aspect_ratios, cfg.min_scale, cfg.max_scale
     )
+
+
+def grid_layout(cfg) -> List[Tuple[int, int, int]]:
+    """(rows, columns, boxes per cell) of each level. Default boxes, and the network's outputs, come level by level,
+    cells row-major, the boxes of a cell one after another."""
+    if cfg.use_anchor_generator:
+        grids = [[-(-side // step) for side in cfg.img_shape] for step in cfg.steps]
+    else:
+        grids = [[size, size] for size in cfg.feature_size]
+    return [(rows, columns, boxes) for (rows, columns), boxes in zip(grids, cfg.num_default)]
 
 
 def default_box_keys(cfg) -> dict:

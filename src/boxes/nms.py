@@ -35,7 +35,7 @@ def nms(boxes_px, scores, threshold: float, max_boxes: int) -> np.ndarray:
     if len(boxes) != len(scores):
         raise ValueError(f"{len(boxes)} boxes but {len(scores)} scores")
     if len(boxes) <= BLOCK and max_boxes > 0:  # a class of a trained network
-        order = _descending(scores)
+        order = descending(scores)
         return order[_suppress_block(boxes.take(order, axis=0), threshold)][:max_boxes]
     kept = np.empty(0, np.int64)
     if max_boxes < 1:
@@ -73,18 +73,23 @@ def _score_batches(scores: np.ndarray, first: int):
             group, values, rest = rest[above], values[above], rest[~above]
         else:
             group, rest = rest, rest[:0]
-        yield group[_descending(values)]
+        yield group[descending(values)]
         size *= 4
 
 
-def _descending(values: np.ndarray) -> np.ndarray:
+def descending(values: np.ndarray) -> np.ndarray:
     """Indices by descending value, of equal ones the lower first; NaN left out."""
     order = np.argsort(-values, kind="stable")  # NaN comes last
     return order[: len(values) - int(np.isnan(values).sum())]
 
 
 def _overlaps(first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
-    """bool [M, K]: the IoU (with + 1) of `first` [M, 4] and `second` [K, 4] is above the threshold."""
+    """bool [M, K]: the IoU of `first` [M, 4] and `second` [K, 4] is above the threshold."""
+    return iou_px(first, second) > threshold
+
+
+def iou_px(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU [M, K] of boxes in pixels, float64 [M, 4] and [K, 4], with + 1; not finite where a union is 0."""
     y1, x1, y2, x2 = first.T[:, :, None]
     v1, u1, v2, u2 = second.T[:, None, :]
     shared = _overlap_1d(y1, y2, v1, v2)
@@ -93,7 +98,7 @@ def _overlaps(first: np.ndarray, second: np.ndarray, threshold: float) -> np.nda
     union -= shared
     # Divided, not multiplied out: a ratio next to the threshold must round as the published one did.
     with np.errstate(divide="ignore", invalid="ignore"):  # a union of 0: only boxes of reversed corners
-        return np.divide(shared, union, out=union) > threshold
+        return np.divide(shared, union, out=union)
 
 
 def _overlap_1d(low, high, other_low, other_high) -> np.ndarray:

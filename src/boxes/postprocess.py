@@ -7,10 +7,17 @@ from typing import Tuple
 import numpy as np
 
 from src.boxes.nms import nms
+from src.boxes.soft_nms import soft_nms
 
 
 def postprocess(
-    boxes_norm, scores, image_shape, min_score: float = 0.1, nms_threshold: float = 0.6, max_boxes: int = 100
+    boxes_norm,
+    scores,
+    image_shape,
+    min_score: float = 0.1,
+    nms_threshold: float = 0.6,
+    max_boxes: int = 100,
+    soft: bool = False,
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections of one image: scores above `min_score`, NMS per class. Column 0 is the background.
 
@@ -20,6 +27,7 @@ def postprocess(
         image_shape: (height, width) of the original image in pixels.
         min_score: a pair of box and class counts when its score is above this.
         nms_threshold, max_boxes: see `src.boxes.nms.nms`; at most `max_boxes` are kept per class.
+        soft: soft-NMS (`src.boxes.soft_nms`) lowers scores in place of `nms_threshold`.
 
     Returns:
         boxes_px [D, 4] float64 (y1, x1, y2, x2), scores [D], labels [D] int64: class by class, and within
@@ -44,6 +52,11 @@ def postprocess(
     kept = [np.empty(0, np.int64)]
     for start, end in zip(starts, starts[1:]):
         boxes_px = boxes_norm.take(rows[start:end], axis=0) * sides
-        kept.append(start + nms(boxes_px, of_pair[start:end], nms_threshold, max_boxes))
+        if soft:
+            taken, lowered = soft_nms(boxes_px, of_pair[start:end], min_score, max_boxes)
+            of_pair[start + taken] = lowered
+        else:
+            taken = nms(boxes_px, of_pair[start:end], nms_threshold, max_boxes)
+        kept.append(start + taken)
     kept = np.concatenate(kept)
     return boxes_norm.take(rows.take(kept), axis=0) * sides, of_pair.take(kept), labels.take(kept)

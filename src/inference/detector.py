@@ -9,6 +9,7 @@ from typing import Callable, List, Tuple
 
 import numpy as np
 
+from src.boxes.mirror import average_with_mirrored, mirror_permutation
 from src.boxes.postprocess import postprocess
 from src.data.transforms import normalize_image
 from src.inference.metadata import ModelMetadata, metadata_from_config
@@ -17,6 +18,9 @@ from src.inference.metadata import ModelMetadata, metadata_from_config
 IMAGES, IMAGE_SHAPE = "images", "image_shape"
 RAW_OUTPUTS = ("boxes", "scores")
 NMS_OUTPUTS = ("boxes", "scores", "labels", "image")
+# of the keys `nms` and `tta`
+NMS_KINDS = ("hard", "soft")
+TTA_KINDS = ("none", "flip")
 
 Detections = Tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -29,7 +33,9 @@ class Detector:
     the original, scores [D], labels [D] (index in `description.classes`).
 
     max_score: the highest score seen so far of any class but the background, whatever `min_score` is (where the file
-    does NMS itself, among what it kept). concurrent_calls: number of threads that may call it at the same time.
+    does NMS itself, among what it kept). soft_nms: lower the scores of overlapping boxes. mirror: None, or the rows of
+    the mirrored default boxes, to see each image mirrored too. concurrent_calls: number of threads that may call it at
+    the same time.
     """
 
     concurrent_calls = 1
@@ -37,6 +43,16 @@ class Detector:
     def __init__(self, description: ModelMetadata):
         self.description = description
         self.max_score = 0.0
+        self.soft_nms, self.mirror = False, None
+
+    def at_test_time(self, nms: str = NMS_KINDS[0], tta: str = TTA_KINDS[0]) -> None:
+        """Set `soft_nms` and `mirror`; docs/reference.md, "Soft-NMS and mirrored images".
+
+        Both need outputs before NMS, and flip needs the layout in the description; `src.inference.open_model` checks
+        files for that.
+        """
+        self.soft_nms = nms == "soft"
+        self.mirror = mirror_permutation(self.description.layout) if tta == "flip" else None
 
     def __call__(self, images: np.ndarray, shapes: np.ndarray) -> List[Detections]:
         size, found = self.description.batch_size, []
@@ -47,7 +63,11 @@ class Detector:
             if count < size and not self.description.dynamic_batch:
                 batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
                 of_batch = np.concatenate([of_batch, np.ones((size - count, 2), of_batch.dtype)])
-            found += self._found(self.run(self._input(batch), of_batch), of_batch[:count])
+            outputs = self.run(self._input(batch), of_batch)
+            if self.mirror is not None:
+                mirrored = self.run(self._input(batch[:, :, ::-1]), of_batch)
+                outputs = average_with_mirrored(*outputs, *mirrored, self.mirror)
+            found += self._found(outputs, of_batch[:count])
         return found
 
     def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
@@ -73,8 +93,8 @@ class Detector:
             ]
         boxes, scores = (output[: len(shapes)] for output in outputs)
         self.max_score = max(self.max_score, float(np.nan_to_num(scores[:, :, 1:]).max()))
-        thresholds = (description.min_score, description.nms_threshold, description.max_boxes)
-        return [postprocess(*rows, shape, *thresholds) for *rows, shape in zip(boxes, scores, shapes)]
+        options = (description.min_score, description.nms_threshold, description.max_boxes, self.soft_nms)
+        return [postprocess(*rows, shape, *options) for *rows, shape in zip(boxes, scores, shapes)]
 
 
 def _of_image(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Detections:
@@ -107,4 +127,6 @@ def build_inference(model, cfg) -> Callable:
 
 def build_detector(model, cfg) -> NetworkDetector:
     """The detector of a config around a model, of a training run for instance."""
-    return NetworkDetector(build_inference(model, cfg), metadata_from_config(cfg))
+    detector = NetworkDetector(build_inference(model, cfg), metadata_from_config(cfg))
+    detector.at_test_time(cfg.nms, cfg.tta)
+    return detector

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Dict, List
 
+from src.boxes.default_boxes import grid_layout
 from src.data.transforms import MEAN, STD
 from src.utils.errors import UserError
 
 PRECISIONS = ("float32", "float16", "int8")
-# fields that files of version 1.2 lack
-_LATER = {"dynamic_batch": False, "precision": "float32"}
+# fields that files of earlier versions lack
+_LATER = {"dynamic_batch": False, "precision": "float32", "layout": []}
 
 
 @dataclass
@@ -24,7 +25,8 @@ class ModelMetadata:
     batch_size: images per call, at most where dynamic_batch is True; mean, std: of RGB values 0..255, one per channel;
     uint8_input: the file takes pixels uint8 [B, H, W, 3] RGB, else normalised float32 [B, 3, H, W]; nms: it does NMS
     itself, with the thresholds; min_score, nms_threshold, max_boxes: docs/reference.md, "Post-processing";
-    dynamic_batch: a call takes any number of images; precision: of the weights, one of `PRECISIONS`.
+    dynamic_batch: a call takes any number of images; precision: of the weights, one of `PRECISIONS`;
+    layout: [rows, columns, boxes per cell] of each level (`src.boxes.default_boxes.grid_layout`), [] where unknown.
     """
 
     classes: List[str]
@@ -39,6 +41,7 @@ class ModelMetadata:
     nms: bool = False
     dynamic_batch: bool = False
     precision: str = "float32"
+    layout: List[List[int]] = field(default_factory=list)
 
 
 def metadata_from_config(cfg, uint8_input: bool = True, nms: bool = False) -> ModelMetadata:
@@ -54,6 +57,7 @@ def metadata_from_config(cfg, uint8_input: bool = True, nms: bool = False) -> Mo
         std=STD.tolist(),
         uint8_input=uint8_input,
         nms=nms,
+        layout=[list(level) for level in grid_layout(cfg)],
     )
 
 
@@ -85,6 +89,7 @@ def _checked(values: dict, path: str) -> ModelMetadata:
         description = ModelMetadata(**{field.name: values[field.name] for field in fields(ModelMetadata)})
         numbers = [*description.img_shape, description.batch_size, *description.mean, *description.std]
         usable = len(description.classes) > 1 and len(numbers) == 9 and min(numbers) > 0
+        usable = usable and all(len(level) == 3 and min(level) > 0 for level in description.layout)
     except (KeyError, TypeError):
         raise unusable from None
     if not usable:

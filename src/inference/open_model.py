@@ -11,7 +11,7 @@ from typing import Callable, Optional
 
 from easydict import EasyDict
 
-from src.inference.detector import Detector, NetworkDetector, build_detector
+from src.inference.detector import NMS_KINDS, TTA_KINDS, Detector, NetworkDetector, build_detector
 from src.inference.metadata import ModelMetadata, metadata_from_config, read_description
 from src.inference.runtimes import RUNTIMES, open_onnx
 from src.models.trained_classes import classes_options, first_difference
@@ -43,6 +43,8 @@ def open_model(
     concurrent_calls: int = 1,
     runtime: str = "",
     threads: int = 0,
+    nms: str = "",
+    tta: str = "",
 ) -> Detector:
     """A checkpoint, MINDIR or ONNX file, by the ending of its name.
 
@@ -54,10 +56,11 @@ def open_model(
         key: the option that named the file, for messages.
         concurrent_calls, runtime, threads: of an ONNX file, see `src.inference.runtimes.open_onnx`; runtime "" is the
             configuration's `inference_runtime`.
+        nms, tta: one of `NMS_KINDS` and `TTA_KINDS`; "" is the configuration's, hard and none without one.
 
     Raises:
         UserError: no such file, a damaged one, one of another network or other classes; a runtime that is missing or
-            cannot run it.
+            cannot run it; `nms` or `tta` that the file does not allow.
     """
     if not os.path.isfile(path):
         raise UserError(f"{key}: no such file: {os.path.abspath(path)}")
@@ -67,15 +70,22 @@ def open_model(
     runtime = runtime or (cfg.inference_runtime if cfg is not None else RUNTIMES[0])
     if runtime != RUNTIMES[0] and ending != ".onnx":
         raise UserError(f"inference_runtime: {runtime} runs ONNX files only, not {path}; export it with export.py")
+    for name, value, kinds in (("nms", nms, NMS_KINDS), ("tta", tta, TTA_KINDS)):
+        if value and value not in kinds:
+            raise UserError(f"{name} must be one of {', '.join(kinds)}, got {value}")
+    nms = nms or (cfg.nms if cfg is not None else NMS_KINDS[0])
+    tta = tta or (cfg.tta if cfg is not None else TTA_KINDS[0])
     if ending == ".ckpt":
-        return _open_checkpoint(path, cfg, key)
-    if ending == ".onnx":
+        detector = _open_checkpoint(path, cfg, key)
+    elif ending == ".onnx":
         detector = open_onnx(path, runtime, concurrent_calls, threads)
     else:
         description = read_description(path)
         detector = NetworkDetector(load_mindir(path), description)
-    if cfg is not None:
+    if cfg is not None and ending != ".ckpt":
         detector.description = _fitting(detector.description, cfg, path, key)
+    _check_test_time(detector.description, f"{key}: {path} was exported", nms, tta)
+    detector.at_test_time(nms, tta)
     return detector
 
 
@@ -108,6 +118,24 @@ def _fitting(found: ModelMetadata, cfg, path: str, key: str) -> ModelMetadata:
     if found.dynamic_batch:
         found = replace(found, batch_size=wanted.batch_size)
     return with_thresholds(found, where, wanted.min_score, wanted.nms_threshold, wanted.max_boxes)
+
+
+def _check_test_time(found: ModelMetadata, where: str, nms: str, tta: str) -> None:
+    """Check that a file gives what soft-NMS and mirrored images need.
+
+    Raises:
+        UserError: NMS inside, or no layout of its default boxes.
+    """
+    asked = ["nms soft"] * (nms == "soft") + ["tta flip"] * (tta == "flip")
+    if asked and found.nms:
+        raise UserError(
+            f"{where} with NMS inside, which excludes {' and '.join(asked)}; export it again without --export_nms"
+        )
+    if tta == "flip" and not found.layout:
+        raise UserError(
+            f"{where} without the layout of its default boxes, as earlier versions did, and tta flip needs it; export "
+            f"it again with export.py"
+        )
 
 
 def with_thresholds(

@@ -89,9 +89,12 @@ class Predictor:
         concurrent_calls: number of threads that may call an ONNX file at the same time; they share the cores. A
             checkpoint or MINDIR takes one call at a time, from the main thread.
         runtime: of an ONNX file, one of `src.inference.runtimes.RUNTIMES`; "" is onnxruntime, or the configuration's.
+        nms: hard, or soft for soft-NMS. "" is the configuration's, where there is none hard.
+        tta: none, or flip for the mean of the outputs for an image and its mirror image. "" is the configuration's,
+            where there is none none. soft and flip need a file without NMS inside.
 
     Raises:
-        UserError: a file that is missing, damaged or of another network; a threshold that the file does not allow.
+        UserError: a file that is missing, damaged or of another network; an option that the file does not allow.
     """
 
     def __init__(
@@ -102,9 +105,11 @@ class Predictor:
         device_target: str = "CPU",
         concurrent_calls: int = 1,
         runtime: str = "",
+        nms: str = "",
+        tta: str = "",
     ):
         cfg = self._prepare(model, config_path, device_target)
-        self._detector = open_model(model, cfg, "model", concurrent_calls, runtime)
+        self._detector = open_model(model, cfg, "model", concurrent_calls, runtime, nms=nms, tta=tta)
         self.concurrent_calls = self._detector.concurrent_calls
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)

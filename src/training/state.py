@@ -38,6 +38,7 @@ KEYS_WITHOUT_EFFECT = {
     "min_score",
     "mindrecord_dir",
     "mode_sink",
+    "nms",
     "nms_threshold",
     "num_parallel_workers",
     "only_create_dataset",
@@ -48,6 +49,7 @@ KEYS_WITHOUT_EFFECT = {
     "save_best_ckpt",
     "save_checkpoint_epochs",
     "summary",
+    "tta",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,12 +15,15 @@ from src.inference.metadata import ModelMetadata, to_onnx_props
 CLASSES = ["background", "cat", "dog"]
 
 
-def write_fixed_model(path):
-    """Write a model that finds a cat (0.9) in the upper left quarter and a dog (0.4) in the lower right one."""
+def write_fixed_model(path, **changes):
+    """Write a model that finds a cat (0.9) in the upper left quarter and a dog (0.4) in the lower right one.
+
+    changes: fields of its description.
+    """
     boxes = np.array([[[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]], np.float32)
     scores = np.array([[[0.99, 0.9, 0.05], [0.99, 0.05, 0.4]]], np.float32)
     nodes = [helper.make_node("Identity", ["b"], ["boxes"]), helper.make_node("Identity", ["s"], ["scores"])]
-    _write_model(path, nodes, [numpy_helper.from_array(boxes, "b"), numpy_helper.from_array(scores, "s")], 1)
+    _write_model(path, nodes, [numpy_helper.from_array(boxes, "b"), numpy_helper.from_array(scores, "s")], 1, **changes)
 
 
 def write_brightness_model(path, batch):
@@ -42,7 +46,7 @@ def write_brightness_model(path, batch):
     _write_model(path, nodes, constants, batch)
 
 
-def _write_model(path, nodes, constants, batch):
+def _write_model(path, nodes, constants, batch, **changes):
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
@@ -53,7 +57,7 @@ def _write_model(path, nodes, constants, batch):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
     description = ModelMetadata(CLASSES, [64, 64], batch, 0.1, 0.6, 100, MEAN.tolist(), STD.tolist())
-    helper.set_model_props(model, to_onnx_props(description))
+    helper.set_model_props(model, to_onnx_props(replace(description, **changes)))
     save(model, path)
 
 

@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from src.boxes.default_boxes import build_default_boxes
 from src.boxes.postprocess import postprocess
 from src.config import load_config
 from src.inference import exporter
@@ -85,6 +86,8 @@ def test_an_onnx_file_says_what_it_is(exported, cfg):
     texts = session.get_modelmeta().custom_metadata_map
     assert json.loads(texts["classes"]) == cfg.classes and json.loads(texts["img_shape"]) == [128, 128]
     assert [json.loads(texts[key]) for key in ("min_score", "nms_threshold", "max_boxes")] == [0.6, 0.6, 100]
+    layout = [[16, 16, 6], [8, 8, 6], [4, 4, 6], [2, 2, 6], [1, 1, 6]]
+    assert json.loads(texts["layout"]) == layout
     np.testing.assert_allclose(json.loads(texts["mean"]), [123.675, 116.28, 103.53], rtol=1e-6)
     np.testing.assert_allclose(json.loads(texts["std"]), [58.395, 57.12, 57.375], rtol=1e-6)
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
@@ -94,6 +97,7 @@ def test_an_onnx_file_says_what_it_is(exported, cfg):
     assert [o.name for o in session.get_outputs()] == ["boxes", "scores", "labels", "image"]
     with open(description_file(exported["mindir"]), encoding="utf-8") as handle:
         metadata = json.load(handle)
+    assert metadata["layout"] == layout
     assert metadata["classes"] == cfg.classes and metadata["uint8_input"] is False and metadata["batch_size"] == 4
 
 
@@ -126,6 +130,26 @@ def test_predictor_and_thresholds(exported, pictures, expected):
         Predictor(exported["onnx-nms"], min_score=0.5)
     with pytest.raises(ValueError, match="uint8"):
         Predictor(exported["onnx"])(np.zeros((4, 4)))
+
+
+def test_mirrored_images_and_soft_nms_in_every_file(exported, cfg, inference, pictures):
+    """The network called by hand on images and mirrored images; the default box that mirrors one is looked up."""
+    images, shapes = pictures[1][:4], pictures[2][:4]
+    plain = NetworkDetector(inference, metadata_from_config(cfg))
+    boxes, scores = plain.run(plain._input(images), shapes)
+    other_boxes, other_scores = plain.run(plain._input(images[:, :, ::-1]), shapes)
+    corners = build_default_boxes(cfg)[1].astype(np.float64)
+    mirrors = corners[:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 1, 0, 1]
+    rows = [int(np.abs(corners - box).max(axis=1).argmin()) for box in mirrors]
+    mirrored = other_boxes[:, rows][..., [0, 3, 2, 1]] * np.float32([1, -1, 1, -1]) + np.float32([0, 1, 0, 1])
+    means = zip((boxes + mirrored) / 2, (scores + other_scores[:, rows]) / 2)
+    wanted = [postprocess(*mean, shape, 0.6, 0.6, 100, soft=True) for mean, shape in zip(means, shapes)]
+    asked = type(cfg)(cfg, nms="soft", tta="flip")
+    for kind in ("mindir", "mindir-uint8", "onnx"):
+        missed, count, _ = compare_detections(wanted, open_model(exported[kind], asked)(images, shapes))
+        assert missed == 0 and count > 50
+    with pytest.raises(UserError, match="with NMS inside, which excludes nms soft and tta flip"):
+        open_model(exported["onnx-nms"], asked)
 
 
 def test_another_configuration_is_refused(exported, cfg):

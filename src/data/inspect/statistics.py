@@ -6,7 +6,7 @@ from typing import List, Sequence
 
 import numpy as np
 
-from src.boxes.default_boxes import build_default_boxes
+from src.boxes.default_boxes import build_default_boxes, grid_layout
 from src.boxes.ops import yxyx_to_cyxhw
 from src.data.sample import Sample
 
@@ -38,7 +38,7 @@ def best_iou(gt_yxyx: np.ndarray, cfg) -> np.ndarray:
     cyxhw = build_default_boxes(cfg)[0].astype(np.float64)
     centres = yxyx_to_cyxhw(gt)[:, :2]
     areas = (gt[:, 2] - gt[:, 0]) * (gt[:, 3] - gt[:, 1])
-    for (rows, columns), shapes in zip(_grids(cfg), cfg.num_default):
+    for rows, columns, shapes in grid_layout(cfg):
         level = cyxhw[start : start + rows * columns * shapes].reshape(rows, columns, shapes, 4)
         start += rows * columns * shapes
         y = level[_nearest(level[:, 0, 0, 0], centres[:, 0]), 0, 0, 0]
@@ -51,16 +51,9 @@ def best_iou(gt_yxyx: np.ndarray, cfg) -> np.ndarray:
     return best
 
 
-def _grids(cfg) -> List[tuple]:
-    """(rows, columns) of cells of each level."""
-    if cfg.use_anchor_generator:
-        return [(-(-cfg.img_shape[0] // step), -(-cfg.img_shape[1] // step)) for step in cfg.steps]
-    return [(size, size) for size in cfg.feature_size]
-
-
 def level_sizes(cfg) -> List[int]:
     """Number of default boxes of each level."""
-    return [rows * columns * shapes for (rows, columns), shapes in zip(_grids(cfg), cfg.num_default)]
+    return [rows * columns * shapes for rows, columns, shapes in grid_layout(cfg)]
 
 
 def _nearest(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
