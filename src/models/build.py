@@ -25,7 +25,7 @@ def build_model(cfg) -> nn.Cell:
     check_network(cfg)
     module, function = NETWORKS[cfg.model_name].build.split(":")
     model = getattr(importlib.import_module(module), function)(cfg)
-    init_weights(model)
+    init_weights(model, cfg.initializer)
     if cfg.class_prior:
         _set_class_prior(model, cfg.class_prior, cfg.num_classes)
     if cfg.use_float16:

@@ -9,6 +9,7 @@ To remove: `nn.Conv2d` and `nn.BatchNorm2d` in place of the classes of these nam
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
@@ -19,6 +20,7 @@ from mindspore import dtype as mstype
 from mindspore.ops.functional import tuple_getitem
 
 from src.data.transforms import MEAN, STD
+from src.models.parameter_names import is_predictor
 
 SIGMA = np.float32(0.02)
 
@@ -147,10 +149,13 @@ class ConvBnRelu6(nn.Cell):
         return self.features(x)
 
 
-def init_weights(model: nn.Cell) -> None:
+def init_weights(model: nn.Cell, initializer: str = "normal") -> None:
     """A normal of sigma 0.02 for trainable parameters but beta, gamma, bias; docs/reference.md, "Initial weights".
 
     The published `TruncatedNormal(0.02)` is cut at -2 and 2, a hundred sigma: a normal. Seeded by `mindspore.set_seed`.
+
+    Args:
+        initializer: "he" draws with sigma sqrt(2 / inputs) (He et al. 2015, arXiv:1502.01852) all but the predictors.
     """
     seed = mindspore.get_seed() or 0
     drawn = [
@@ -160,7 +165,10 @@ def init_weights(model: nn.Cell) -> None:
     ]
 
     def draw(number: int) -> np.ndarray:
-        return SIGMA * np.random.default_rng([seed, number]).standard_normal(drawn[number].shape, np.float32)
+        parameter = drawn[number]
+        inputs = int(np.prod(parameter.shape[1:]))  # of one output: channels of a group x height x width
+        sigma = math.sqrt(2 / inputs) if initializer == "he" and not is_predictor(parameter.name) else SIGMA
+        return np.float32(sigma) * np.random.default_rng([seed, number]).standard_normal(parameter.shape, np.float32)
 
     with ThreadPoolExecutor() as pool:  # NumPy lets go of the interpreter while it draws
         for parameter, values in zip(drawn, pool.map(draw, range(len(drawn)))):
