@@ -22,7 +22,7 @@ def plain_layers() -> None:
 
     from src.models import layers
 
-    def init_weights(model):
+    def init_weights(model, _):
         for parameter in model.trainable_params():
             if parameter.name.endswith("weight"):
                 parameter.set_data(initializer(TruncatedNormal(0.02), parameter.shape))
@@ -32,8 +32,8 @@ def plain_layers() -> None:
     layers.init_weights = init_weights
 
 
-def main(config_path: str) -> None:
-    cfg = load_config(["--config_path", config_path])
+def main(*options: str) -> None:
+    cfg = load_config(options)
     import mindspore as ms
     from mindspore import Tensor, nn, ops
 
@@ -74,4 +74,4 @@ def main(config_path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

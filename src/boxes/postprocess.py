@@ -47,7 +47,7 @@ def postprocess(
         above[~np.isfinite(boxes_norm).all(axis=1)] = False
     found = [(np.empty((0, 4)), np.empty(0, scores.dtype), np.empty(0, np.int64))]
     for label, rows, of_class in _classes(above, scores):
-        boxes_px = boxes_norm.take(rows, axis=0) * sides
+        boxes_px = (boxes_norm if len(rows) == len(boxes_norm) else boxes_norm.take(rows, axis=0)) * sides
         if soft:
             kept, of_kept = soft_nms(boxes_px, of_class, min_score, max_boxes)
         else:
@@ -66,7 +66,7 @@ def _classes(above: np.ndarray, scores: np.ndarray) -> Iterator[Tuple[int, np.nd
         for label, column in enumerate(np.ascontiguousarray(above.T)):
             rows = np.flatnonzero(column)
             if len(rows):
-                yield label, rows, of_class[label].take(rows)
+                yield label, rows, of_class[label] if len(rows) == len(column) else of_class[label].take(rows)
         return
     rows, labels = np.divmod(np.flatnonzero(above), above.shape[1])
     order = np.argsort(labels.astype(np.uint16), kind="stable")  # 16 bits are sorted four times as fast as 64
