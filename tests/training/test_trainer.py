@@ -39,6 +39,7 @@ class Step(nn.Cell):
         self.weight = Parameter(Tensor(np.zeros(2, np.float32)), name="weight")
         self.global_step = Parameter(Tensor(np.zeros(1, np.int32)), name="global_step")
         self.bad, self.after_step, self.norm, self.parts = bad or {}, after_step or {}, 0.0, (0.0, 0.0)
+        self.average = None
 
     def __call__(self, *batch):
         done = int(self.global_step.asnumpy()[0]) + 1
