@@ -1,7 +1,7 @@
 """Greedy non-maximum suppression (docs/reference.md, "Post-processing"), lazy: it sorts no more than it must.
 
 Boxes are compared in blocks, and a few at a time are sorted. With `src/boxes/postprocess.py` an image takes a sixth to
-a tenth of the time that the loop over boxes takes, of an untrained network a twentieth (`scripts/benchmark.py
+a tenth of the time that the loop over boxes takes, of an untrained network a thirtieth (`scripts/benchmark.py
 postprocessing`).
 
 To remove: the body of `nms` becomes `_nms` of `benchmarks/baselines.py`, which keeps the same boxes.

@@ -9,7 +9,7 @@ import numpy as np
 from src.boxes.nms import nms
 from src.boxes.soft_nms import soft_nms
 
-MANY = 4  # classes per box above the threshold, on average, from which pairs are gathered class by class
+DENSE = 4  # classes above the threshold, per box on average: an untrained network has all of them in every box
 
 
 def postprocess(
@@ -45,9 +45,11 @@ def postprocess(
     above[:, :1] = False
     if not np.isfinite(boxes_norm).all():
         above[~np.isfinite(boxes_norm).all(axis=1)] = False
+    dense = np.count_nonzero(above) > DENSE * len(above)
+    all_px = boxes_norm * sides if dense else None
     found = [(np.empty((0, 4)), np.empty(0, scores.dtype), np.empty(0, np.int64))]
-    for label, rows, of_class in _classes(above, scores):
-        boxes_px = (boxes_norm if len(rows) == len(boxes_norm) else boxes_norm.take(rows, axis=0)) * sides
+    for label, rows, of_class in _classes(above, scores, dense):
+        boxes_px = all_px.take(rows, axis=0) if dense else boxes_norm.take(rows, axis=0) * sides
         if soft:
             kept, of_kept = soft_nms(boxes_px, of_class, min_score, max_boxes)
         else:
@@ -58,15 +60,17 @@ def postprocess(
     return boxes_px, of_kept, labels
 
 
-def _classes(above: np.ndarray, scores: np.ndarray) -> Iterator[Tuple[int, np.ndarray, np.ndarray]]:
-    """(label, rows, scores of these rows) of each class that has a row in `above` bool [N, C]; rows ascend."""
-    if np.count_nonzero(above) > MANY * len(above):
-        # an untrained network has four million pairs: a transposed copy takes less time than sorting them by class
+def _classes(above: np.ndarray, scores: np.ndarray, dense: bool) -> Iterator[Tuple[int, np.ndarray, np.ndarray]]:
+    """(label, rows, scores of these rows) of each class that has a row in `above` bool [N, C]; rows ascend.
+
+    dense: there are many. Sorting four million pairs by class takes longer than a transposed copy.
+    """
+    if dense:
         of_class = np.ascontiguousarray(scores.T)
         for label, column in enumerate(np.ascontiguousarray(above.T)):
             rows = np.flatnonzero(column)
             if len(rows):
-                yield label, rows, of_class[label] if len(rows) == len(column) else of_class[label].take(rows)
+                yield label, rows, of_class[label].take(rows)
         return
     rows, labels = np.divmod(np.flatnonzero(above), above.shape[1])
     order = np.argsort(labels.astype(np.uint16), kind="stable")  # 16 bits are sorted four times as fast as 64
