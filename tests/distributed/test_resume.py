@@ -32,7 +32,8 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     draw = [sys.executable, os.path.join(ROOT, "scripts", "draw_shapes.py"), "--output", str(folder / "coco2017")]
     subprocess.run([*draw, "--train", "8", "--val", "3", "--image_size", "128"], check=True, stdout=subprocess.PIPE)
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # 6 GB of checkpoints
 
 
 def start(work, ranks, evaluation, output, *more, config=QUICKSTART_CONFIG):
