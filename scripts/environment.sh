@@ -14,7 +14,9 @@ find_python() {
     for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.10 python3.9 /usr/bin/python3}; do
         if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 7) <= sys.version_info[:2] <= (3, 12))' \
             >/dev/null 2>&1; then
-            "$candidate" -c 'import sys; print(sys.executable)'
+            # that of the environment itself, activated, is a link to the Python it was made with, and is about to be removed
+            "$candidate" -c 'import os, sys; own = os.path.realpath(sys.prefix) == os.path.realpath(sys.argv[1])
+print(os.path.realpath(sys.executable) if own else sys.executable)' "$venv"
             return
         fi
     done
