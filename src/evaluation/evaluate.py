@@ -6,12 +6,13 @@ import contextlib
 import time
 from typing import Callable, Iterator, Optional
 
-from mindspore import Tensor, nn
+from mindspore import nn
 
 from src.data.pipeline import evaluation_batches
 from src.data.records import RecordSet
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.inference.detector import Detector, build_detector
+from src.models.parameter_values import get_values, temporary_values
 from src.utils.distributed import Communicator
 from src.utils.log import LOGGER, progress
 
@@ -31,17 +32,8 @@ def bn_statistics_of_rank0(model: nn.Cell, comm: Communicator) -> Iterator[None]
     The weights are the same on all ranks, the running statistics are not; docs/reference.md, "Data parallelism".
     """
     statistics = [p for p in model.get_parameters() if p.name.endswith(("moving_mean", "moving_variance"))]
-    before = [parameter.asnumpy().copy() for parameter in statistics]
-    _set(statistics, comm.broadcast_arrays(before))
-    try:
+    with temporary_values(statistics, comm.broadcast_arrays(get_values(statistics))):
         yield
-    finally:
-        _set(statistics, before)
-
-
-def _set(parameters: list, values: list) -> None:
-    for parameter, value in zip(parameters, values):
-        parameter.set_data(Tensor(value))
 
 
 def collect_detections(

@@ -11,7 +11,7 @@ from typing import Callable, Optional
 
 from easydict import EasyDict
 
-from src.inference.detector import NMS_KINDS, TTA_KINDS, Detector, NetworkDetector, build_detector
+from src.inference.detector import NMS_KINDS, TTA_KINDS, Detector, NetworkDetector, build_inference
 from src.inference.metadata import ModelMetadata, metadata_from_config, read_description
 from src.inference.runtimes import RUNTIMES, open_onnx
 from src.models.trained_classes import classes_options, first_difference
@@ -97,7 +97,7 @@ def _open_checkpoint(path: str, cfg, key: str) -> Detector:
     # as published, half precision is for training alone
     model = build_model(EasyDict(cfg, use_float16=False))
     load_network(model, path, key, strict=True, classes=cfg.classes, boxes=default_box_keys(cfg))
-    return build_detector(model, cfg)
+    return NetworkDetector(build_inference(model, cfg), metadata_from_config(cfg))
 
 
 def _fitting(found: ModelMetadata, cfg, path: str, key: str) -> ModelMetadata:

@@ -89,9 +89,9 @@ class Predictor:
         concurrent_calls: number of threads that may call an ONNX file at the same time; they share the cores. A
             checkpoint or MINDIR takes one call at a time, from the main thread.
         runtime: of an ONNX file, one of `src.inference.runtimes.RUNTIMES`; "" is onnxruntime, or the configuration's.
-        nms: hard, or soft for soft-NMS. "" is the configuration's, where there is none hard.
+        nms: hard, or soft for soft-NMS. "" is the configuration's, or hard without one.
         tta: none, or flip for the mean of the outputs for an image and its mirror image. "" is the configuration's,
-            where there is none none. soft and flip need a file without NMS inside.
+            or none without one. soft and flip need a file without NMS inside.
 
     Raises:
         UserError: a file that is missing, damaged or of another network; an option that the file does not allow.

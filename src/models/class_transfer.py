@@ -7,7 +7,6 @@ from typing import Dict, Sequence
 
 import numpy as np
 
-from src.models.parameter_names import is_class_output
 from src.utils.errors import UserError
 
 
@@ -20,7 +19,7 @@ def with_shared_classes(
 
     Args:
         found: the file's parameters by the names of this network.
-        fresh: this network's parameters.
+        fresh: this network's parameters with `is_class_output`.
         there, here: class names of the file and of this network, the background first.
 
     Returns:
@@ -37,7 +36,7 @@ def with_shared_classes(
     source, target = (list(side) for side in zip(*pairs)) if pairs else ([], [])
     carried = {}
     for name, value in found.items():
-        if name not in fresh or not is_class_output(name):
+        if name not in fresh:
             continue
         old, new = value.asnumpy(), fresh[name]
         boxes = new.shape[0] // len(here)

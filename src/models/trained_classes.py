@@ -205,9 +205,8 @@ def check_before_start(cfg, resume_files: Sequence[str]) -> None:
             all(is_left_out(f"{layer}.{part}", filters) for part in ("weight", "bias")) for layer in CLASS_PREDICTORS
         )
         there = trained_classes(read_trained_config(cfg.pre_trained))
-        if (
-            there and not (left_out or cfg.match_class_names) and _is_other_order(there, cfg.classes)
-        ):  # a warning comes with the loading
+        compared = there and not left_out and not cfg.match_class_names
+        if compared and _is_other_order(there, cfg.classes):  # a warning comes with the loading
             check_start_classes(there, cfg.classes, cfg.pre_trained, True, bool(filters))
 
 

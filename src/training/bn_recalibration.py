@@ -12,6 +12,8 @@ from typing import Iterator
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.models.parameter_values import get_values, set_values
+
 
 def recalibrate(model: nn.Cell, images: Iterator[Tensor], steps: int) -> int:
     """Replace moving mean and variance of every BN layer that is not frozen by averages over `steps` batches; nothing
@@ -30,16 +32,14 @@ def recalibrate(model: nn.Cell, images: Iterator[Tensor], steps: int) -> int:
     # batch's statistics, whatever the momentum: with 0.9 a moving average would forget all but the last ten batches.
     fractions = [np.float32(norm.momentum) for norm in norms for _ in range(2)]
     sums = [np.zeros(parameter.shape, np.float64) for parameter in statistics]
-    before = [parameter.asnumpy().copy() for parameter in statistics]
+    zeros, before = [np.zeros(parameter.shape, np.float32) for parameter in statistics], get_values(statistics)
     model.set_train()
     done = 0
     for batch in islice(images, steps):
-        for parameter in statistics:
-            parameter.set_data(Tensor(np.zeros(parameter.shape, np.float32)))
+        set_values(statistics, zeros)
         model(batch)[0].asnumpy()
         for total, parameter, fraction in zip(sums, statistics, fractions):
             total += parameter.asnumpy() / fraction
         done += 1
-    for parameter, total, value in zip(statistics, sums, before):
-        parameter.set_data(Tensor((total / done).astype(np.float32) if done else value))
+    set_values(statistics, [(total / done).astype(np.float32) for total in sums] if done else before)
     return done

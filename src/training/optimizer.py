@@ -68,7 +68,7 @@ class Optimizer(nn.Cell):
     Args:
         parameters: the trainable parameters, of four dimensions or one. The attribute `parameters` is a tuple of them
             in the order in which the gradients must be passed: kernels, biases, gamma and beta of BN.
-        moments: prefixes of the names of the optimiser's own parameters, one of each for every weight.
+        moments: prefix of the names of the first moments, one for every weight.
         weight_decay: applied to all parameters except gamma and beta of BN, also to biases of convolutions.
         rates: float32 array, one learning rate per step.
         loss_scale: factor that the gradients were multiplied by.
@@ -82,14 +82,11 @@ class Optimizer(nn.Cell):
         decaying = kernels + [parameter for parameter in vectors if has_weight_decay(parameter.name)]
         others = [parameter for parameter in vectors if not has_weight_decay(parameter.name)]
         self.parameters = ParameterTuple(decaying + others)
-        self.moments, *more = [self.parameters.clone(prefix=prefix, init="zeros") for prefix in moments]
+        self.moments = self.parameters.clone(prefix=moments, init="zeros")
         # split here instead of in the graph, where it would take time to compile
         count = len(decaying)
         self.decaying, self.decaying_moments = ParameterTuple(decaying), ParameterTuple(self.moments[:count])
         self.others, self.other_moments = ParameterTuple(others), ParameterTuple(self.moments[count:])
-        if more:
-            self.squares = more[0]
-            self.decaying_squares, self.other_squares = ParameterTuple(more[0][:count]), ParameterTuple(more[0][count:])
         self.counts = len(kernels), count, len(self.parameters)
         self.groups = _groups([4 * int(np.prod(parameter.shape)) for parameter in decaying])
         self.global_step = Parameter(Tensor(np.zeros(1, np.int32)), name="global_step", requires_grad=False)
@@ -139,7 +136,7 @@ class Momentum(Optimizer):
     """
 
     def __init__(self, parameters, weight_decay, rates, momentum, loss_scale: float, clip_global_norm: bool):
-        super().__init__(parameters, ["moments"], weight_decay, rates, loss_scale, clip_global_norm)
+        super().__init__(parameters, "moments", weight_decay, rates, loss_scale, clip_global_norm)
         self.momentum = Parameter(Tensor(np.float32(momentum)), name="momentum", requires_grad=False)
 
     def update_weights(self, norm, factor, rate, of_decaying, of_others):
@@ -168,7 +165,10 @@ class AdamW(Optimizer):
     """
 
     def __init__(self, parameters, weight_decay, rates, loss_scale: float, clip_global_norm: bool):
-        super().__init__(parameters, ["moment1", "moment2"], weight_decay, rates, loss_scale, clip_global_norm)
+        super().__init__(parameters, "moment1", weight_decay, rates, loss_scale, clip_global_norm)
+        self.squares, count = self.parameters.clone(prefix="moment2", init="zeros"), len(self.decaying)
+        self.decaying_squares = ParameterTuple(self.squares[:count])
+        self.other_squares = ParameterTuple(self.squares[count:])
         self.beta1, self.beta2 = Tensor(np.float32(BETA1)), Tensor(np.float32(BETA2))
         self.epsilon = Tensor(np.float32(EPSILON))
         self.pow, self.cast = ops.Pow(), ops.Cast()

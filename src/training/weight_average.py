@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from src.models.parameter_names import AVERAGE
+from src.models.parameter_values import get_values, set_values, temporary_values
 
 _move = ops.MultitypeFuncGraph("move")
 _add, _multiply, _subtract, _assign = ops.Add(), ops.Mul(), ops.Sub(), ops.Assign()
@@ -44,16 +45,8 @@ class WeightAverage(nn.Cell):
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Inside the block the network has the averages; what changes there (BN statistics) is kept as average."""
-        before = [parameter.asnumpy().copy() for parameter in self.live]
-        _copy(self.averages, self.live)
-        try:
-            yield
-        finally:
-            _copy(self.live, self.averages)
-            for parameter, value in zip(self.live, before):
-                parameter.set_data(Tensor(value))
-
-
-def _copy(source: ParameterTuple, target: ParameterTuple) -> None:
-    for parameter, value in zip(target, source):
-        parameter.set_data(Tensor(value.asnumpy().copy()))
+        with temporary_values(self.live, get_values(self.averages)):
+            try:
+                yield
+            finally:
+                set_values(self.averages, get_values(self.live))

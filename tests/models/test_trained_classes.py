@@ -224,8 +224,8 @@ def test_a_copied_checkpoint_says_which_network_it_is_of(tmp_path, monkeypatch, 
         assert again[key] == trained[key], key
 
 
-START = {"pre_trained": "", "feature_extractor_base_param": "", "filter_weight": False, "classes": NAMES}
-START["match_class_names"] = False
+START = {"pre_trained": "", "feature_extractor_base_param": "", "classes": NAMES}
+START.update(filter_weight=False, match_class_names=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", None], ids=["empty", "page", "cut"])
