@@ -45,11 +45,8 @@ def postprocess(
     above[:, :1] = False
     if not np.isfinite(boxes_norm).all():
         above[~np.isfinite(boxes_norm).all(axis=1)] = False
-    dense = np.count_nonzero(above) > DENSE * len(above)
-    all_px = boxes_norm * sides if dense else None
     found = [(np.empty((0, 4)), np.empty(0, scores.dtype), np.empty(0, np.int64))]
-    for label, rows, of_class in _classes(above, scores, dense):
-        boxes_px = all_px.take(rows, axis=0) if dense else boxes_norm.take(rows, axis=0) * sides
+    for label, boxes_px, of_class in _classes(above, boxes_norm, sides, scores):
         if soft:
             kept, of_kept = soft_nms(boxes_px, of_class, min_score, max_boxes)
         else:
@@ -60,23 +57,24 @@ def postprocess(
     return boxes_px, of_kept, labels
 
 
-def _classes(above: np.ndarray, scores: np.ndarray, dense: bool) -> Iterator[Tuple[int, np.ndarray, np.ndarray]]:
-    """(label, rows, scores of these rows) of each class that has a row in `above` bool [N, C]; rows ascend.
+def _classes(above: np.ndarray, boxes_norm: np.ndarray, sides: np.ndarray, scores: np.ndarray) -> Iterator[tuple]:
+    """(label, boxes in pixels [K, 4] float64, their scores [K]) of each class that has a row in `above` bool [N, C].
 
-    dense: there are many. Sorting four million pairs by class takes longer than a transposed copy.
+    Rows ascend. `sides` [4] scales `boxes_norm` [N, 4] to pixels.
     """
-    if dense:
-        of_class = np.ascontiguousarray(scores.T)
+    if np.count_nonzero(above) > DENSE * len(above):
+        # sorting four million pairs by class takes longer than a transposed copy
+        boxes_px, of_class = boxes_norm * sides, np.ascontiguousarray(scores.T)
         for label, column in enumerate(np.ascontiguousarray(above.T)):
             rows = np.flatnonzero(column)
             if len(rows):
-                yield label, rows, of_class[label].take(rows)
+                yield label, boxes_px.take(rows, axis=0), of_class[label].take(rows)
         return
     rows, labels = np.divmod(np.flatnonzero(above), above.shape[1])
     order = np.argsort(labels.astype(np.uint16), kind="stable")  # 16 bits are sorted four times as fast as 64
     rows, labels = rows.take(order), labels.take(order)
-    of_pair = scores[rows, labels]
-    starts = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), len(labels)]
-    for start, end in zip(starts, starts[1:]):
+    boxes_px, of_pair = boxes_norm.take(rows, axis=0) * sides, scores[rows, labels]
+    ends = [*(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), len(labels)]
+    for start, end in zip([0, *ends], ends):
         if end > start:
-            yield int(labels[start]), rows[start:end], of_pair[start:end]
+            yield int(labels[start]), boxes_px[start:end], of_pair[start:end]
