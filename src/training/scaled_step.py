@@ -177,5 +177,4 @@ class ScaledTrainStep(nn.Cell):
         for parameter in self.statistics.parameters:
             parameter.set_data(Tensor(before[start : start + parameter.size].reshape(parameter.shape)))
             start += parameter.size
-        done = self.update.global_step.asnumpy() + 1
-        self.update.global_step.set_data(Tensor(done.astype(np.int32)))
+        self.update.start_at(int(self.update.global_step.asnumpy()[0]) + 1)
