@@ -18,8 +18,16 @@ from tests.distributed.processes import SMALL_HEAD, Run, has_mpirun
 from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 
 CASES = [(ranks, where, on) for ranks in (1, 2) for where in ("epoch end", "mid-epoch") for on in (False, True)]
+HALF = "--use_float16=True"
 # of the other networks; dropout in ssd_vgg16
-FAMILY = [("ssd_mobilenet_v1_fpn", 2), ("ssd300", 1), ("ssd300", 2), ("ssd_mobilenet_v1", 1), ("ssd_vgg16", 1)]
+FAMILY = [
+    ("ssd_mobilenet_v1_fpn", 1, [HALF]),
+    ("ssd_mobilenet_v1_fpn", 2, []),
+    ("ssd300", 1, []),
+    ("ssd300", 2, [HALF]),
+    ("ssd_mobilenet_v1", 1, []),
+    ("ssd_vgg16", 1, []),
+]
 BY_DEFAULT = [(1, "mid-epoch", True), (2, "mid-epoch", False)]
 pytestmark = [
     pytest.mark.slow,
@@ -112,19 +120,19 @@ def test_resumed_equals_uninterrupted(work, ranks, where, evaluation):
     same(outcome(output, ranks), want)
 
 
-@pytest.mark.parametrize("model_name, ranks", FAMILY)
-def test_resumed_equals_uninterrupted_for_the_family(work, model_name, ranks):
-    if not os.environ.get("FULL"):
+@pytest.mark.parametrize("model_name, ranks, options", FAMILY)
+def test_resumed_equals_uninterrupted_for_the_family(work, model_name, ranks, options):
+    if (model_name, ranks, options) != FAMILY[0] and not os.environ.get("FULL"):
         pytest.skip("FULL=1 runs every case")
     config = QUICKSTART_CONFIG.replace("ssd_resnet50_fpn", model_name)
     outputs = [work / f"{part}_{model_name}_{ranks}" for part in ("uninterrupted", "cut")]
-    finish(start(work, ranks, False, outputs[0], config=config))
-    run = start(work, ranks, False, outputs[1], "--save_checkpoint_epochs=1", config=config)
+    finish(start(work, ranks, False, outputs[0], *options, config=config))
+    run = start(work, ranks, False, outputs[1], "--save_checkpoint_epochs=1", *options, config=config)
     run.wait_for_text("first step")
     run.process.send_signal(signal.SIGINT if ranks == 1 else signal.SIGTERM)
     finish(run, 130 if ranks == 1 else 143)
     assert os.listdir(outputs[1] / "ckpt_0") == ["ssd-1_1.ckpt"]
-    finish(start(work, ranks, False, outputs[1], "--resume", config=config))
+    finish(start(work, ranks, False, outputs[1], "--resume", *options, config=config))
     same(outcome(outputs[1], ranks), outcome(outputs[0], ranks))
 
 
