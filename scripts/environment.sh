@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Create a virtual environment with the packages of requirements-test.txt, or do nothing if it is up to date.
-#   PYTHON=python3.11  the Python to use (3.9 - 3.12; default: the first that works)
+#   PYTHON=python3.11  the Python to use (3.7 - 3.12; default: the first that works)
 #   VENV=folder        folder of the environment (default: .venv in the repository)
 #   WORLD=2            major version of MindSpore: 2 also on Python 3.9 (2.9, the last release that supports it)
 set -euo pipefail
@@ -20,7 +20,7 @@ print(os.path.realpath(sys.executable) if own else sys.executable)' "$venv"
             return
         fi
     done
-    echo "error: no usable Python (3.9 - 3.12 with the venv module) among: ${PYTHON:-python3, python3.9 - 3.12}; name one with PYTHON=..., or install python3-venv" >&2
+    echo "error: no usable Python (3.7 - 3.12 with the venv module) among: ${PYTHON:-python3, python3.9 - 3.12}; name one with PYTHON=..., or install python3-venv" >&2
     return 2
 }
 

@@ -140,7 +140,7 @@ def diagnosis(
     if highest <= min_score:
         lines.append(
             "no box is above min_score: the network is not trained yet, or its weights were not loaded; check the loss "
-            "and 'parameters loaded' above; a smaller --min_score shows more boxes"
+            "in the training's log_0.txt and 'parameters loaded' above; a smaller --min_score shows more boxes"
         )
     labels = np.concatenate([np.empty(0, np.int64), *(result.found_labels for result in images)])
     per_class = np.bincount(labels, minlength=len(classes))[1:].tolist()

@@ -70,7 +70,7 @@ class _Search:
             self._pattern(place)
         if not self._reached:
             what = "no picture or video in the folder" if os.path.isdir(place) else "no such file, folder or pattern:"
-            self.refuse(f"{what} {one_line(place)} (read are {', '.join(PICTURES + VIDEOS)})")
+            self.refuse(f"{what} {one_line(place)} (supported: {', '.join(PICTURES + VIDEOS)})")
 
     def refuse(self, reason: str) -> None:
         """Raise a UserError that says what is left out, too."""

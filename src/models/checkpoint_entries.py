@@ -282,7 +282,7 @@ def _text(value) -> str:
     try:
         return bytes(value).decode() if isinstance(value, memoryview) else ""
     except UnicodeDecodeError:
-        raise BrokenFile("a name is no UTF-8") from None
+        raise BrokenFile("a name is not UTF-8") from None
 
 
 def _begins_with(data: bytes, name: str) -> bool:

@@ -114,10 +114,10 @@ class _Outcome(nn.Cell):
 
 
 class ScaledTrainStep(nn.Cell):
-    """(images, gt_loc, gt_label, num_match) -> metrics [3]; updates the model unless the step overflowed.
+    """(images, gt_loc, gt_label, num_match) -> loss; updates the model unless the step overflowed.
 
-    The metrics are those of `src.training.step.TrainStep`. Gradients and update are separate graphs; between them the
-    metrics are read, and all ranks decide together whether the step is skipped. Attribute: `overflowed`, of the last step.
+    Gradients and update are separate graphs; between them the metrics are read, and all ranks decide together whether
+    the step is skipped. Attributes of the last step: `metrics` as in `src.training.step.TrainStep`, and `overflowed`.
 
     Args:
         forward: a `ModelWithLoss`.
@@ -139,7 +139,7 @@ class ScaledTrainStep(nn.Cell):
         self.outcome = _Outcome(self.statistics)
         self.scale = LossScale(scale)
         self._comm = comm
-        self.overflowed = False
+        self.overflowed, self.metrics = False, None
         self._compiling = contextlib.nullcontext()
 
     def compile_within(self, context) -> None:
@@ -169,7 +169,8 @@ class ScaledTrainStep(nn.Cell):
             if self._comm.averages_on_host:  # before, it was a mean of the ranks' norms
                 metrics = np.append(outcome[:2], norm.asnumpy())
         self.scale.stepped(self.overflowed)
-        return Tensor(metrics)
+        self.metrics = Tensor(metrics)
+        return Tensor(metrics[:2].sum())
 
     def _skip(self, before: np.ndarray) -> None:
         """Restore the running statistics from before the forward pass, and count the step in the schedule."""

@@ -48,10 +48,10 @@ class ForwardBackward(LeanCell):
 
 
 class TrainStep(LeanCell):
-    """(images, gt_loc, gt_label, num_match) -> metrics [3]; updates the model.
+    """(images, gt_loc, gt_label, num_match) -> loss; updates the model.
 
-    The metrics are the loss of the classes, the loss of the boxes, and the global norm of the gradient after averaging
-    and before clipping. They are one tensor, because each read waits for the device.
+    Attribute `metrics` [3] of the last step: the loss of the classes, the loss of the boxes, and the global norm of the
+    gradient after averaging and before clipping. They are one tensor, because each read waits for the device.
 
     Args:
         forward: a `ModelWithLoss`.
@@ -67,7 +67,8 @@ class TrainStep(LeanCell):
         self.reducer = reducer
         self.reduces = reducer is not None
         self.update = update
-        self.concat, self.reshape = ops.Concat(), ops.Reshape()
+        self.concat, self.reshape, self.sum = ops.Concat(), ops.Reshape(), ops.ReduceSum()
+        self.metrics = None
         self._compiling = contextlib.nullcontext()
 
     def compile_within(self, context) -> None:
@@ -78,19 +79,20 @@ class TrainStep(LeanCell):
         parts, gradients = self.gradients(images, gt_loc, gt_label, num_match)
         if self.reduces:
             gradients = self.reducer(gradients)
-        return self.concat((parts, self.reshape(self.update.apply_gradients(gradients), (1,))))
+        norm = self.update.apply_gradients(gradients)
+        return self.sum(parts), self.concat((parts, self.reshape(norm, (1,))))
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
         with self._compiling:
-            metrics = super().__call__(images, gt_loc, gt_label, num_match)
+            loss, self.metrics = super().__call__(images, gt_loc, gt_label, num_match)
             self._compiling = contextlib.nullcontext()
-        return metrics
+        return loss
 
 
 class HostReducedTrainStep(TrainStep):
     """A training step in two graphs with the mean over ranks between them: on a CPU a graph cannot communicate.
 
-    The losses among its metrics are means over the ranks.
+    Its losses are means over the ranks.
     """
 
     def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, comm: Communicator):
@@ -101,7 +103,8 @@ class HostReducedTrainStep(TrainStep):
         parts, gradients = self.gradients(images, gt_loc, gt_label, num_match)
         parts, *gradients = averaged_on_host([parts, *gradients], self._comm)
         norm = self.update(*map(Tensor, gradients)).asnumpy().reshape(1)
-        return Tensor(np.concatenate([parts, norm]))
+        self.metrics = Tensor(np.concatenate([parts, norm]))
+        return Tensor(parts.sum())
 
 
 def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Communicator = Communicator()) -> TrainStep:
@@ -113,8 +116,8 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Comm
         comm: communication between the processes of the run.
 
     Returns:
-        Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> metrics [3], see
-        `TrainStep`; a `ScaledTrainStep` with `use_float16`.
+        Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> loss; a `ScaledTrainStep` with
+        `use_float16`.
     """
     broadcast_parameters(model, comm)
     loss = MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha, cfg.box_loss, cfg.prior_scaling)

@@ -118,11 +118,11 @@ class Trainer:
     def _launch(self, batch: tuple, number: int) -> "_Launched":
         """Start a step without waiting for its result; `number`: steps before it since the start of the run."""
         *arrays, ids = batch
-        metrics = self.step(*arrays)
+        self.step(*arrays)
         overflowed = self.scale is not None and self.step.overflowed
         if self.step.average is not None and not overflowed:
             self.step.average.stepped(number)
-        return _Launched(metrics, ids, overflowed, self.scale.state if self.scale is not None else [])
+        return _Launched(self.step.metrics, ids, overflowed, self.scale.state if self.scale is not None else [])
 
     def _record(self, state: RunState, launched: "_Launched") -> RunState:
         """Read the metrics of a step and return the state after it; waits for the device.

@@ -212,7 +212,7 @@ def test_shares_of_the_image_are_refused(tmp_path):
 def test_more_boxes_than_evaluation_counts(tmp_path):
     many = [(k % 20, k // 20, 9, 9) for k in range(101)]
     (report,) = coco_check(tmp_path, boxed(*many) + boxed(*many[:100], image_id=6))
-    assert kinds(report, "more than 100 boxes of a class") == [(1, ["5.jpg (101)"])]
+    assert kinds(report, "more than 100 boxes of one class") == [(1, ["5.jpg (101)"])]
 
 
 def test_a_file_under_two_ids(tmp_path):

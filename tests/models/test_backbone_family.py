@@ -143,7 +143,7 @@ def test_published_names_pass(states):
         (
             "MobileNetV2",
             lambda s: s.update({"features.19.0.weight": np.zeros(1)}),
-            "1 parameters more, first features.",
+            "1 extra parameters, first features.",
         ),
         (
             "MobileNetV2",
@@ -158,14 +158,14 @@ def test_published_names_pass(states):
         (
             "VGG16",
             lambda s: s.pop("features.28.weight"),
-            "x.npz is no VGG16: 1 of 13 parameters missing, first layers.28",
+            "x.npz is not a VGG16: 1 of 13 parameters missing, first layers.28",
         ),
         (
             "VGG16",
             lambda s: s.update({"features.30.weight": np.zeros(1)}),
-            "x.npz is no VGG16: it has 1 parameters more",
+            "x.npz is not a VGG16: it has 1 extra parameters",
         ),
-        ("VGG16-BN", lambda s: s.pop("features.40.weight"), "is no VGG16-BN: 1 of 13 parameters missing"),
+        ("VGG16-BN", lambda s: s.pop("features.40.weight"), "is not a VGG16-BN: 1 of 13 parameters missing"),
         ("VGG16-BN", lambda s: s.update({"features.0.weight": np.full((64, 3, 3, 3), np.inf)}), "not finite"),
     ],
 )

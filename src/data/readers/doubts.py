@@ -50,7 +50,7 @@ def _note_crowded(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], 
     groups, numbers = np.unique(images * classes + boxes[:, 4], return_counts=True)
     for group, number in zip(groups[numbers > MOST_DETECTIONS], numbers[numbers > MOST_DETECTIONS]):
         issues.warn(
-            f"times an image has more than {MOST_DETECTIONS} boxes of a class (evaluation counts {MOST_DETECTIONS} "
+            f"images with more than {MOST_DETECTIONS} boxes of one class (evaluation counts {MOST_DETECTIONS} "
             f"detections per image and class, so its recall stays below 1)",
             f"{samples[group // classes].path} ({number})",
         )
