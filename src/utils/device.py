@@ -8,6 +8,7 @@ from typing import Optional
 
 from src.utils.distributed import Communicator, MindSporeCommunicator, MpiCommunicator
 from src.utils.errors import UserError, set_ranks
+from src.utils.gpu_libraries import prepare_gpu
 from src.utils.log import LOGGER
 
 # set by mpirun, by msrun, by Ascend's rank table
@@ -85,9 +86,12 @@ def init_device(cfg) -> Communicator:
     """Set graph mode, device and seeds, and connect the processes of the run if `run_distribute` is set.
 
     Raises:
-        UserError: this MindSpore does not support the device, or the launcher does not fit (`check_launch`).
+        UserError: this MindSpore does not support the device, something that it needs for a GPU is missing
+            (`prepare_gpu`), or the launcher does not fit (`check_launch`).
     """
     check_launch(cfg)
+    if cfg.device_target == "GPU":
+        prepare_gpu()
     with_mpi = cfg.run_distribute and "OMPI_COMM_WORLD_SIZE" in os.environ
     comm = _mpi_ranks(cfg) if with_mpi else Communicator()
     set_ranks(comm)
@@ -144,8 +148,8 @@ def _init_collectives(cfg, comm: Optional[Communicator]) -> Communicator:
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(
-            f"run_distribute: MindSpore's communication does not start on {cfg.device_target} ({first}); are NCCL or "
-            f"HCCL and Open MPI's libraries on LD_LIBRARY_PATH?"
+            f"run_distribute: MindSpore's communication does not start on {cfg.device_target} ({first}); are HCCL or "
+            f"Open MPI's libraries on LD_LIBRARY_PATH?"
         ) from error
     comm = comm or MindSporeCommunicator()
     ms.set_auto_parallel_context(
