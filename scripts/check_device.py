@@ -67,8 +67,8 @@ def sizes_for(devices: Devices, options) -> Sizes:
     if not on_cpu and 0 < devices.gib < NEEDS_GIB:
         batch = 8
     count = options.devices or (2 if on_cpu else len(devices.names))
-    steps, trained = (4, 6) if on_cpu else (14, 24)
-    return Sizes(options.batch or batch, options.size or (128 if on_cpu else 640), steps, trained, count)
+    side, steps, trained, compared = (128, 4, 6, 6) if on_cpu else (640, 14, 24, 20)
+    return Sizes(options.batch or batch, options.size or side, steps, trained, count, compared)
 
 
 def main(argv) -> int:

@@ -123,13 +123,18 @@ def missing_libraries(plugin: str, package: str) -> List[str]:
 
 
 def _load(name: str, folders: List[str]) -> bool:
-    for path in (name, *(os.path.join(folder, name) for folder in folders)):
-        if path == name or os.path.exists(path):
-            try:
-                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-                return True
-            except OSError:
-                continue
+    for folder in ("", *folders):
+        path = os.path.join(folder, name)
+        if folder and not os.path.exists(path):
+            continue
+        try:
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            continue
+        if folder:  # not for this process: MindSpore asks `ldd` for the libraries, and logs errors where it finds none
+            known = os.environ.get("LD_LIBRARY_PATH", "")
+            os.environ["LD_LIBRARY_PATH"] = f"{known}:{folder}" if known else folder
+        return True
     return False
 
 

@@ -111,9 +111,11 @@ def test_libraries_are_taken_from_the_packages(mindspore2, tmp_path, monkeypatch
         loaded.append((path, mode))
 
     monkeypatch.setattr(gpu_libraries.ctypes, "CDLL", load)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/mine")
     plugin = gpu_plugins(str(mindspore2))["11.6"]
     assert gpu_libraries.missing_libraries(plugin, str(mindspore2)) == ["libcuda.so.1", "libcublas.so.11"]
     assert (str(folder / "libcudnn.so.8"), gpu_libraries.ctypes.RTLD_GLOBAL) in loaded
+    assert os.environ["LD_LIBRARY_PATH"] == f"/mine:{folder}"
 
 
 def test_a_vendors_build_and_one_without_plugin_are_left_alone(mindspore2, monkeypatch):
