@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -49,8 +50,14 @@ def output_of(words: list, seconds: Optional[float] = None, **variables: str) ->
             raise RuntimeError(f"{name} had not ended after {seconds:.0f} s") from None
         raise
     if run.returncode:
-        raise RuntimeError(f"{name} ended with {run.returncode}: {(err.strip() or out.strip())[-500:]}")
+        raise RuntimeError(f"{name} ended with {run.returncode}: {_reason(err.strip() or out.strip())}")
     return out
+
+
+def _reason(text: str) -> str:
+    """The end of what a failed program printed, from its last line with an error on: MindSpore's texts are long."""
+    found = list(re.finditer(r"^(error|[\w.]*(Error|Exception)): ", text, re.M))
+    return text[found[-1].start() :][:500] if found else text[-500:]
 
 
 def figures_of(words: list, seconds: Optional[float] = None, **variables: str) -> dict:

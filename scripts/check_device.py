@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 
@@ -73,6 +74,8 @@ def sizes_for(devices: Devices, options) -> Sizes:
 
 def main(argv) -> int:
     options = parse(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))  # what was started ends too
     devices = processor() if options.cpu else find_devices()
     if devices is None:
         raise UserError(

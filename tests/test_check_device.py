@@ -63,10 +63,29 @@ def test_a_program_that_takes_too_long_ends_with_its_children(tmp_path):
     program.write_text("\n".join(lines))
     with pytest.raises(RuntimeError, match=r"slow\.py had not ended after 3 s"):
         output_of([sys.executable, program], 3)
-    deadline = time.monotonic() + 10
-    while _runs(int(pids.read_text())) and time.monotonic() < deadline:
+    assert _until(lambda: not _runs(int(pids.read_text())), 10)
+
+
+def test_a_signal_ends_what_was_started(tmp_path):
+    pids = tmp_path / "pid"
+    program = tmp_path / "waits.py"
+    program.write_text(f"import os, time; open({str(pids)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+    code = "import sys; from scripts import check_device as c; from benchmarks.processes import output_of\n"
+    code += (
+        f"c.check_mindspore = lambda *_: output_of([sys.executable, {str(program)!r}]); c.run_main(c.main, ['--cpu'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL) as run:
+        _until(lambda: pids.exists() and pids.read_text(), 60)
+        run.terminate()
+        run.wait(20)
+    assert _until(lambda: not _runs(int(pids.read_text())), 10)
+
+
+def _until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _runs(int(pids.read_text()))
+    return condition()
 
 
 def _runs(pid):
@@ -81,6 +100,9 @@ def test_figures_are_the_last_line(tmp_path):
     program = tmp_path / "figures.py"
     program.write_text("import os; print('noise'); print('{\"a\": ' + os.environ['VALUE'] + '}')")
     assert figures_of([sys.executable, program], 20, VALUE="3") == {"a": 3}
+    program.write_text("raise RuntimeError('no memory\\n----\\n- The stack: ' + 'x' * 600)")
+    with pytest.raises(RuntimeError, match=r"figures\.py ended with 1: RuntimeError: no memory\n"):
+        figures_of([sys.executable, program])
     program.write_text("import sys; print('lost', file=sys.stderr); sys.exit(3)")
     with pytest.raises(RuntimeError, match=r"figures\.py ended with 3: lost"):
         figures_of([sys.executable, program])

@@ -107,7 +107,7 @@ def init_device(cfg) -> Communicator:
         ms.set_context(mode=ms.GRAPH_MODE)
         set_device_target(cfg.device_target, None if cfg.run_distribute and cfg.device_target == "GPU" else device_id)
     except (ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = _first_line(error)
         raise UserError(
             f"device_target: MindSpore {ms.__version__} cannot use '{cfg.device_target}' here ({first}); "
             f"try --device_target=CPU"
@@ -118,6 +118,12 @@ def init_device(cfg) -> Communicator:
         comm = _init_collectives(cfg, comm if with_mpi else None)
         set_ranks(comm)
     return comm
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error that says something: MindSpore adds rulers and titles, which begin with a dash."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if not line.startswith("-")), lines[0])
 
 
 def _device_number(cfg) -> int:
@@ -146,7 +152,7 @@ def _init_collectives(cfg, comm: Optional[Communicator]) -> Communicator:
     try:
         init()
     except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = _first_line(error)
         raise UserError(
             f"run_distribute: MindSpore's communication does not start on {cfg.device_target} ({first}); are HCCL or "
             f"Open MPI's libraries on LD_LIBRARY_PATH?"
