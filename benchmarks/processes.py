@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from typing import Optional
 
 import numpy as np
 
@@ -22,13 +25,49 @@ BATCH, STEPS = 2, 6
 ENVIRONMENT = dict(os.environ)
 
 
+def output_of(words: list, seconds: Optional[float] = None, **variables: str) -> str:
+    """What a program prints, in the environment of the user and `variables`.
+
+    Raises:
+        RuntimeError: it failed, or it was ended, with all that it started, after `seconds`.
+    """
+    name = os.path.basename(words[1])
+    run = subprocess.Popen(
+        list(map(str, words)),
+        env={**ENVIRONMENT, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        out, err = run.communicate(timeout=seconds)
+    except BaseException as error:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise RuntimeError(f"{name} had not ended after {seconds:.0f} s") from None
+        raise
+    if run.returncode:
+        raise RuntimeError(f"{name} ended with {run.returncode}: {_reason(err.strip() or out.strip())}")
+    return out
+
+
+def _reason(text: str) -> str:
+    """The end of what a failed program printed, from its last line with an error on: MindSpore's texts are long."""
+    found = list(re.finditer(r"^(error|[\w.]*(Error|Exception)): ", text, re.M))
+    return text[found[-1].start() :][:500] if found else text[-500:]
+
+
+def figures_of(words: list, seconds: Optional[float] = None, **variables: str) -> dict:
+    """The JSON in the last line that a program prints; see `output_of`."""
+    return json.loads(output_of(words, seconds, **variables).strip().splitlines()[-1])
+
+
 def _measure(python: str, script: str, model_name: str, size: int, best: dict) -> dict:
     """Run a script in a new process; for each of its results the minimum of the result and `best`."""
-    words = [python, os.path.join(HERE, script), str(BATCH), str(size), str(STEPS), model_name]
-    done = subprocess.run(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{script} ended with {done.returncode}: {done.stderr[-500:]}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    found = figures_of([python, os.path.join(HERE, script), BATCH, size, STEPS, model_name])
     return {name: min(value, best.get(name, value)) for name, value in found.items()}
 
 

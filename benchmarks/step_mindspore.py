@@ -1,9 +1,17 @@
-"""Times our training step and forward pass, for `scripts/benchmark.py step`; prints one JSON line."""
+"""Times our training step and forward pass, for `scripts/benchmark.py step` and `scripts/check_device.py`.
+
+    python3 benchmarks/step_mindspore.py BATCH SIZE STEPS [MODEL [CPU|GPU|Ascend [float32|tf32|float16]]]
+
+Prints one JSON line: seconds of the fastest step, of the median and of the first one, which compiles; of a forward pass
+of one image; and GiB of memory (of the process on a CPU, else of the device; null if unknown). The data is on the
+device already.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import time
 
@@ -11,14 +19,23 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np  # noqa: E402
 
 from benchmarks.data import memory  # noqa: E402
+from benchmarks.device import choose_float32, device_memory  # noqa: E402
 from src.config import load_config  # noqa: E402
 from src.utils.device import init_device, prepare_environment  # noqa: E402
 
 
-def main(batch: int, size: int, steps: int, model_name: str = "ssd_resnet50_fpn") -> None:
+def main(
+    batch: int,
+    size: int,
+    steps: int,
+    model_name: str = "ssd_resnet50_fpn",
+    device: str = "CPU",
+    precision: str = "float32",
+) -> None:
+    choose_float32(precise=precision == "float32")
     prepare_environment()
-    options = ["--device_target=CPU", "--use_float16=False", f"--batch_size={batch}", f"--img_shape=[{size}, {size}]"]
-    cfg = load_config([f"--model_name={model_name}", *options])
+    options = [f"--device_target={device}", f"--use_float16={precision == 'float16'}", f"--batch_size={batch}"]
+    cfg = load_config([f"--model_name={model_name}", *options, f"--img_shape=[{size}, {size}]"])
     init_device(cfg)
     from mindspore import Tensor
 
@@ -39,13 +56,14 @@ def main(batch: int, size: int, steps: int, model_name: str = "ssd_resnet50_fpn"
         start = time.perf_counter()
         step(*arrays).asnumpy()
         step_times.append(time.perf_counter() - start)
-    peak = memory() / 2**30
+    peak = memory() if device == "CPU" else device_memory(cfg.device_id)
     inference = build_inference(model, cfg)
     for _ in range(4 * steps):  # more repeats, because a short measurement varies more
         start = time.perf_counter()
         inference(Tensor(images[:1]))[1].asnumpy()
         forward_times.append(time.perf_counter() - start)
-    print(json.dumps({"step": min(step_times[1:]), "forward": min(forward_times[1:]), "peak": peak}))
+    found = {"step": min(step_times[1:]), "median": statistics.median(step_times[1:]), "first": step_times[0]}
+    print(json.dumps({**found, "forward": min(forward_times[1:]), "peak": peak and peak / 2**30}))
 
 
 if __name__ == "__main__":

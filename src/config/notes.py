@@ -72,8 +72,10 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
         notes.append(f"device_id {cfg.device_id} has no effect with run_distribute: each rank uses its local rank")
     if not cfg.run_distribute and on_command_line("all_reduce_fusion_config"):
         training.append("all_reduce_fusion_config has no effect without --run_distribute=True")
-    if cfg.mode_sink == "non_sink":
-        training.append("mode_sink has no effect: sink and non_sink train identically here")
+    if given.chosen("mode_sink", cfg.mode_sink):
+        training.append(
+            f"mode_sink has no effect: with {cfg.mode_sink}, too, the host hands over each batch and reads each loss"
+        )
     if cfg.device_target == "CPU" and asked_loss_scale != 1 and given.chosen("loss_scale", asked_loss_scale):
         training.append(f"loss_scale {asked_loss_scale:g} has no effect on a CPU: 1 is used")
     cores = os.cpu_count() or 1

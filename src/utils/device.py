@@ -8,6 +8,7 @@ from typing import Optional
 
 from src.utils.distributed import Communicator, MindSporeCommunicator, MpiCommunicator, fusion_splits
 from src.utils.errors import UserError, set_ranks
+from src.utils.gpu_libraries import prepare_gpu
 from src.utils.log import LOGGER
 
 # set by mpirun, by msrun, by Ascend's rank table
@@ -85,9 +86,12 @@ def init_device(cfg) -> Communicator:
     """Set graph mode, device and seeds, and connect the processes of the run if `run_distribute` is set.
 
     Raises:
-        UserError: this MindSpore does not support the device, or the launcher does not fit (`check_launch`).
+        UserError: this MindSpore does not support the device, something that it needs for a GPU is missing
+            (`prepare_gpu`), or the launcher does not fit (`check_launch`).
     """
     check_launch(cfg)
+    if cfg.device_target == "GPU":
+        prepare_gpu()
     with_mpi = cfg.run_distribute and "OMPI_COMM_WORLD_SIZE" in os.environ
     comm = _mpi_ranks(cfg) if with_mpi else Communicator()
     set_ranks(comm)
@@ -103,7 +107,7 @@ def init_device(cfg) -> Communicator:
         ms.set_context(mode=ms.GRAPH_MODE)
         set_device_target(cfg.device_target, None if cfg.run_distribute and cfg.device_target == "GPU" else device_id)
     except (ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = _first_line(error)
         raise UserError(
             f"device_target: MindSpore {ms.__version__} cannot use '{cfg.device_target}' here ({first}); "
             f"try --device_target=CPU"
@@ -114,6 +118,12 @@ def init_device(cfg) -> Communicator:
         comm = _init_collectives(cfg, comm if with_mpi else None)
         set_ranks(comm)
     return comm
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error that says something: MindSpore adds rulers and titles, which begin with a dash."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in lines if not line.startswith("-")), lines[0])
 
 
 def _device_number(cfg) -> int:
@@ -142,10 +152,10 @@ def _init_collectives(cfg, comm: Optional[Communicator]) -> Communicator:
     try:
         init()
     except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = _first_line(error)
         raise UserError(
-            f"run_distribute: MindSpore's communication does not start on {cfg.device_target} ({first}); are NCCL or "
-            f"HCCL and Open MPI's libraries on LD_LIBRARY_PATH?"
+            f"run_distribute: MindSpore's communication does not start on {cfg.device_target} ({first}); are HCCL or "
+            f"Open MPI's libraries on LD_LIBRARY_PATH?"
         ) from error
     comm = comm or MindSporeCommunicator()
     ms.set_auto_parallel_context(

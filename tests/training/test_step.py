@@ -7,12 +7,11 @@ from easydict import EasyDict
 from mindspore import Tensor, ops
 
 from src.boxes.coder import BoxCoder
-from src.boxes.default_boxes import default_boxes
-from src.data.transforms import encode_targets
 from src.loss import MultiBoxLoss
 from src.models.build import build_model
 from src.training.step import ModelWithLoss, build_train_step
 from tests import oracles
+from tests.helpers.reference import reference_targets
 
 
 def subsample(value: np.ndarray) -> np.ndarray:
@@ -22,14 +21,13 @@ def subsample(value: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def batch(reference, images256):
-    published, defaults = reference("loss.npz"), default_boxes((256, 256))
-    targets = [encode_targets(published[f"gt{k}"], *defaults, 0.5, (0.1, 0.2)) for k in (0, 1)]
-    loc, label, num_match = (np.stack(part) for part in zip(*targets))
+    published = reference("loss.npz")
+    loc, label, num_match = reference_targets()
     np.testing.assert_array_equal(num_match, published["num_match"].ravel())
     image, row = published["label_nonzero_idx"]
     np.testing.assert_array_equal(label[image, row], published["label_nonzero"])
     np.testing.assert_allclose(loc[image, row], published["loc_nonzero"], atol=1e-4)
-    return [Tensor(value) for value in (images256, loc, label, num_match.astype(np.float32))]
+    return [Tensor(value) for value in (images256, loc, label, num_match)]
 
 
 @pytest.mark.slow
