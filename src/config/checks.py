@@ -46,6 +46,7 @@ _CLOSED = {
     "anchor_octaves": (1, 16),
     "crop_probability": (0, 1),
     "grey_probability": (0, 1),
+    "zoom_out": (1, 16),
     # entries of lists
     "img_shape": (1, 16384),
     "extras_out_channels": (1, 8192),
@@ -56,6 +57,7 @@ _CLOSED = {
     "steps": (1, 16384),
     "all_reduce_fusion_config": (1, _MAX_INT),
     "prior_scaling": (0.001, 10),
+    "scale_jitter": (0.1, 10),
 }
 # key -> (test, interval in words)
 _HALF_OPEN = {
@@ -122,9 +124,11 @@ def check_values(cfg, bad: Bad) -> None:
     for key in _NOT_EMPTY:
         if not cfg[key].strip():
             raise bad(f"{key} must not be empty")
-    for key in ("img_shape", "prior_scaling"):
+    for key in ("img_shape", "prior_scaling", "scale_jitter"):
         if len(cfg[key]) != 2:
             raise bad(f"{key} must have 2 entries, got {len(cfg[key])}: {shown(cfg[key])}")
+    if cfg.scale_jitter[0] > cfg.scale_jitter[1]:
+        raise bad(f"scale_jitter: the first entry must not be above the second, got {shown(cfg.scale_jitter)}")
     fusion = cfg.all_reduce_fusion_config
     if any(second <= first for first, second in zip(fusion, fusion[1:])):
         raise bad(f"all_reduce_fusion_config must increase from entry to entry, got {shown(fusion)}")

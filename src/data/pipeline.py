@@ -21,7 +21,7 @@ from src.boxes.matcher import Matcher
 from src.data.images import decode_rgb
 from src.data.records import RecordSet
 from src.data.records.files import boxes_of_row
-from src.data.transforms import TrainTransform, augmentation_options, resize
+from src.data.transforms import Augmentation, TrainTransform, resize
 from src.utils.errors import UserError
 
 COLUMNS = ["img_id", "image", "annotation"]
@@ -120,7 +120,7 @@ class TrainLoader:
         if not rows_left:
             return
         transform = TrainTransform(
-            cfg.img_shape, self.matcher, cfg.prior_scaling, cfg.seed, epoch, *augmentation_options(cfg)
+            cfg.img_shape, self.matcher, cfg.prior_scaling, cfg.seed, epoch, Augmentation.of(cfg)
         )
 
         def prepare(slot, img_id, image, annotation):
