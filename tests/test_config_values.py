@@ -53,6 +53,7 @@ LAUGHS = "a: &a [x, x, x, x]\n" + "".join(
         ("--prior_scaling=[0.1]", "prior_scaling must have 2 entries"),
         ("--zoom_out=0.5", "zoom_out must be at least 1"),
         ("--scale_jitter=[2, 0.5]", "scale_jitter: the first entry must not be above the second, got [2.0, 0.5]"),
+        ("--repeat_threshold=1", "repeat_threshold must lie in [0, 1)"),
         ("--scale_jitter=[0, 2]", "scale_jitter must be at least 0.1"),
         ("--img_shape=[128, 128, 3]", "img_shape must have 2 entries"),
         ("--img_shape=[1280000, 128]", "img_shape must be at most 16384"),

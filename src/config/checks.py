@@ -39,6 +39,7 @@ _CLOSED = {
     "gamma": (0, 100),
     "pre_trained_epoch_size": (0, _MAX_INT),
     "bn_recalibration_steps": (0, _MAX_INT),
+    "early_stop": (0, _MAX_INT),
     "num_parallel_workers": (0, _MAX_INT),
     "max_bad_images": (0, _MAX_INT),
     "export_calibration_images": (1, _MAX_INT),
@@ -63,6 +64,7 @@ _CLOSED = {
 _HALF_OPEN = {
     "momentum": (lambda value: 0 <= value < 1, "[0, 1)"),
     "class_prior": (lambda value: 0 <= value < 1, "[0, 1)"),
+    "repeat_threshold": (lambda value: 0 <= value < 1, "[0, 1)"),
     "ema_decay": (lambda value: 0 <= value < 1, "[0, 1)"),
     "min_score": (lambda value: 0 <= value < 1, "[0, 1)"),
     "alpha": (lambda value: 0 < value < 1, "(0, 1)"),

@@ -141,7 +141,8 @@ class Augmentation:
 
 
 class TrainTransform:
-    """The training pipeline of one sample. The stream comes from (seed, epoch, image id), never from the worker.
+    """The training pipeline of one sample. The stream comes from (seed, epoch, image id) and, for an image that occurs
+    again in an epoch, the number of its copy, never from the worker.
 
     Call: RGB image [H, W, 3], boxes [M, 5] in pixels, image id -> image uint8 RGB [h, w, 3], and `encode_matches` of
     its boxes. Images are augmented one by one, and a batch is matched at once.
@@ -159,14 +160,14 @@ class TrainTransform:
         self.shape, self.matcher, self.prior_scaling = tuple(shape), matcher, prior_scaling
         self.seed, self.epoch, self.augmentation = seed, epoch, augmentation
 
-    def _stream(self, image_id: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.epoch, image_id & 0xFFFFFFFF])
+    def _stream(self, image_id: int, copy: int = 0) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch, image_id & 0xFFFFFFFF, *([copy] if copy else [])])
 
     def augment(
-        self, image: np.ndarray, boxes: np.ndarray, image_id: int, out: Optional[np.ndarray] = None
+        self, image: np.ndarray, boxes: np.ndarray, image_id: int, out: Optional[np.ndarray] = None, copy: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """uint8 image [h, w, 3] of the network's size (in `out` where it is given), its normalised boxes [M, 5]."""
-        rng = self._stream(image_id)
+        rng = self._stream(image_id, copy)
         (top, left, bottom, right), boxes = draw_window(*image.shape[:2], boxes, self.augmentation, rng)
         boxes_norm = normalize_boxes(boxes, bottom - top, right - left)
         image = view(image, (top, left, bottom, right), self.shape)

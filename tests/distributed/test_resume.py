@@ -40,7 +40,13 @@ def start(work, ranks, evaluation, output, *more, config=QUICKSTART_CONFIG):
     words = ["bash", os.path.join(ROOT, "scripts", "run_distribute_train.sh"), f"--device_num={ranks}"]
     words += ["--device_target=CPU", f"--config_path={config}"]
     words += [f"--data_path={work}", "--coco_root=coco2017", "--epoch_size=2", "--batch_size=2"]
-    words += [f"--run_eval={evaluation}", "--eval_start_epoch=1", "--bn_recalibration_steps=0", "--min_score=0.001"]
+    words += [
+        f"--run_eval={evaluation}",
+        f"--validation_loss={evaluation}",
+        "--eval_start_epoch=1",
+        "--bn_recalibration_steps=0",
+        "--min_score=0.001",
+    ]
     words += [f"--output_path={output}", *(SMALL_HEAD if "_fpn_" in config else []), *more]
     return Run(words, work, VENV=os.path.dirname(os.path.dirname(sys.executable)))
 
