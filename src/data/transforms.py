@@ -126,8 +126,8 @@ def normalize_image(image: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random changes of an image that have a key; the defaults are the published ones. docs/reference.md, "Training
-    options"."""
+    """The random changes of an image that have a key, with the published values as defaults; docs/reference.md,
+    "Training options"."""
 
     crop_probability: float = 1.0
     grey_probability: float = 0.0
