@@ -61,10 +61,10 @@ class RunState:
 
     epochs: number of complete epochs; epoch_step: steps done in the current epoch (all of them if only its evaluation
     is missing); steps_per_epoch; losses: [classification, box] loss of each step of the current epoch; norm: gradient
-    norm of the last step; best_map: -1 before the first evaluation; not_better: evaluations since the one of best_map,
-    none of which was better; images: rows of the records; size: number of ranks;
+    norm of the last step; best_map: -1 before the first evaluation; images: rows of the records; size: number of ranks;
     config: the options that affect results; loss_scale: `LossScale.state` of a float16 run, else empty; started_from:
-    the file of weights that the first start loaded, "" for random weights, None if unknown.
+    the file of weights that the first start loaded, "" for random weights, None if unknown; not_better: evaluations
+    since that of best_map.
     """
 
     epochs: int = 0
@@ -73,12 +73,12 @@ class RunState:
     losses: List[List[float]] = field(default_factory=list)
     norm: float = 0.0
     best_map: float = -1.0
-    not_better: int = 0
     images: int = 0
     size: int = 1
     config: dict = field(default_factory=dict)
     loss_scale: List[float] = field(default_factory=list)
     started_from: Optional[str] = None
+    not_better: int = 0
 
     @property
     def steps(self) -> int:
