@@ -83,7 +83,7 @@ def train(argv, held: contextlib.ExitStack) -> int:
     # 5. loss, optimiser, step
     from src.training.schedule import build_learning_rates
 
-    rates = build_learning_rates(cfg, data.steps)
+    rates = build_learning_rates(cfg, data.steps, comm.size)
     step = start_step(model, cfg, rates, comm, data.steps)
 
     # 6. where the run stands
@@ -160,9 +160,16 @@ def start_data(records, cfg, comm) -> object:
             f"batch_size: {records.count} images / ({cfg.batch_size} x {comm.size} devices) = 0 steps per epoch; "
             f"use a smaller --batch_size"
         )
+    if data.factors is not None:
+        numbers = int((data.factors > 1).sum()), records.count, data.factors.max(), int(data.factors.sum())
+        LOGGER.info(
+            "repeat_threshold %g: %d of %d images are repeated, up to %.2f times on average; an epoch has %d samples",
+            cfg.repeat_threshold,
+            *numbers,
+        )
     advice = learning_rate_advice(cfg, comm.size) if comm.rank == 0 else None
     if advice:
-        LOGGER.warning("%s", advice)
+        (LOGGER.info if cfg.scale_lr else LOGGER.warning)("%s", advice)
     return data
 
 

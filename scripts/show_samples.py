@@ -33,7 +33,7 @@ from src.data.inspect.statistics import level_sizes  # noqa: E402
 from src.data.readers import read_dataset  # noqa: E402
 from src.data.records.prepare import check_images_exist  # noqa: E402
 from src.data.records.writer import record_ids  # noqa: E402
-from src.data.transforms import TrainTransform, augmentation_options  # noqa: E402
+from src.data.transforms import Augmentation, TrainTransform  # noqa: E402
 from src.utils.drawing import caption, class_colour, draw_box, draw_corners, draw_tag, fitted, sheet  # noqa: E402
 from src.utils.errors import RunError, UserError, run_main  # noqa: E402
 from src.utils.log import progress, setup_logging  # noqa: E402
@@ -70,7 +70,7 @@ def draw(seen: Preview, name: str, cfg) -> np.ndarray:
     levels = np.bincount(seen.levels, minlength=len(cfg.steps))
     lines = [
         name,
-        f"crop {right - left} x {bottom - top} at {left}, {top}{', flipped' if seen.flipped else ''}",
+        f"window {right - left} x {bottom - top} at {left}, {top}{', flipped' if seen.flipped else ''}",
         f"{len(seen.truth)} boxes, {len(seen.defaults)} matched default boxes by stride: "
         + ", ".join(f"{step}: {number}" for step, number in zip(cfg.steps, levels)),
     ]
@@ -110,7 +110,7 @@ def main(argv) -> int:
     ids, _ = record_ids(data.samples)
     matcher = Matcher(*build_default_boxes(cfg), cfg.match_threshold)
     of_run = cfg.img_shape, matcher, cfg.prior_scaling, cfg.seed, options.epoch
-    transform = TrainTransform(*of_run, *augmentation_options(cfg))
+    transform = TrainTransform(*of_run, Augmentation.of(cfg))
     order = np.random.default_rng([cfg.seed, 0]).permutation(len(ids))[: max(options.count, options.statistics)]
     tiles, drawn, seen, arrivals = [], 0, [], Arrivals("files")
     with progress(len(order), "augmenting") as bar:

@@ -42,7 +42,7 @@ class MultiBoxLoss(nn.Cell):
             ops.ReduceSum(),
             ops.Select(),
         )
-        self.less, self.stack = ops.Less(), ops.Stack()
+        self.less, self.stack, self.columns_of = ops.Less(), ops.Stack(), ops.Stack(-1)
         self.zero, self.one = Tensor(0, mstype.int32), Tensor(1.0, mstype.float32)
         self.four = Tensor(4.0, mstype.float32)
 
@@ -95,15 +95,25 @@ class MultiBoxLoss(nn.Cell):
         # exp of a wild prediction would overflow: no box is more than e^4 = 55 times its default box
         return self.exp(self.minimum(logarithm * self.size, self.four))
 
-    def parts(self, pred_loc, pred_label, gt_loc, gt_label, num_match):
-        """[2]: the classes' and the boxes' share of the loss."""
+    def _of_boxes(self, pred_loc, pred_label, gt_loc, gt_label):
+        """Of each default box: focal loss [B, N], and loss of its box [B, N, 1 or 4], 0 where it is background."""
         labels = gt_label.astype(mstype.int32)
         # a sum over everything at once runs on one core of a CPU
-        classification = self.sum(self.sum(self.focal(pred_label.astype(mstype.float32), labels), -1))
+        classification = self.sum(self.focal(pred_label.astype(mstype.float32), labels), -1)
         object_rows = self.expand(self.greater(labels, self.zero).astype(mstype.float32), -1)
         pred_loc = pred_loc.astype(mstype.float32)
         boxes = self.giou(pred_loc, gt_loc) if self.is_giou else self.smooth_l1(pred_loc, gt_loc)
-        location = self.sum(boxes * object_rows)
+        return classification, boxes * object_rows
+
+    def of_images(self, pred_loc, pred_label, gt_loc, gt_label):
+        """[B, 2]: the two sums of each image, not divided by any number of matches."""
+        classification, location = self._of_boxes(pred_loc, pred_label, gt_loc, gt_label)
+        return self.columns_of((self.sum(classification, -1), self.sum(self.sum(location, -1), -1)))
+
+    def parts(self, pred_loc, pred_label, gt_loc, gt_label, num_match):
+        """[2]: the classes' and the boxes' share of the loss."""
+        classification, location = self._of_boxes(pred_loc, pred_label, gt_loc, gt_label)
+        classification, location = self.sum(classification), self.sum(location)
         matches = self.maximum(self.sum(num_match.astype(mstype.float32)), self.one)
         return self.stack((classification, location)) / matches
 

@@ -149,6 +149,9 @@ def test_learning_rate_advice():
     # 0.05 * 1 / 128 = 0.00039
     assert "0.000391" in learning_rate_advice(load_config(["--batch_size=1"]))
     assert learning_rate_advice(load_config([]), 8) == ""
+    scaled = learning_rate_advice(load_config(["--batch_size=1", "--scale_lr=True", "--lr=0.08"]), 2)
+    # 0.08 * 2 / 128 and 0.01333 * 2 / 128
+    assert scaled == "scale_lr: lr 0.08 x 1 x 2 / 128 = 0.00125, lr_init 0.000208281"
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
+from scripts.show_samples import TILE, draw
 from src.boxes.default_boxes import build_default_boxes
 from src.boxes.matcher import Matcher
 from src.config import load_config
 from src.data import transforms
+from src.data.inspect.label_report import label_figures
 from src.data.inspect.sample_preview import preview
 from src.data.inspect.statistics import level_sizes
 from src.data.sample import Sample
-from src.data.transforms import TrainTransform
+from src.data.transforms import Augmentation, TrainTransform
 from src.utils.drawing import WHITE, class_colour, draw_box, draw_corners, draw_tag, sheet
 from tests.disks import small_disk
 from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
@@ -31,11 +33,11 @@ def sample(tmp_path):
     return Sample(3, str(tmp_path / "a.png"), boxes, 120, 90)
 
 
-def build(epoch=0):
+def build(epoch=0, augmentation=Augmentation()):
     cfg = load_config(["--device_target=CPU", "--img_shape=[128, 128]"])
     defaults = build_default_boxes(cfg)
     matcher = Matcher(*defaults, cfg.match_threshold)
-    transform = TrainTransform(cfg.img_shape, matcher, cfg.prior_scaling, cfg.seed, epoch)
+    transform = TrainTransform(cfg.img_shape, matcher, cfg.prior_scaling, cfg.seed, epoch, augmentation)
     return cfg, defaults, transform
 
 
@@ -63,6 +65,19 @@ def test_the_window_is_what_was_cut(sample, epoch):
     image = cv2.resize(image, (128, 128))[:, :: -1 if seen.flipped else 1].astype(float)
     # only colours were changed: both images are correlated
     assert np.corrcoef(image.mean(2).ravel(), seen.image.mean(2).ravel())[0, 1] > 0.9
+
+
+def test_a_canvas_and_an_image_without_boxes_are_drawn(sample):
+    cfg, _, transform = build(augmentation=Augmentation(crop_probability=0, scale_jitter=(0.5, 0.5)))
+    seen = preview(transform, sample, 3, level_sizes(cfg))
+    top, left, bottom, right = seen.window
+    assert (bottom - top, right - left) == (180, 240) and top <= 0 and left <= 0 and seen.distance < 0.01
+    assert draw(seen, "a.png", cfg).shape[1:] == (TILE, 3)
+    nothing = Sample(4, sample.path, np.zeros((0, 5), np.int32), 120, 90)
+    seen = preview(transform, nothing, 4, level_sizes(cfg))
+    assert seen.distance == 0 and len(seen.truth) == len(seen.targets) == 0
+    assert draw(seen, "a.png", cfg).shape[1:] == (TILE, 3)
+    assert label_figures([sample, nothing], [seen], cfg)["augmented"]["boxes"] == 0
 
 
 def test_a_wrong_encoding_shows(sample, monkeypatch):

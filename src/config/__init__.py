@@ -3,7 +3,13 @@
 from src.config.checks import check_network
 from src.config.load import ROOT, SCHEMA_FILE, default_values, load_config, log_notes
 from src.config.networks import NETWORKS
-from src.config.paths import checkpoint_file, data_file, learning_rate_advice, voc_json_paths
+from src.config.paths import (
+    checkpoint_file,
+    data_file,
+    learning_rate_advice,
+    learning_rate_factor,
+    voc_json_paths,
+)
 
 __all__ = [
     "NETWORKS",
@@ -14,6 +20,7 @@ __all__ = [
     "data_file",
     "default_values",
     "learning_rate_advice",
+    "learning_rate_factor",
     "load_config",
     "log_notes",
     "voc_json_paths",

@@ -39,6 +39,7 @@ _CLOSED = {
     "gamma": (0, 100),
     "pre_trained_epoch_size": (0, _MAX_INT),
     "bn_recalibration_steps": (0, _MAX_INT),
+    "early_stop": (0, _MAX_INT),
     "num_parallel_workers": (0, _MAX_INT),
     "max_bad_images": (0, _MAX_INT),
     "export_calibration_images": (1, _MAX_INT),
@@ -46,6 +47,7 @@ _CLOSED = {
     "anchor_octaves": (1, 16),
     "crop_probability": (0, 1),
     "grey_probability": (0, 1),
+    "zoom_out": (1, 16),
     # entries of lists
     "img_shape": (1, 16384),
     "extras_out_channels": (1, 8192),
@@ -56,11 +58,13 @@ _CLOSED = {
     "steps": (1, 16384),
     "all_reduce_fusion_config": (1, _MAX_INT),
     "prior_scaling": (0.001, 10),
+    "scale_jitter": (0.1, 10),
 }
 # key -> (test, interval in words)
 _HALF_OPEN = {
     "momentum": (lambda value: 0 <= value < 1, "[0, 1)"),
     "class_prior": (lambda value: 0 <= value < 1, "[0, 1)"),
+    "repeat_threshold": (lambda value: 0 <= value < 1, "[0, 1)"),
     "ema_decay": (lambda value: 0 <= value < 1, "[0, 1)"),
     "min_score": (lambda value: 0 <= value < 1, "[0, 1)"),
     "alpha": (lambda value: 0 < value < 1, "(0, 1)"),
@@ -122,9 +126,11 @@ def check_values(cfg, bad: Bad) -> None:
     for key in _NOT_EMPTY:
         if not cfg[key].strip():
             raise bad(f"{key} must not be empty")
-    for key in ("img_shape", "prior_scaling"):
+    for key in ("img_shape", "prior_scaling", "scale_jitter"):
         if len(cfg[key]) != 2:
             raise bad(f"{key} must have 2 entries, got {len(cfg[key])}: {shown(cfg[key])}")
+    if cfg.scale_jitter[0] > cfg.scale_jitter[1]:
+        raise bad(f"scale_jitter: the first entry must not be above the second, got {shown(cfg.scale_jitter)}")
     fusion = cfg.all_reduce_fusion_config
     if any(second <= first for first, second in zip(fusion, fusion[1:])):
         raise bad(f"all_reduce_fusion_config must increase from entry to entry, got {shown(fusion)}")

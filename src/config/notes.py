@@ -87,6 +87,11 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
     if not cfg.run_eval and on_command_line("eval_start_epoch", "eval_interval", "save_best_ckpt"):
         keys = on_command_line("eval_start_epoch", "eval_interval", "save_best_ckpt")
         training.append(f"without effect because run_eval is False: {keys}")
+    for key in ("early_stop", "validation_loss"):
+        if cfg[key] and not cfg.run_eval:
+            training.append(f"{key} has no effect without --run_eval=True")
+    if cfg.run_eval and cfg.early_stop and cfg.bn_recalibration_steps:
+        training.append("bn_recalibration_steps has no effect if early_stop ends the run before its last epoch")
     others = [key for name, keys in _OF_DATASET.items() if name != cfg.dataset for key in keys]
     if on_command_line(*others):
         notes.append(f"without effect because dataset is {cfg.dataset}: {on_command_line(*others)}")

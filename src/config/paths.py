@@ -46,10 +46,26 @@ def checkpoint_file(cfg) -> str:
     )
 
 
+def _published_batch(cfg) -> int:
+    """Images per step on all devices that the published lr is meant for."""
+    return _FPN_BATCH[cfg.device_target] if NETWORKS[cfg.model_name].has_shared_head else _SSD300_BATCH
+
+
+def learning_rate_factor(cfg, devices: int = 1) -> float:
+    """What `scale_lr` multiplies every learning rate with (the linear scaling rule, arXiv:1706.02677); 1 without it."""
+    return cfg.batch_size * devices / _published_batch(cfg) if cfg.scale_lr else 1.0
+
+
 def learning_rate_advice(cfg, devices: int = 1) -> str:
-    """A line of advice if lr has the published value but the total batch size differs, else ""."""
-    batch = cfg.batch_size * devices
-    published = _FPN_BATCH[cfg.device_target] if NETWORKS[cfg.model_name].has_shared_head else _SSD300_BATCH
+    """A line about the learning rate for this total batch size: what `scale_lr` does, or advice where lr has the
+    published value but is meant for another batch size; else ""."""
+    batch, published = cfg.batch_size * devices, _published_batch(cfg)
+    if cfg.scale_lr:
+        factor = learning_rate_factor(cfg, devices)
+        return (
+            f"scale_lr: lr {cfg.lr:g} x {cfg.batch_size} x {devices} / {published} = {cfg.lr * factor:.6g}, "
+            f"lr_init {cfg.lr_init * factor:.6g}"
+        )
     if cfg.lr != 0.05 or batch == published:
         return ""
     return (

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Callable, Iterable, Iterator, List
+from typing import Callable, Iterable, Iterator, List, Tuple
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from src.boxes.matcher import Matcher
 from src.data.images import decode_rgb
 from src.data.records import RecordSet
 from src.data.records.files import boxes_of_row
-from src.data.transforms import TrainTransform, augmentation_options, resize
+from src.data.repeats import draw_epoch, epoch_length, repeat_factors
+from src.data.transforms import Augmentation, TrainTransform, encode_matches, normalize_boxes, resize
 from src.utils.errors import UserError
 
 COLUMNS = ["img_id", "image", "annotation"]
@@ -29,13 +30,16 @@ PREFETCH_BATCHES = 2  # batches prepared while one is used
 
 
 def _read_rows(records: RecordSet, columns: List[str], order: List[int]) -> Iterator[list]:
-    """Rows of the files by index, in this order, as arrays."""
+    """Rows of the files by index, in this order, as arrays. An index may occur several times."""
     import mindspore.dataset as ds
 
-    # one reader: it is far faster than the next stage, and several would only wait for each other
-    rows = ds.MindDataset(records.files[0], columns, sampler=ds.SubsetSampler(order), num_parallel_workers=1)
-    # a generator: MindSpore's iterator must not be advanced again after its end
-    yield from rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    # MindSpore takes no more indices than there are rows
+    for start in range(0, len(order), records.count):
+        sampler = ds.SubsetSampler(order[start : start + records.count])
+        # one reader: it is far faster than the next stage, and several would only wait for each other
+        rows = ds.MindDataset(records.files[0], columns, sampler=sampler, num_parallel_workers=1)
+        # a generator: MindSpore's iterator must not be advanced again after its end
+        yield from rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
 def image_reader(records: RecordSet) -> Callable[[object], np.ndarray]:
@@ -95,6 +99,10 @@ class TrainLoader:
     """Batches of an epoch: order and random numbers depend on (seed, epoch, image id) only.
 
     The order of the rows in the files differs from conversion to conversion, so rows are sorted by id first.
+
+    Attributes:
+        steps: number of steps of every epoch; factors: how often each image occurs in an epoch on average, in the order
+            of ids (`repeat_threshold`), None if each occurs once.
     """
 
     def __init__(self, records: RecordSet, cfg, rank: int = 0, size: int = 1):
@@ -105,30 +113,41 @@ class TrainLoader:
         self.matcher = Matcher(*defaults, cfg.match_threshold)
         self.dense = ScatterTargets(len(defaults[0]))
         self.order = np.argsort(records.rows, kind="stable")
-        self.steps = len(self.order) // (cfg.batch_size * size)
+        self.factors, images = None, len(self.order)
+        if cfg.repeat_threshold:
+            rows = _read_rows(records, ["annotation"], self.order.tolist())
+            self.factors = repeat_factors([boxes_of_row(row)[:, 4] for (row,) in rows], cfg.repeat_threshold)
+            images = epoch_length(self.factors)
+        self.steps = images // (cfg.batch_size * size)
 
-    def indices(self, epoch: int) -> List[int]:
-        """Row indices of this rank in an epoch; every rank has the same number of rows."""
-        shuffled = self.order[np.random.default_rng([self.cfg.seed, epoch]).permutation(len(self.order))]
-        used = self.steps * self.cfg.batch_size * self.size
-        return shuffled[:used][self.rank :: self.size].tolist()
+    def samples(self, epoch: int) -> Tuple[List[int], List[int]]:
+        """(row indices, number of the copy of each row's image, from 0) of this rank in an epoch; every rank has the
+        same number of rows."""
+        rng = np.random.default_rng([self.cfg.seed, epoch])
+        if self.factors is None:
+            images = rng.permutation(len(self.order))
+            copies = np.zeros_like(images)
+        else:
+            images, copies = draw_epoch(self.factors, rng)
+        used = slice(self.rank, self.steps * self.cfg.batch_size * self.size, self.size)
+        return self.order[images[used]].tolist(), copies[used].tolist()
 
     def numpy_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple]:
         """(images uint8 RGB [B, H, W, 3], matches of each image as `encode_matches` gives them, img_id [B, 1])."""
         cfg = self.cfg
-        rows_left = self.indices(epoch)[first_step * cfg.batch_size :]
+        rows_left, copies_left = (part[first_step * cfg.batch_size :] for part in self.samples(epoch))
         if not rows_left:
             return
         transform = TrainTransform(
-            cfg.img_shape, self.matcher, cfg.prior_scaling, cfg.seed, epoch, *augmentation_options(cfg)
+            cfg.img_shape, self.matcher, cfg.prior_scaling, cfg.seed, epoch, Augmentation.of(cfg)
         )
 
-        def prepare(slot, img_id, image, annotation):
+        def prepare(slot, img_id, image, annotation, copy):
             image_id = int(img_id.ravel()[0])
-            _, boxes_norm = transform.augment(_decode(image, img_id), boxes_of_row(annotation), image_id, slot)
+            _, boxes_norm = transform.augment(_decode(image, img_id), boxes_of_row(annotation), image_id, slot, copy)
             return boxes_norm, image_id
 
-        rows = _read_rows(self.records, COLUMNS, rows_left)
+        rows = ((*row, copy) for row, copy in zip(_read_rows(self.records, COLUMNS, rows_left), copies_left))
         for images, results in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
             boxes_norm, ids = zip(*results)
             yield images, transform.match(boxes_norm), np.array(ids, np.int32)[:, None]
@@ -169,3 +188,26 @@ def evaluation_batches(records: RecordSet, cfg, rank: int = 0, size: int = 1) ->
     for images, results in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
         shapes, ids = zip(*results)
         yield np.array(ids), images, np.array(shapes, np.int32)
+
+
+def validation_batches(records: RecordSet, cfg, matcher: Matcher, rank: int = 0, size: int = 1) -> Iterator[tuple]:
+    """(images uint8 RGB [n, H, W, 3], matches of each image as `encode_matches` gives them); nothing is augmented, and
+    the last batch may be short.
+
+    Every image occurs once, on one rank.
+
+    Raises:
+        UserError: an image in the records that cannot be decoded.
+    """
+    order = np.argsort(records.rows, kind="stable")[rank::size].tolist()
+    if not order:
+        return
+
+    def prepare(slot, img_id, image, annotation):
+        pixels = _decode(image, img_id)
+        slot[:] = resize(pixels, cfg.img_shape)
+        return normalize_boxes(boxes_of_row(annotation), *pixels.shape[:2])
+
+    rows = _read_rows(records, COLUMNS, order)
+    for images, boxes_norm in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
+        yield images, encode_matches(boxes_norm, matcher, cfg.prior_scaling)

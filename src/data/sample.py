@@ -43,7 +43,7 @@ class DataSet:
 
     sources: the annotation files, for the fingerprint of the records; where: the file or folder that messages
     name; annotation_file: COCO-style json for the evaluator, "" if none exists yet; form: of the boxes in the file;
-    left_out: images without a box, which are not used in training.
+    left_out: images without a box, which are not used in training without `negative_images`.
     """
 
     samples: List[Sample]
@@ -107,7 +107,7 @@ def clip_to_image(sample: Sample, size: tuple, orientation: int, issues: Issues)
     if empty:
         issues.warn("images with boxes completely outside the image (dropped)", sample.path)
         if len(sample.boxes) == 0:
-            issues.warn("images have no box left (not used in training)", sample.path)
+            issues.warn("images have no box left (left out of training without negative_images)", sample.path)
     return sample.boxes
 
 

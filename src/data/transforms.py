@@ -5,8 +5,9 @@ Boxes are [M, 5] rows y1, x1, y2, x2, label; the random stream is always an argu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -14,12 +15,10 @@ import numpy as np
 from src.boxes.coder import BoxCoder
 from src.boxes.matcher import Matcher
 from src.boxes.ops import yxyx_to_cyxhw
+from src.data.windows import MEAN, draw_crop, draw_window, view
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 JITTER = 0.4
-_MIN_IOUS = (None, 0.1, 0.3, 0.5, 0.7, 0.9)
-_CROP_TRIALS = 50
 _GREY = np.array([0.299, 0.587, 0.114])  # of RGB, ITU-R BT.601
 
 
@@ -84,36 +83,8 @@ def random_crop(image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) 
         The crop, and the boxes whose centre lies in it: clipped, relative to the crop, same dtype. The
         image as it was when "no minimum" is drawn, after 50 rejected trials, or without boxes.
     """
-    minimum = _MIN_IOUS[rng.integers(len(_MIN_IOUS))]
-    if minimum is None or len(boxes) == 0:
-        return image, boxes
-    height, width = image.shape[:2]
-    corners = boxes[:, :4].astype(np.float32)
-    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    centres = (corners[:, :2] + corners[:, 2:]) / 2
-    for _ in range(_CROP_TRIALS):
-        w = rng.uniform(0.3 * width, width)
-        h = rng.uniform(0.3 * height, height)
-        if not 0.5 <= h / w <= 2:
-            continue
-        left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-        crop = np.array([int(top), int(left), int(top + h), int(left + w)])
-        if crop[2] <= crop[0] or crop[3] <= crop[1]:
-            continue
-        sides = np.maximum(np.minimum(corners[:, 2:], crop[2:]) - np.maximum(corners[:, :2], crop[:2]), 0)
-        inter = sides[:, 0] * sides[:, 1]
-        overlap = inter / ((crop[2] - crop[0]) * (crop[3] - crop[1]) + areas - inter)
-        hit = overlap > 0
-        if not hit.any() or (overlap[hit].min() < minimum and overlap.max() > minimum + 0.2):
-            continue
-        keep = hit & (centres > crop[:2]).all(axis=1) & (centres < crop[2:]).all(axis=1)
-        if not keep.any():
-            continue
-        kept = boxes[keep].copy()
-        kept[:, :2] = np.maximum(kept[:, :2], crop[:2]) - crop[:2]
-        kept[:, 2:4] = np.minimum(kept[:, 2:4], crop[2:]) - crop[:2]
-        return image[crop[0] : crop[2], crop[1] : crop[3]], kept
-    return image, boxes
+    (top, left, bottom, right), kept = draw_crop(*image.shape[:2], boxes, rng)
+    return image[top:bottom, left:right], kept
 
 
 def resize(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -153,13 +124,25 @@ def normalize_image(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(((image.astype(np.float32) - MEAN) / STD).transpose(2, 0, 1))
 
 
-def augmentation_options(cfg) -> tuple:
-    """The last arguments of `TrainTransform` in a configuration."""
-    return cfg.crop_probability, cfg.grey_probability
+@dataclass(frozen=True)
+class Augmentation:
+    """The random changes of an image that have a key, with the published values as defaults; docs/reference.md,
+    "Training options"."""
+
+    crop_probability: float = 1.0
+    grey_probability: float = 0.0
+    zoom_out: float = 1.0
+    scale_jitter: Tuple[float, float] = (1.0, 1.0)
+
+    @classmethod
+    def of(cls, cfg) -> Augmentation:
+        """That of a configuration."""
+        return cls(cfg.crop_probability, cfg.grey_probability, cfg.zoom_out, tuple(cfg.scale_jitter))
 
 
 class TrainTransform:
-    """The training pipeline of one sample. The stream comes from (seed, epoch, image id), never from the worker.
+    """The training pipeline of one sample. The stream comes from (seed, epoch, image id) and, for an image that occurs
+    again in an epoch, the number of its copy, never from the worker.
 
     Call: RGB image [H, W, 3], boxes [M, 5] in pixels, image id -> image uint8 RGB [h, w, 3], and `encode_matches` of
     its boxes. Images are augmented one by one, and a batch is matched at once.
@@ -172,43 +155,35 @@ class TrainTransform:
         prior_scaling: Sequence[float],
         seed: int,
         epoch: int,
-        crop_probability: float = 1.0,
-        grey_probability: float = 0.0,
+        augmentation: Augmentation = Augmentation(),
     ):
         self.shape, self.matcher, self.prior_scaling = tuple(shape), matcher, prior_scaling
-        self.seed, self.epoch = seed, epoch
-        self.crop_probability, self.grey_probability = crop_probability, grey_probability
+        self.seed, self.epoch, self.augmentation = seed, epoch, augmentation
 
-    def _stream(self, image_id: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.epoch, image_id & 0xFFFFFFFF])
+    def _stream(self, image_id: int, copy: int = 0) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch, image_id & 0xFFFFFFFF, *([copy] if copy else [])])
 
     def augment(
-        self, image: np.ndarray, boxes: np.ndarray, image_id: int, out: Optional[np.ndarray] = None
+        self, image: np.ndarray, boxes: np.ndarray, image_id: int, out: Optional[np.ndarray] = None, copy: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """uint8 image [h, w, 3] of the network's size (in `out` where it is given), its normalised boxes [M, 5]."""
-        rng = self._stream(image_id)
-        image, boxes = self._crop(image, boxes, rng)
-        boxes_norm = normalize_boxes(boxes, *image.shape[:2])
+        rng = self._stream(image_id, copy)
+        (top, left, bottom, right), boxes = draw_window(*image.shape[:2], boxes, self.augmentation, rng)
+        boxes_norm = normalize_boxes(boxes, bottom - top, right - left)
+        image = view(image, (top, left, bottom, right), self.shape)
         if rng.random() < 0.5:  # the crop has fewer pixels than what it is resized to; the result is the same
             image, boxes_norm = horizontal_flip(image, boxes_norm)
         image = resize(image, self.shape)
         image = color_jitter(image, rng, out)
-        if self.grey_probability > 0 and rng.random() < self.grey_probability:
+        if self.augmentation.grey_probability > 0 and rng.random() < self.augmentation.grey_probability:
             image = cv2.transform(image, np.tile(_GREY, (3, 1)), dst=image)
         return image, boxes_norm
 
-    def crop_window(self, height: int, width: int, boxes: np.ndarray, image_id: int) -> tuple:
-        """What `augment` does to an image of this size: ((top, left, bottom, right) of the crop, flipped or not)."""
+    def window(self, height: int, width: int, boxes: np.ndarray, image_id: int) -> tuple:
+        """What `augment` shows of an image of this size: ((top, left, bottom, right), flipped or not)."""
         rng = self._stream(image_id)
-        rows, columns = np.indices((height, width), np.int32)
-        crop, _ = self._crop(np.dstack([rows, columns]), boxes, rng)
-        top, left, bottom, right = (*crop[0, 0].tolist(), *(crop[-1, -1] + 1).tolist())
-        return (top, left, bottom, right), bool(rng.random() < 0.5)
-
-    def _crop(self, image: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        if self.crop_probability < 1 and rng.random() >= self.crop_probability:
-            return image, boxes
-        return random_crop(image, boxes, rng)
+        window, _ = draw_window(height, width, boxes, self.augmentation, rng)
+        return window, bool(rng.random() < 0.5)
 
     def match(self, boxes_norm: Sequence[np.ndarray]) -> List[tuple]:
         """`encode_matches` of the images' normalised boxes."""

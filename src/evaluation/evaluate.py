@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Callable, Iterator, Optional
+from typing import Callable, Dict, Iterator, Optional
 
 from mindspore import nn
 
 from src.data.pipeline import evaluation_batches
 from src.data.records import RecordSet
 from src.evaluation.coco_evaluator import CocoEvaluator
+from src.evaluation.validation_loss import ValidationLoss
 from src.inference.detector import Detector, build_detector
 from src.models.parameter_values import get_values, temporary_values
 from src.utils.distributed import Communicator
@@ -74,7 +75,8 @@ def collect_detections(
 
 
 class TrainingEvaluation:
-    """(should_stop) -> the mAP of a model that is being trained, on every rank; None where it was stopped.
+    """(should_stop) -> figures of a model that is being trained by the names that they have in the history: mAP and,
+    with `validation_loss`, those of `ValidationLoss`; the same on every rank. None where it was stopped.
 
     Args:
         model: the network; left in evaluation mode.
@@ -85,8 +87,9 @@ class TrainingEvaluation:
     def __init__(self, model: nn.Cell, records: RecordSet, cfg, comm: Communicator):
         self._model, self._records, self._cfg, self._comm = model, records, cfg, comm
         self._detector, self._evaluator = build_detector(model, cfg), build_evaluator(records, cfg)
+        self._loss = ValidationLoss(model, records, cfg, comm) if cfg.validation_loss else None
 
-    def __call__(self, should_stop: Callable[[], bool]) -> Optional[float]:
+    def __call__(self, should_stop: Callable[[], bool]) -> Optional[Dict[str, float]]:
         start = time.perf_counter()
         self._evaluator.clear()
         self._detector.cell.set_train(False)
@@ -95,6 +98,9 @@ class TrainingEvaluation:
                 self._detector, self._records, self._cfg, self._evaluator, self._comm, should_stop
             ):
                 return None
+            losses = {} if self._loss is None else self._loss(should_stop)
+        if losses is None:
+            return None
         detected = time.perf_counter()
         result = self._comm.broadcast(self._evaluator.summarize() if self._comm.rank == 0 else None)
         LOGGER.info(
@@ -104,4 +110,6 @@ class TrainingEvaluation:
             time.perf_counter() - start,
             time.perf_counter() - detected,
         )
-        return result["mAP"]
+        if losses:
+            LOGGER.info("validation loss %.4f (classes %.4f, boxes %.4f)", *losses.values())
+        return {"mAP": result["mAP"], **losses}

@@ -150,7 +150,8 @@ def _check_fits(saved: RunState, now: RunState, path: str) -> None:
     """Log what differs between the saved run and this one, and stop if other samples would be trained on.
 
     Raises:
-        UserError: the classes differ; or, in the middle of an epoch, the batch, the number of ranks or the data set.
+        UserError: the classes differ; or, in the middle of an epoch, the batch, the number of ranks, the data set or
+            its order.
     """
     check_resume_classes(trained_classes(saved.config), trained_classes(now.config), path)
     # a key that an earlier version did not have stands for its default, which changes nothing
@@ -164,7 +165,7 @@ def _check_fits(saved: RunState, now: RunState, path: str) -> None:
         if old != new:
             changed[key] = (old, new)
     differences = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
-    order = [key for key in ("batch_size", "ranks", "images", "seed") if key in changed]
+    order = [key for key in ("batch_size", "ranks", "images", "seed", "repeat_threshold") if key in changed]
     if saved.epoch_step and order:
         raise UserError(
             f"resume: {path} is from the middle of epoch {saved.epochs + 1}, and the order of its samples would change "

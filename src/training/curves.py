@@ -10,7 +10,8 @@ CURVES = "curves.png"
 
 
 def draw_curves(history_path: str, path: str) -> None:
-    """Plot loss with its parts, learning rate and mAP over the epochs of a history (one JSON object per line)."""
+    """Plot loss with its parts, validation loss, learning rate and mAP over the epochs of a history (one JSON object
+    per line)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -28,6 +29,10 @@ def draw_curves(history_path: str, path: str) -> None:
         ("loss_box", "boxes", "#d8743b"),
     ):
         loss.plot(epochs, [row[key] for row in rows], label=name, color=colour, marker=mark, markersize=3)
+    validated = [row for row in rows if "validation_loss" in row]
+    if validated:
+        of_epochs = [row["epoch"] for row in validated], [row["validation_loss"] for row in validated]
+        loss.plot(*of_epochs, label="validation", color="#2a9d4a", marker="o", markersize=3)
     losses = [row["loss"] for row in rows if row["loss"] == row["loss"]]
     if losses and max(losses) > 20 * min(losses) > 0:
         loss.set_yscale("log")

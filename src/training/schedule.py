@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from src.config import learning_rate_factor
+
 
 def learning_rates(
     global_step: int,
@@ -35,7 +37,9 @@ def learning_rates(
     return rates.astype(np.float32)[int(global_step) :]
 
 
-def build_learning_rates(cfg, steps_per_epoch: int) -> np.ndarray:
-    """`learning_rates` of all steps of a config, float32 [cfg.epoch_size * steps_per_epoch]."""
-    lr_end = cfg.lr * cfg.lr_end_rate
-    return learning_rates(0, cfg.lr_init, lr_end, cfg.lr, cfg.warmup_epochs, cfg.epoch_size, steps_per_epoch)
+def build_learning_rates(cfg, steps_per_epoch: int, devices: int = 1) -> np.ndarray:
+    """`learning_rates` of all steps of a config on this number of devices (which counts with `scale_lr` only), float32
+    [cfg.epoch_size * steps_per_epoch]."""
+    factor = learning_rate_factor(cfg, devices)
+    lr_init, lr = cfg.lr_init * factor, cfg.lr * factor
+    return learning_rates(0, lr_init, lr * cfg.lr_end_rate, lr, cfg.warmup_epochs, cfg.epoch_size, steps_per_epoch)

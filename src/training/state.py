@@ -17,6 +17,7 @@ KEYS_WITHOUT_EFFECT = {
     "config_path",
     "data_path",
     "device_id",
+    "early_stop",
     "enable_profiling",
     "export_calibration_images",
     "export_dynamic_batch",
@@ -50,6 +51,7 @@ KEYS_WITHOUT_EFFECT = {
     "save_checkpoint_epochs",
     "summary",
     "tta",
+    "validation_loss",
 }
 
 
@@ -61,7 +63,8 @@ class RunState:
     is missing); steps_per_epoch; losses: [classification, box] loss of each step of the current epoch; norm: gradient
     norm of the last step; best_map: -1 before the first evaluation; images: rows of the records; size: number of ranks;
     config: the options that affect results; loss_scale: `LossScale.state` of a float16 run, else empty; started_from:
-    the file of weights that the first start loaded, "" for random weights, None if unknown.
+    the file of weights that the first start loaded, "" for random weights, None if unknown; not_better: evaluations
+    since that of best_map.
     """
 
     epochs: int = 0
@@ -75,6 +78,7 @@ class RunState:
     config: dict = field(default_factory=dict)
     loss_scale: List[float] = field(default_factory=list)
     started_from: Optional[str] = None
+    not_better: int = 0
 
     @property
     def steps(self) -> int:

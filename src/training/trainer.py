@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 from dataclasses import replace
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 from mindspore import Tensor
@@ -44,8 +44,8 @@ class Trainer:
     Args:
         step: from `build_train_step`.
         rates: learning rate of every step of the run.
-        evaluate: called with a function that says whether to stop; returns the mAP of the current weights, or None if
-            it stopped. None: no evaluation during training.
+        evaluate: called with a function that says whether to stop; returns figures of the current weights for the
+            history, among them `mAP`, or None if it stopped. None: no evaluation during training.
         comm: communication between the processes of the run; rank 0 writes the history.
         stop: signal handlers of the run.
     """
@@ -57,7 +57,7 @@ class Trainer:
         rates: np.ndarray,
         cfg,
         checkpoints: Checkpoints,
-        evaluate: Optional[Callable[[Callable[[], bool]], Optional[float]]] = None,
+        evaluate: Optional[Callable[[Callable[[], bool]], Optional[Dict[str, float]]]] = None,
         comm: Communicator = Communicator(),
         stop: Optional[SignalGuard] = None,
     ):
@@ -81,9 +81,21 @@ class Trainer:
             if self.scale is not None and state.loss_scale:
                 self.scale.restore(state.loss_scale)
             LOGGER.info("first step: compiling, seconds to minutes")
-            while state.epochs < self.cfg.epoch_size:
+            while state.epochs < self.cfg.epoch_size and not self._stops_early(state):
                 state = self._epoch(state)
+        if state.epochs < self.cfg.epoch_size:
+            LOGGER.info(
+                "early_stop: epoch %d of %d was the last, after %d evaluations without a better mAP than %.4f",
+                state.epochs,
+                self.cfg.epoch_size,
+                state.not_better,
+                state.best_map,
+            )
         return state
+
+    def _stops_early(self, state: RunState) -> bool:
+        """Whether `early_stop` ends the run; the mAP is rank 0's on every rank, so all of them end together."""
+        return 0 < self.cfg.early_stop <= state.not_better
 
     def _epoch(self, state: RunState) -> RunState:
         # an evaluation, even if only built, leaves the cells of the model in evaluation mode
@@ -201,31 +213,35 @@ class Trainer:
                 images = (batch[0] for batch in self.data.epoch(done))
                 batches = recalibrate(self.step.forward.network, images, cfg.bn_recalibration_steps)
             LOGGER.info("BN statistics re-estimated from %d batches", batches)
-        finished = replace(state, epochs=done, epoch_step=0, losses=[])
+        finished, figures = replace(state, epochs=done, epoch_step=0, losses=[]), {}
         if self.evaluate is not None and _is_evaluated(done, cfg):
             release_free_memory()
-            record["mAP"] = self._evaluated(state)
+            figures = self._evaluated(state)
+            record.update(figures)
         release_free_memory()
         # before the checkpoint: a run resumed from it then has this line, and `cut_history` removes a surplus line
         if self.is_main:
             append_json_line(os.path.join(cfg.output_path, HISTORY), record)
         if record.get("mAP", -1) > finished.best_map:
-            finished = replace(finished, best_map=record["mAP"])
+            finished = replace(finished, best_map=record["mAP"], not_better=0)
             if cfg.save_best_ckpt:
                 LOGGER.info("best mAP so far, saved: %s", self.checkpoints.save_best(self.step, finished))
-        if done % cfg.save_checkpoint_epochs == 0 or done == cfg.epoch_size:
+        elif "mAP" in record:
+            finished = replace(finished, not_better=finished.not_better + 1)
+        is_last = done == cfg.epoch_size or self._stops_early(finished)
+        if done % cfg.save_checkpoint_epochs == 0 or is_last:
             LOGGER.info("saved %s", self.checkpoints.save(self.step, finished))
-        if self.summary is not None and "mAP" in record:
-            self.summary.add({"mAP": record["mAP"]}, state.steps)
+        if self.summary is not None and figures:
+            self.summary.add(figures, state.steps)
         if self.is_main:
             curves = os.path.join(cfg.output_path, CURVES)
             write_or_go_on(curves, draw_curves, os.path.join(cfg.output_path, HISTORY), curves)
-        if done < cfg.epoch_size and self.comm.all_reduce_max(self.stop.status):
+        if not is_last and self.comm.all_reduce_max(self.stop.status):
             self._save_and_exit(finished)
         return finished
 
-    def _evaluated(self, state: RunState) -> float:
-        """mAP of the current weights. On a signal the state is saved, and the resumed run evaluates again."""
+    def _evaluated(self, state: RunState) -> Dict[str, float]:
+        """Figures of the current weights. On a signal the state is saved, and the resumed run evaluates again."""
         with self._weights_in_use():
             result = self.evaluate(lambda: self.comm.all_reduce_max(self.stop.status) > 0)
         if result is None:

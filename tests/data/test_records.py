@@ -110,7 +110,7 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_alone(folder, cfg256):
 def test_shards_are_disjoint_and_equal(folder):
     cfg = config(folder, "--batch_size=1")
     records = prepare_records(cfg, True)
-    parts = [TrainLoader(records, cfg, rank, 2).indices(0) for rank in range(2)]
+    parts = [TrainLoader(records, cfg, rank, 2).samples(0)[0] for rank in range(2)]
     assert [len(part) for part in parts] == [2, 2] and len(set(parts[0] + parts[1])) == 4
 
 

@@ -160,19 +160,20 @@ def test_share_of_cropped_and_of_grey_images():
     image = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
     boxes = np.array([[10, 10, 40, 50, 1]], np.int32)
 
-    def transform(*options):
-        return transforms.TrainTransform((32, 32), None, (0.1, 0.2), 5, 0, *options)
+    def transform(**options):
+        return transforms.TrainTransform((32, 32), None, (0.1, 0.2), 5, 0, transforms.Augmentation(**options))
 
-    plain, whole, half, grey = transform(), transform(1.0, 0.0), transform(0.5), transform(1.0, 0.3)
-    never = transform(0.0)
+    plain, whole = transform(), transform(crop_probability=1.0, grey_probability=0.0)
+    half, never = transform(crop_probability=0.5), transform(crop_probability=0.0)
+    grey = transform(grey_probability=0.3)
     cropped, turned_grey = 0, 0
     for image_id in range(400):
         want = plain.augment(image, boxes, image_id)
         got = whole.augment(image, boxes, image_id)
         assert np.array_equal(want[0], got[0]) and np.array_equal(want[1], got[1])
-        (top, left, bottom, right), _ = half.crop_window(60, 80, boxes, image_id)
+        (top, left, bottom, right), _ = half.window(60, 80, boxes, image_id)
         cropped += (top, left, bottom, right) != (0, 0, 60, 80)
-        assert never.crop_window(60, 80, boxes, image_id)[0] == (0, 0, 60, 80)
+        assert never.window(60, 80, boxes, image_id)[0] == (0, 0, 60, 80)
         pixels, of_grey = grey.augment(image, boxes, image_id)
         np.testing.assert_array_equal(of_grey, want[1])
         if np.array_equal(pixels, want[0]):

@@ -14,6 +14,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from src.training.run_files import list_checkpoints
 from tests.distributed.processes import SMALL_HEAD, Run, has_mpirun
 from tests.helpers.paths import QUICKSTART_CONFIG, ROOT
 
@@ -28,6 +29,9 @@ FAMILY = [
     ("ssd_mobilenet_v1", 1, []),
     ("ssd_vgg16", 1, []),
 ]
+# that change the samples or the end of a run
+OPTIONS = ["--zoom_out=3", "--scale_jitter=[0.5, 2]", "--negative_images=True", "--repeat_threshold=0.9"]
+OPTIONS += ["--early_stop=3", "--scale_lr=True"]
 BY_DEFAULT = [(1, "mid-epoch", True), (2, "mid-epoch", False)]
 pytestmark = [
     pytest.mark.slow,
@@ -44,11 +48,17 @@ def work(tmp_path_factory):
     shutil.rmtree(folder)  # 6 GB of checkpoints
 
 
-def start(work, ranks, evaluation, output, *more, config=QUICKSTART_CONFIG):
+def start(work, ranks, evaluation, output, *more, config=QUICKSTART_CONFIG, root="coco2017"):
     words = ["bash", os.path.join(ROOT, "scripts", "run_distribute_train.sh"), f"--device_num={ranks}"]
     words += ["--device_target=CPU", f"--config_path={config}"]
-    words += [f"--data_path={work}", "--coco_root=coco2017", "--epoch_size=2", "--batch_size=2"]
-    words += [f"--run_eval={evaluation}", "--eval_start_epoch=1", "--bn_recalibration_steps=0", "--min_score=0.001"]
+    words += [f"--data_path={work}", f"--coco_root={root}", "--epoch_size=2", "--batch_size=2"]
+    words += [
+        f"--run_eval={evaluation}",
+        f"--validation_loss={evaluation}",
+        "--eval_start_epoch=1",
+        "--bn_recalibration_steps=0",
+        "--min_score=0.001",
+    ]
     words += [f"--output_path={output}", *(SMALL_HEAD if "_fpn_" in config else []), *more]
     return Run(words, work, VENV=os.path.dirname(os.path.dirname(sys.executable)))
 
@@ -68,7 +78,7 @@ def outcome(output, ranks):
     """All entries of the final checkpoint of each rank, and the history without times."""
     entries = {}
     for rank in range(ranks):
-        for name, value in ms.load_checkpoint(str(output / f"ckpt_{rank}" / last(ranks))).items():
+        for name, value in ms.load_checkpoint(list_checkpoints(str(output / f"ckpt_{rank}"))[-1]).items():
             if name not in ("checksum", "run_state"):
                 entries[rank, name] = value.asnumpy()
             elif name == "run_state":
@@ -133,6 +143,31 @@ def test_resumed_equals_uninterrupted_for_the_family(work, model_name, ranks, op
     finish(run, 130 if ranks == 1 else 143)
     assert os.listdir(outputs[1] / "ckpt_0") == ["ssd-1_1.ckpt"]
     finish(start(work, ranks, False, outputs[1], "--resume", *options, config=config))
+    same(outcome(outputs[1], ranks), outcome(outputs[0], ranks))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_resumed_equals_uninterrupted_with_options(work, ranks):
+    if not os.environ.get("FULL"):
+        pytest.skip("FULL=1 runs every case")
+    root, config = f"options_{ranks}", QUICKSTART_CONFIG.replace("ssd_resnet50_fpn", "ssd_mobilenet_v1_fpn")
+    shutil.copytree(work / "coco2017", work / root)
+    annotations = work / root / "annotations" / "instances_train2017.json"
+    content = json.loads(annotations.read_text())
+    first = content["images"][0]["id"]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] != first]
+    annotations.write_text(json.dumps(content))
+    outputs = [work / f"{part}_options_{ranks}" for part in ("uninterrupted", "cut")]
+    run = finish(start(work, ranks, True, outputs[0], *OPTIONS, config=config, root=root))
+    assert "1 of 8 images have no box" in run.output() and "repeat_threshold 0.9: " in run.output()
+    assert f"scale_lr: lr 0.001 x 2 x {ranks} / 128" in run.output() and "validation loss" in run.output()
+    more = [*OPTIONS, "--save_checkpoint_epochs=1"]
+    run = start(work, ranks, True, outputs[1], *more, config=config, root=root)
+    run.wait_for_text("first step")
+    run.process.send_signal(signal.SIGINT if ranks == 1 else signal.SIGTERM)
+    finish(run, 130 if ranks == 1 else 143)
+    assert os.listdir(outputs[1] / "ckpt_0") == ["ssd-1_1.ckpt"]
+    finish(start(work, ranks, True, outputs[1], *more, "--resume", config=config, root=root))
     same(outcome(outputs[1], ranks), outcome(outputs[0], ranks))
 
 

@@ -55,3 +55,23 @@ def test_rates_of_a_configuration():
     rates = build_learning_rates(cfg, 10)
     want = [learning_rate(step, 0.01, 0.002, 0.05, 2, 6, 10) for step in range(60)]
     np.testing.assert_allclose(rates, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "keys, devices, factor",
+    [
+        (["--batch_size=16"], 8, 1),
+        (["--batch_size=4"], 1, 4 / 128),
+        (["--batch_size=4", "--device_target=Ascend"], 2, 8 / 256),
+        (["--batch_size=64", "--model_name=ssd300"], 1, 2),
+    ],
+)
+def test_scaled_rates(keys, devices, factor):
+    """Every rate, those of the warm-up included; without the key none, whatever the batch."""
+    cfg = load_config(["--epoch_size=6", "--scale_lr=True", *keys])
+    plain = load_config(["--epoch_size=6", *keys])
+    rates, published = build_learning_rates(cfg, 10, devices), build_learning_rates(plain, 10)
+    np.testing.assert_allclose(rates, published * factor, rtol=1e-6)
+    np.testing.assert_array_equal(build_learning_rates(plain, 10, devices), published)
+    if factor == 1:
+        np.testing.assert_array_equal(rates, published)

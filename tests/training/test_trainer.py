@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from easydict import EasyDict
 from mindspore import Parameter, Tensor, nn
 
 from src.training.checkpoint import Checkpoints, restore_run
+from src.training.curves import draw_curves
 from src.training.run_files import cut_history, find_resume, prepare_folder
 from src.training.scaled_step import MOST_IN_A_ROW, LossScale
 from src.training.state import RunState
@@ -62,7 +64,7 @@ def handlers():
 
 def config(folder, **more):
     values = {"epoch_size": EPOCHS, "batch_size": 2, "output_path": str(folder), "summary": False}
-    values["bn_recalibration_steps"] = 0
+    values.update(bn_recalibration_steps=0, early_stop=0)
     values.update(eval_start_epoch=1, eval_interval=1, save_best_ckpt=True, save_checkpoint_epochs=1)
     return EasyDict(dict(values, **more))
 
@@ -83,8 +85,8 @@ def history(folder):
 
 
 def maps(*values):
-    """An evaluation that returns the given values one after the other."""
-    left = iter(values)
+    """An evaluation that returns the given values one after the other; None where it is stopped."""
+    left = ({"mAP": value} if value is not None else None for value in values)
     return lambda should_stop: next(left)
 
 
@@ -100,6 +102,21 @@ def test_what_a_run_leaves(tmp_path):
     first, loss = history(tmp_path)[0], np.mean([1 / 1.3, 1 / 2.3, 1 / 3.3])
     losses = [first[name] for name in ("loss", "loss_class", "loss_box")]
     np.testing.assert_allclose(losses, [loss, 0.75 * loss, 0.25 * loss], rtol=1e-6)
+
+
+def test_all_figures_of_an_evaluation_are_kept(tmp_path):
+    figures = iter([{"mAP": 0.1, "validation_loss": 0.9}, {"mAP": 0.2, "validation_loss": 0.4}])
+    run(tmp_path, Step(), evaluate=lambda _: next(figures), eval_start_epoch=2)
+    rows = history(tmp_path)
+    assert ["validation_loss" in row for row in rows] == [False, True, True]
+    assert [row["validation_loss"] for row in rows[1:]] == [0.9, 0.4]
+    drawn = (tmp_path / "curves.png").read_bytes()
+    (tmp_path / "plain.jsonl").write_text(
+        "".join(json.dumps({key: row[key] for key in row if key != "validation_loss"}) + "\n" for row in rows)
+    )
+    draw_curves(str(tmp_path / "history.jsonl"), str(tmp_path / "again.png"))
+    draw_curves(str(tmp_path / "plain.jsonl"), str(tmp_path / "plain.png"))
+    assert (tmp_path / "again.png").read_bytes() == drawn != (tmp_path / "plain.png").read_bytes()
 
 
 @pytest.mark.parametrize("at", range(1, 10))
@@ -141,6 +158,42 @@ def test_stopped_in_an_evaluation(tmp_path):
     assert int(step.global_step.asnumpy()[0]) == 9 and [line["mAP"] for line in history(tmp_path)] == [0.1, 0.3, 0.2]
 
 
+@pytest.mark.parametrize("mean_ap", [(0.3, 0.3, 0.1), (0.0, 0.0, 0.0), (0.3, 0.2, 0.4)])
+def test_early_stop(tmp_path, mean_ap, log_lines):
+    """Equal is not better. The third value is only asked for where the second one was the first without a gain."""
+    run(tmp_path, Step(), evaluate=maps(*mean_ap), early_stop=1, save_checkpoint_epochs=9)
+    assert len(history(tmp_path)) == 2
+    assert sorted(path.name for path in (tmp_path / "ckpt_0").iterdir()) == ["best_map.ckpt", "ssd-2_3.ckpt"]
+    assert any("early_stop: epoch 2 of 3 was the last, after 1 evaluations" in line for line in log_lines())
+    # resumed as it was, nothing is trained; without the option the third epoch is
+    step = Step()
+    assert run(tmp_path, step, early_stop=1).epochs == 2 and int(step.global_step.asnumpy()[0]) == 6
+    full, step = Step(), Step()
+    run(tmp_path, step, evaluate=maps(mean_ap[2]))
+    (tmp_path / "full").mkdir()
+    run(tmp_path / "full", full, evaluate=maps(*mean_ap))
+    assert history(tmp_path) == history(tmp_path / "full")
+    last = [(folder / "ckpt_0" / "ssd-3_3.ckpt").read_bytes() for folder in (tmp_path, tmp_path / "full")]
+    assert last[0] == last[1]
+
+
+@pytest.mark.parametrize("at", [2, 7, 9, 11])
+def test_early_stop_counts_on_after_a_resume(tmp_path, at, monkeypatch):
+    """A better mAP starts the count again; a run that was stopped ends at the same evaluation, of five."""
+    monkeypatch.setattr(sys.modules[__name__], "RATES", np.linspace(1, 0, 15).astype(np.float32))
+    more, ended = {"early_stop": 2, "epoch_size": 5}, []
+    for name in ("cut", "full"):
+        (tmp_path / name).mkdir()
+        evaluate = maps(0.1, 0.3, 0.2, 0.3)
+        if name == "cut":
+            with pytest.raises(SystemExit):
+                step = Step(after_step={at: lambda: signal.raise_signal(signal.SIGTERM)})
+                run(tmp_path / name, step, evaluate=evaluate, **more)
+        state = run(tmp_path / name, Step(), evaluate=evaluate, **more)
+        ended.append((state.epochs, state.not_better, state.best_map))
+    assert ended == [(4, 2, 0.3)] * 2 and history(tmp_path / "cut") == history(tmp_path / "full")
+
+
 @pytest.mark.parametrize("values", [(np.nan, 2.0), (np.inf, 2.0), (1.0, np.nan), (1.0, np.inf)])
 def test_not_finite_reaches_no_file(tmp_path, values):
     with pytest.raises(RunError) as error:
@@ -167,7 +220,7 @@ def test_every_step_is_in_training_mode(tmp_path):
 
     def evaluate(_):
         step.set_train(False)
-        return 0.1
+        return {"mAP": 0.1}
 
     run(tmp_path, step, evaluate=evaluate)
     assert seen == [True] * STEPS * EPOCHS
@@ -272,7 +325,9 @@ def test_tensorboard_records_are_those_of_tensorboardx(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import RecordWriter
 
-    run(tmp_path, Step(), evaluate=maps(0.1, 0.3, 0.2), summary=True)
+    losses = iter([0.9, 0.8, 0.7])
+    values = maps(0.1, 0.3, 0.2)
+    run(tmp_path, Step(), evaluate=lambda stop: dict(values(stop), validation_loss=next(losses)), summary=True)
     (written,) = (tmp_path / "summary").iterdir()
     data, start, events = written.read_bytes(), 0, []
     while start < len(data):
@@ -285,5 +340,6 @@ def test_tensorboard_records_are_those_of_tensorboardx(tmp_path):
     again.close()
     assert (tmp_path / "again").read_bytes() == data and events[0].file_version == "brain.Event:2"
     scalars = {(event.step, value.tag): value.simple_value for event in events for value in event.summary.value}
-    assert len(scalars) == 9 * 5 + 3 and scalars[6, "mAP"] == pytest.approx(0.3)
+    assert len(scalars) == 9 * 5 + 2 * 3 and scalars[6, "mAP"] == pytest.approx(0.3)
+    assert scalars[6, "validation_loss"] == pytest.approx(0.8)
     assert scalars[4, "loss_class"] == pytest.approx(0.75 / 4.3) and scalars[4, "learning_rate"] == RATES[3]

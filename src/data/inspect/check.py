@@ -73,7 +73,7 @@ def _read(cfg, is_training: bool, decode: bool) -> _Split:
     if not data.samples:
         data.issues.error("set holds no image", data.where)
     if is_training:
-        note_without_boxes(data.samples, data.issues)
+        note_without_boxes(data.samples, data.issues, cfg.negative_images)
     usable = _look_at_images(cfg, data, decode)
     note_images(usable, data.issues)
     note_copies(usable, data.issues, cfg.num_parallel_workers)
@@ -89,10 +89,11 @@ def _report(cfg, split: _Split, suggest: bool = False) -> dict:
     boxes = normalized_boxes(boxed)
     images = np.repeat(np.arange(len(boxed)), [len(sample.boxes) for sample in boxed])
     covered = best_iou(boxes[:, :4], cfg) > cfg.match_threshold
-    if split.name == "train" and not len(boxed) // (cfg.batch_size * cfg.device_num):
+    trained = len(split.usable if cfg.negative_images else boxed)
+    if split.name == "train" and not trained // (cfg.batch_size * cfg.device_num):
         data.issues.error(
             "batch is larger than the data set",
-            f"{len(boxed)} images / ({cfg.batch_size} x {cfg.device_num}) = 0 steps per epoch",
+            f"{trained} images / ({cfg.batch_size} x {cfg.device_num}) = 0 steps per epoch",
         )
     report = {
         "split": split.name,

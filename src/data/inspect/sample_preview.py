@@ -21,8 +21,8 @@ class Preview:
 
     image: uint8 RGB [H, W, 3]; truth: float64 [M, 5] boxes and labels after augmentation;
     targets: float64 [K, 5], the decoded targets, one row per matched default box; defaults: float64 [K, 4], those
-    default boxes; levels: int [K], their level; window: crop in the file's pixels; flipped; distance: largest
-    distance in pixels of a target from the nearest ground truth of its class (0 without a match).
+    default boxes; levels: int [K], their level; window: the part that is shown, in the file's pixels; flipped;
+    distance: largest distance in pixels of a target from the nearest ground truth of its class (0 without a match).
     """
 
     image: np.ndarray
@@ -53,7 +53,7 @@ def preview(transform: TrainTransform, sample: Sample, img_id: int, level_sizes:
     boxes = clip_to_image(sample, pixels.shape[:2], 1, Issues())
     network_input, rows, loc, labels = transform(pixels, boxes, img_id)
     _, truth = transform.augment(pixels, boxes, img_id)
-    window, flipped = transform.crop_window(*pixels.shape[:2], boxes, img_id)
+    window, flipped = transform.window(*pixels.shape[:2], boxes, img_id)
     height, width = network_input.shape[:2]
     scale = np.array([height, width, height, width], np.float64)
     cyxhw, yxyx = transform.matcher.default_cyxhw, transform.matcher.default_yxyx

@@ -19,7 +19,8 @@ folder or file, invalid JSON); every other problem is in `DataSet.issues`, so th
 
 
 def read_dataset(cfg, is_training: bool) -> DataSet:
-    """The samples of a config's data set: images with a box for training, every image for evaluation.
+    """The samples of a config's data set: for training images with a box, with `negative_images` the others too; every
+    image for evaluation.
 
     Each kind of repaired problem is logged once, with its count and first occurrences.
 
@@ -30,9 +31,11 @@ def read_dataset(cfg, is_training: bool) -> DataSet:
     data.issues.raise_errors(data.where)
     note_doubts(data.samples, data.form, data.issues)
     if is_training:
-        note_without_boxes(data.samples, data.issues)
-        data.left_out = [sample for sample in data.samples if not len(sample.boxes)]
-        data.samples = [sample for sample in data.samples if len(sample.boxes)]
+        note_without_boxes(data.samples, data.issues, cfg.negative_images)
+        with_box = [sample for sample in data.samples if len(sample.boxes)]
+        if not with_box or not cfg.negative_images:
+            data.left_out = [sample for sample in data.samples if not len(sample.boxes)]
+            data.samples = with_box
     for line in data.issues.repaired_lines():
         warn_once(f"{data.where}: {line}")
     if not data.samples:
@@ -41,9 +44,10 @@ def read_dataset(cfg, is_training: bool) -> DataSet:
     return data
 
 
-def note_without_boxes(samples: Sequence[Sample], issues: Issues) -> None:
-    """Note the images that training leaves out."""
-    kind = f"of {len(samples)} images have no box of the listed classes and are left out of training"
+def note_without_boxes(samples: Sequence[Sample], issues: Issues, are_used: bool) -> None:
+    """Note the images without a box, which training leaves out or, with `negative_images`, uses as background."""
+    use = "are trained as background" if are_used else "are left out of training"
+    kind = f"of {len(samples)} images have no box of the listed classes and {use}"
     for sample in samples:
         if len(sample.boxes) == 0:
             issues.warn(kind, sample.path)

@@ -146,7 +146,7 @@ def _find(cfg, is_training: bool) -> Optional[Tuple[str, Lock]]:
         if not os.path.isdir(os.path.dirname(prefix)):
             break
         if _is_foreign(prefix):
-            if _usable_foreign(cfg, prefix):
+            if _usable_foreign(cfg, prefix, is_training):
                 return prefix, _reader_lock(prefix)
             continue
         manifest = read_manifest(prefix)
@@ -240,7 +240,7 @@ def _may_replace(cfg, prefix: str, is_training: bool) -> Tuple[bool, str]:
     base = manifest["data_path"]
     if not any(os.path.exists(os.path.join(base, path)) for path in manifest["sources"]):
         return True, f"belong to a data set that no longer exists: {base}"
-    return False, "belong to another data set or class list"
+    return False, "belong to another data set, class list or negative_images"
 
 
 def _remove_if_empty(prefix: str) -> None:
@@ -270,11 +270,17 @@ def _is_foreign(prefix: str) -> bool:
         return False
 
 
-def _usable_foreign(cfg, prefix: str) -> bool:
+def _usable_foreign(cfg, prefix: str, is_training: bool) -> bool:
     if cfg.dataset == "other":
         warn_once(
             f"{prefix}* are not used: the published scripts wrote the boxes of list files with x and y swapped; "
             f"records are written from the list file instead, into a separate folder"
+        )
+        return False
+    if is_training and cfg.negative_images:
+        warn_once(
+            f"{prefix}* are not used: another program wrote them, without the images that have no box "
+            f"(negative_images); records are written into a separate folder"
         )
         return False
     return True

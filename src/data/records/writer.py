@@ -128,8 +128,8 @@ def _loaded(ids: List[int], samples: List[Sample], workers: int) -> Iterator[tup
 class _ImageChecks:
     """Results of a conversion's image checks: issues, broken images, sizes."""
 
-    def __init__(self, most_bad: int, is_training: bool):
-        self.most_bad, self.is_training = most_bad, is_training
+    def __init__(self, most_bad: int, needs_box: bool):
+        self.most_bad, self.needs_box = most_bad, needs_box
         self.issues, self.bad, self.sizes = Issues(), [], {}
 
     def boxes(self, img_id: int, sample: Sample, size: tuple, orientation: int, reason: str):
@@ -147,7 +147,7 @@ class _ImageChecks:
                 )
             return None
         boxes = clip_to_image(sample, size, orientation, self.issues)
-        if self.is_training and len(boxes) == 0:
+        if self.needs_box and len(boxes) == 0:
             return None
         self.sizes[img_id] = size
         return boxes
@@ -179,7 +179,7 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
     _remove_left_overs(folder, prefix)
     _check_room(folder, data.samples)
     temporary = _temporary_folder(folder)
-    checked = _ImageChecks(cfg.max_bad_images, is_training)
+    checked = _ImageChecks(cfg.max_bad_images, needs_box=is_training and not cfg.negative_images)
     ids, table = record_ids(data.samples)
     try:
         os.makedirs(temporary)
