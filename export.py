@@ -32,8 +32,7 @@ def picture_folder(cfg) -> str:
     folder = {
         "coco": os.path.join(data_file(cfg, cfg.coco_root), cfg.val_data_type),
         "voc": os.path.join(data_file(cfg, cfg.voc_root), "eval"),
-        "other": data_file(cfg, cfg.image_dir) if cfg.image_dir else "",
-    }[cfg.dataset]
+    }.get(cfg.dataset, data_file(cfg, cfg.image_dir) if cfg.image_dir else "")
     return folder if os.path.isdir(folder) and any(os.scandir(folder)) else ""
 
 

@@ -6,7 +6,9 @@
 --model is a checkpoint, or a MINDIR or ONNX file of export.py (an ONNX file needs no MindSpore). The inputs are files,
 folders (with all subfolders; links are followed) and patterns. --output receives every picture and video with its
 detections drawn (at most 100 per picture, those with the highest scores), and detections.json: all detections in COCO's
-format (`images`, `categories`, and `annotations` with a score; a category id is the index of the class).
+format (`images`, `categories`, and `annotations` with a score; a category id is the index of the class). With
+--label_format they are also written as labels of the pictures for a labelling tool: text files of YOLO (in the folder
+labels), or label_studio.json, tasks of Label Studio with predictions.
 
 Reading, the network, drawing and writing overlap in threads. Drawings are marked in the file, so that they are not
 detected on again. Files that cannot be read or written are named, and the exit status is not 0. On a full disk drawings
@@ -31,6 +33,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
 from src.inference.detector import NMS_KINDS, TTA_KINDS  # noqa: E402
+from src.inference.label_files import LABEL_FORMATS  # noqa: E402
 from src.inference.pipeline import Picture, concurrent_calls, detect  # noqa: E402
 from src.inference.predictor import Predictor  # noqa: E402
 from src.inference.results import CocoResults  # noqa: E402
@@ -206,6 +209,9 @@ def parse(argv) -> argparse.Namespace:
     )
     parser.add_argument("--min_score", type=float, help="minimum score (default: the model's)")
     parser.add_argument("--max_detections", type=int, default=DRAWN, help="maximum per picture (default: %(default)s)")
+    parser.add_argument(
+        "--label_format", default="", choices=tuple(LABEL_FORMATS), help="also write labels for a labelling tool"
+    )
     parser.add_argument("--device_target", default="CPU", choices=("CPU", "GPU", "Ascend"))
     parser.add_argument("--runtime", default="", choices=RUNTIMES, help="of an ONNX file (default: onnxruntime)")
     parser.add_argument(
@@ -248,7 +254,7 @@ def main(argv) -> int:
     )
     ensure_writable(folder, "output")
     with hold_folder(folder, "prediction", key="output"):
-        return run(files, folder, predictor, options.max_detections)
+        return run(files, folder, predictor, options.max_detections, options.label_format)
 
 
 def print_summary(prediction: Prediction, files: int, seconds: float, lost) -> None:
@@ -279,7 +285,7 @@ def print_summary(prediction: Prediction, files: int, seconds: float, lost) -> N
     print(f"{drawings.count} of {tried} drawings and {state}{RESULT}: {one_line(prediction.folder)}")
 
 
-def run(files: list, folder: str, predictor, max_detections: int) -> int:
+def run(files: list, folder: str, predictor, max_detections: int, label_format: str = "") -> int:
     """Detect, write, and print what was written."""
     prediction, start = Prediction(predictor, folder, max_detections), time.time()
     prediction.run(files)
@@ -290,7 +296,13 @@ def run(files: list, folder: str, predictor, max_detections: int) -> int:
     except OutputError as error:
         lost = error
     print_summary(prediction, len(files), time.time() - start, lost)
-    faults = [str(error) for error in (lost, drawings.error()) if error]
+    unlabelled = None
+    try:
+        if label_format:
+            print(LABEL_FORMATS[label_format](found, folder))
+    except OutputError as error:
+        unlabelled = error
+    faults = [str(error) for error in (lost, unlabelled, drawings.error()) if error]
     missing = bool(faults)
     if unread:
         faults.append(f"{len(unread)} of {len(files)} files could not be read, first {one_line(unread[0])}")

@@ -11,10 +11,12 @@ from src.config.published import PUBLISHED_KEYS
 
 _SSD300_KEYS = ("min_scale", "max_scale", "aspect_ratios")
 _GENERATOR_KEYS = ("anchor_scale", "anchor_octaves", "anchor_ratios")
+_OF_TOOLS = ("image_dir", "anno_path", "anno_path_val")
 _OF_DATASET = {
     "coco": ("coco_root", "train_data_type", "val_data_type", "instances_set"),
     "voc": ("voc_root", "voc_json"),
-    "other": ("image_dir", "anno_path", "anno_path_val"),
+    "yolo": ("anno_path", "anno_path_val"),
+    **dict.fromkeys(("other", "labelme", "cvat", "label_studio"), _OF_TOOLS),
 }
 
 
@@ -92,7 +94,8 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
             training.append(f"{key} has no effect without --run_eval=True")
     if cfg.run_eval and cfg.early_stop and cfg.bn_recalibration_steps:
         training.append("bn_recalibration_steps has no effect if early_stop ends the run before its last epoch")
-    others = [key for name, keys in _OF_DATASET.items() if name != cfg.dataset for key in keys]
+    others = [key for keys in _OF_DATASET.values() for key in keys if key not in _OF_DATASET[cfg.dataset]]
+    others = list(dict.fromkeys(others))
     if on_command_line(*others):
         notes.append(f"without effect because dataset is {cfg.dataset}: {on_command_line(*others)}")
     if cfg.dataset == "coco" and "{" not in cfg.instances_set.replace("{{", ""):

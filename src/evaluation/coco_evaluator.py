@@ -8,9 +8,10 @@ import numpy as np
 
 from src.boxes.postprocess import postprocess
 from src.evaluation.analysis import ImageResult, without_ignored
+from src.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, draw_weights, interval, resampled_metrics
 from src.evaluation.detections import Collected, as_rows, write_rows
 from src.evaluation.ground_truth import GroundTruth
-from src.evaluation.scoring import Detections, Scores, accumulate, coco_metrics, match
+from src.evaluation.scoring import Detections, Matching, Scores, accumulate, coco_metrics, match
 from src.utils.output import atomic_write
 
 AREA_ALL, MAX_DETS_100 = 0, -1
@@ -48,11 +49,12 @@ class CocoEvaluator:
         indices = [-1 if category_id is None else self._truth.category(category_id) for category_id in ids]
         self._category_of_label = np.array(indices, np.int32)
         self._collected = Collected()
-        self._scores: Optional[Scores] = None  # over all images, set by `summarize`
+        self._scores: Optional[Scores] = None  # over all images, set by `summarize`, as is the matching
+        self._matching: Optional[Matching] = None
 
     def clear(self) -> None:
         """Remove all detections, so that the evaluator can be used again without reading the annotation file."""
-        self._collected, self._scores = Collected(), None
+        self._collected, self._scores, self._matching = Collected(), None, None
 
     def update(self, image_id, boxes_norm, scores, image_shape) -> None:
         """Post-process and add the output of the network for one image; replaces earlier detections of that image.
@@ -145,9 +147,9 @@ class CocoEvaluator:
         """
         images, published = len(self._truth.image_ids), self._truth.published
         found = self.arrays()
-        everything = subset = self._scores = None
+        everything = subset = self._scores = self._matching = None
         if images and self._truth.category_ids:
-            matching = match(self._truth.truth, found, len(self._truth.category_ids))
+            matching = self._matching = match(self._truth.truth, found, len(self._truth.category_ids))
             everything = self._scores = accumulate(matching)
             subset = accumulate(matching, published) if published.any() else None
         stats, note = _stats(everything)
@@ -214,6 +216,29 @@ class CocoEvaluator:
                 if precision.max() >= 0:
                     curves["classes"][name] = precision.round(4).tolist()
         return curves
+
+    def intervals(self) -> dict:
+        """95 % intervals over all images, after `summarize`, see `src.evaluation.bootstrap`.
+
+        Returns:
+            {"level", "resamples", "seed", "mAP": [low, high], "AP50": [low, high], "classes": {name: {"AP": [low,
+            high], "AP50": [low, high]}}}, without classes that have no ground truth; {} if there is no detection, no
+            ground truth or a single image.
+        """
+        images = len(self._truth.image_ids)
+        if self._matching is None or images < 2 or not len(self._matching.image) or not self._truth.boxes.any():
+            return {}
+        samples = resampled_metrics(self._matching, draw_weights(images))
+        classes = {}
+        for name, category_id in self._truth.category_of.items():
+            index = self._truth.category(category_id)
+            if self._truth.boxes[index]:
+                classes[name] = {
+                    "AP": interval(samples.category[:, index]),
+                    "AP50": interval(samples.category50[:, index]),
+                }
+        overall = {"mAP": interval(samples.map), "AP50": interval(samples.map50)}
+        return {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, **overall, "classes": classes}
 
     def _per_class(self) -> list:
         """The rows of `per_class`, one for each class except the background; see `summarize`."""

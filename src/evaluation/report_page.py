@@ -57,7 +57,8 @@ def report_page(metrics: dict, best: Sequence[Tuple[str, bytes]], worst: Sequenc
         f"<title>Evaluation</title><style>{_STYLE}</style>",
         f"<h1>Evaluation</h1><p class=note>{html.escape(metrics['model'])}<br>{metrics['images']} images, "
         f"{metrics['detections']} detections</p>",
-        f"<p class=big><span>{metrics['mAP']:.4f} <small>mAP, all images</small></span> "
+        f"<p class=big><span>{metrics['mAP']:.4f} <small>mAP, all images{_interval(metrics, ', 95 %: ')}</small>"
+        f"</span> "
         f"<span>{metrics['mAP_published']:.4f} <small>mAP, published protocol ({metrics['images_published']} images "
         f"without crowds)</small></span></p>",
     ]
@@ -83,28 +84,38 @@ def _format_metric(value) -> str:
     return "-" if value is None or value < 0 else f"{value:.4f}"
 
 
+def _interval(metrics: dict, before: str = "", key: str = "mAP", name: str = "") -> str:
+    """The 95 % interval of a metric, of class `name` if given; "" where there is none."""
+    rows = metrics["intervals"]
+    found = (rows.get("classes", {}).get(name, {}) if name else rows).get(key)
+    return f"{before}{found[0]:.4f} to {found[1]:.4f}" if found else ""
+
+
 def _coco_table(metrics: dict) -> str:
     rows = "".join(
-        f"<tr><td>{name}</td><td>{overlap}</td><td>{area}</td><td>{most}</td><td>{_format_metric(value)}</td><td>{_format_metric(published)}</td></tr>"
+        f"<tr><td>{name}</td><td>{overlap}</td><td>{area}</td><td>{most}</td><td>{_format_metric(value)}</td><td>{_format_metric(published)}</td>"
+        f"<td>{_interval(metrics, key={'AP': 'mAP'}.get(name, name))}</td></tr>"
         for (name, overlap, area, most), value, published in zip(
             COCO_METRICS, metrics["stats"], metrics["stats_published"]
         )
     )
-    head = "<tr><th>metric<th>IoU<th>area<th>detections<th>all images<th>published subset</tr>"
+    head = "<tr><th>metric<th>IoU<th>area<th>detections<th>all images<th>published subset<th>all images, 95 %</tr>"
     return f"<table id=metrics><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
 def _class_table(metrics: dict) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(row['name'])}</td><td>{row['boxes'] if row['AP'] is not None else 'absent'}</td>"
-        f"<td>{_format_metric(row['AP'])}</td><td>{_format_metric(row['AP50'])}</td><td>{_format_metric(row['AR100'])}</td></tr>"
+        f"<td>{_format_metric(row['AP'])}</td><td>{_format_metric(row['AP50'])}</td><td>{_format_metric(row['AR100'])}</td>"
+        f"<td>{_interval(metrics, key='AP', name=row['name'])}</td></tr>"
         for row in metrics["per_class"]
     )
     head = "<th data-sort=text>class</th>" + "".join(
-        f"<th data-sort=number>{title}</th>" for title in ("boxes", "AP", "AP50", "AR100")
+        f"<th data-sort=number>{title}</th>" for title in ("boxes", "AP", "AP50", "AR100", "AP, 95 %")
     )
     present, count = sum(row["AP"] is not None for row in metrics["per_class"]), len(metrics["per_class"])
-    note = f"<p class=note>Click a column header to sort. The mean is over {present} of {count} classes.</p>"
+    note = f"<p class=note>Click a column header to sort. The mean is over {present} of {count} classes. "
+    note += "95 %: the interval that 95 % of 1,000 resamples of the images fall into (bootstrap).</p>"
     return f"<table id=classes><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Iterator, List
+from typing import Iterator, List, Tuple
 
 import numpy as np
 
@@ -50,6 +50,11 @@ class CocoResults:
         for _, labels, _ in self._found:
             counts += np.bincount(labels, minlength=len(counts))
         return counts.tolist()
+
+    def pictures(self) -> Iterator[Tuple[dict, np.ndarray, np.ndarray, np.ndarray]]:
+        """(row of the picture, boxes x, y, width, height [D, 4] in pixels, labels [D], scores [D]) of each."""
+        for row, (boxes, labels, scores) in zip(self.images, self._found):
+            yield row, boxes, labels, scores
 
     def save(self, path: str) -> None:
         """Write all to `path`, picture by picture.

@@ -15,6 +15,7 @@ from src.data.records.writer import record_ids
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.utils.errors import UserError
 from tests.helpers.annotations import config, thing
+from tests.helpers.tool_files import picture
 
 WEIRD = [
     None, True, False, -1, 0, 1, 2, 1.5, -0.0, 1e300, float("inf"), float("nan"), 2**31, 2**63, 10**400, "", " ", "1",
@@ -176,3 +177,74 @@ def test_list(tmp_path, empty_cwd):
         (tmp_path / "list.txt").write_bytes(change_bytes(original, rng))
         refused += isinstance(read(cfg)[0], str)
     assert 30 < refused < 350
+
+
+def test_yolo(tmp_path, empty_cwd):
+    rng, refused = random.Random(4), 0
+    picture(tmp_path / "images" / "7.jpg", 40, 60)
+    os.makedirs(tmp_path / "labels")
+    yaml, labels = (
+        b"train: images\nval: images\nnames:\n  0: cat\n  1: dog\n",
+        b"0 0.5 0.5 0.2 0.4\n1 .1 .1 .2 .3 .4 .1\n",
+    )
+    cfg = config(tmp_path, "--dataset=yolo", "--anno_path=data.yaml")
+    for number in range(400):
+        (tmp_path / "data.yaml").write_bytes(change_bytes(yaml, rng) if number % 3 == 0 else yaml)
+        (tmp_path / "labels" / "7.txt").write_bytes(change_bytes(labels, rng))
+        refused += isinstance(read(cfg)[0], str)
+    assert 50 < refused < 390
+
+
+def test_labelme(tmp_path, empty_cwd):
+    rng, refused = random.Random(5), 0
+    picture(tmp_path / "in" / "a.jpg", 40, 60)
+    cfg = config(tmp_path, "--dataset=labelme", "--anno_path=in", "--image_dir=")
+    for number in range(400):
+        points = [[1, 2], [30.5, 20]]
+        shapes = [{"label": name, "points": points, "shape_type": "rectangle"} for name in ("cat", "dog")]
+        content = {"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 40, "imageWidth": 60}
+        damage(content, number, tmp_path / "in" / "a.json", rng)
+        refused += isinstance(read(cfg)[0], str)
+    assert 50 < refused < 390
+
+
+def damage(content, number, path, rng):
+    """Change values of a JSON tree, or every third time bytes of its text, and write it."""
+    if number % 3:
+        content = json.loads(json.dumps(content))  # no part of it occurs twice
+        for _ in range(rng.randint(1, 3)):
+            change_value(content, rng)
+            content = json.loads(json.dumps(content))
+        path.write_text(json.dumps(content))
+    else:
+        path.write_bytes(change_bytes(json.dumps(content).encode(), rng))
+
+
+def test_cvat(tmp_path, empty_cwd):
+    rng, refused = random.Random(6), 0
+    picture(tmp_path / "a.jpg", 40, 60)
+    original = b'<annotations><image id="3" name="a.jpg" width="60" height="40" subset="x"><box label="cat" xtl="1" '
+    original += (
+        b'ytl="2" xbr="30.5" ybr="20" rotation="5"/><polygon label="dog" points="1,2;9,2;5,9"/></image></annotations>'
+    )
+    cfg = config(tmp_path, "--dataset=cvat", "--anno_path=a.xml", "--image_dir=")
+    for _ in range(400):
+        (tmp_path / "a.xml").write_bytes(change_bytes(original, rng))
+        refused += isinstance(read(cfg)[0], str)
+    assert 50 < refused < 390
+
+
+def test_label_studio(tmp_path, empty_cwd):
+    rng, refused = random.Random(7), 0
+    picture(tmp_path / "a.jpg", 40, 60)
+    cfg = config(tmp_path, "--dataset=label_studio", "--anno_path=a.json", "--image_dir=")
+    for number in range(400):
+        value = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0, "rectanglelabels": ["cat"]}
+        results = [{"id": "r", "type": "rectanglelabels", "original_width": 60, "original_height": 40, "value": value}]
+        points = {"points": [[1, 2], [9, 2], [5, 9]], "polygonlabels": ["dog"]}
+        results.append(dict(results[0], type="polygonlabels", value=points))
+        annotation = {"result": results, "was_cancelled": False, "updated_at": "2024-01-01"}
+        content = [{"id": 3, "data": {"image": "/data/upload/1/a.jpg"}, "annotations": [annotation]}]
+        damage(content, number, tmp_path / "a.json", rng)
+        refused += isinstance(read(cfg)[0], str)
+    assert 50 < refused < 390

@@ -12,6 +12,7 @@ import numpy as np
 from src.data.images import decode_rgb, exif_orientation, flaw, has_16_bits, read_header
 from src.data.inspect.anchors import suggest_anchors
 from src.data.inspect.copies import note_copies, note_shared
+from src.data.inspect.near_copies import note_near_copies
 from src.data.inspect.statistics import best_iou, class_rows, normalized_boxes, shape_figures
 from src.data.readers import READERS, note_without_boxes
 from src.data.readers.doubts import note_doubts, note_images
@@ -47,6 +48,7 @@ def check_splits(cfg, names: Sequence[str], decode: bool, suggest: bool = False)
     train, val = splits.get("train"), splits.get("val")
     if train and val and train.data and val.data:
         note_shared(train.usable, val.usable, cfg.classes, val.data.issues, cfg.num_parallel_workers)
+        note_near_copies(train.usable, val.usable, val.data.issues, cfg.num_parallel_workers, decode)
     return [_report(cfg, split, suggest) for split in splits.values()]
 
 

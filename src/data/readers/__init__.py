@@ -6,14 +6,26 @@ from typing import Sequence
 
 from src.data.issues import Issues
 from src.data.readers.coco import read_coco
+from src.data.readers.cvat import read_cvat
 from src.data.readers.doubts import note_doubts
+from src.data.readers.label_studio import read_label_studio
+from src.data.readers.labelme import read_labelme
 from src.data.readers.list_file import read_list
 from src.data.readers.voc import read_voc
+from src.data.readers.yolo import read_yolo
 from src.data.sample import DataSet, Sample
 from src.utils.errors import UserError
 from src.utils.log import warn_once
 
-READERS = {"coco": read_coco, "voc": read_voc, "other": read_list}
+READERS = {
+    "coco": read_coco,
+    "voc": read_voc,
+    "other": read_list,
+    "yolo": read_yolo,
+    "labelme": read_labelme,
+    "cvat": read_cvat,
+    "label_studio": read_label_studio,
+}
 """Each reader: (cfg, is_training) -> DataSet. It raises UserError only if nothing can be read at all (a missing
 folder or file, invalid JSON); every other problem is in `DataSet.issues`, so that a check can list them all."""
 

@@ -12,8 +12,13 @@ from src.data.sample import Sample
 MOST_DETECTIONS = 100
 """Per image and class: COCO's protocol counts no more."""
 LEAST_BOXES = 4
+NEARLY = 0.9
+"""IoU of two boxes of one class that are probably one object."""
+BEYOND_IMAGE = 0.05
+"""A box that leaves its image by more than this fraction of a side was not drawn there."""
 BEYOND, FITS = 0.25, 0.95
 """Fractions of the boxes: BEYOND of them outside the image start the search for another order; FITS must fit it."""
+CORNERS = "and would fit as corners x1, y1, x2, y2"
 SMALLEST_SIDE, MOST_ELONGATED = 32, 8
 
 
@@ -43,6 +48,34 @@ def _note_repeated(boxes: np.ndarray, images: np.ndarray, samples: List[Sample],
     same = (images[order[1:]] == images[order[:-1]]) & (boxes[order[1:]] == boxes[order[:-1]]).all(1)
     for image in images[order[1:]][same]:
         issues.warn("boxes are given twice (same image, class and corners; all are used)", samples[image].path)
+    _note_nearly_repeated(
+        boxes[np.r_[order[:1], order[1:][~same]]], images[np.r_[order[:1], order[1:][~same]]], samples, issues
+    )
+
+
+def _note_nearly_repeated(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], issues: Issues) -> None:
+    """Note boxes of one class that are nearly the same, as in two exports with other rounding.
+
+    Boxes are sorted by image, class and left edge; each is compared with those after it as long as left edges are near.
+    """
+    order = np.lexsort((boxes[:, 1], boxes[:, 4], images))
+    boxes, group = boxes[order].astype(np.int64), images[order] * (int(boxes[:, 4].max()) + 1) + boxes[order, 4]
+    y1, x1, y2, x2 = boxes[:, :4].T
+    for distance in range(1, MOST_DETECTIONS):
+        one, other = slice(None, -distance), slice(distance, None)
+        near = (group[one] == group[other]) & ((x1[other] - x1[one]) * 10 <= x2[one] - x1[one])
+        if not near.any():
+            return
+        width = np.minimum(x2[one], x2[other]) - x1[other]
+        height = np.minimum(y2[one], y2[other]) - np.maximum(y1[one], y1[other])
+        both = np.maximum(width, 0) * np.maximum(height, 0)
+        areas = (x2 - x1) * (y2 - y1)
+        alike_boxes = near & (both >= NEARLY * (areas[one] + areas[other] - both))
+        for image in images[order[one]][alike_boxes]:
+            issues.warn(
+                f"boxes are nearly those of another (same image and class, IoU of at least {NEARLY})",
+                samples[image].path,
+            )
 
 
 def _note_crowded(boxes: np.ndarray, images: np.ndarray, samples: List[Sample], issues: Issues) -> None:
@@ -63,6 +96,7 @@ def _note_form(boxes, images, sizes, samples: List[Sample], form: str, issues: I
     height, width = sizes.T.astype(np.int64) + 1
     beyond = (y2 > height) | (x2 > width)
     if beyond.mean() < BEYOND:
+        _note_single_corners(boxes, images, sizes, samples, form, issues)
         return
     readings = []
     if form == "xywh":
@@ -75,6 +109,18 @@ def _note_form(boxes, images, sizes, samples: List[Sample], form: str, issues: I
             for image in images[beyond]:
                 issues.warn(f"boxes leave their image: {words}", samples[image].path)
             return
+
+
+def _note_single_corners(boxes, images, sizes, samples: List[Sample], form: str, issues: Issues) -> None:
+    """Note single boxes that leave their image by far, and fit as corners."""
+    if form != "xywh":
+        return
+    y1, x1, y2, x2 = boxes[:, :4].T.astype(np.int64)
+    height, width = sizes.T
+    beyond = (y2 > height * (1 + BEYOND_IMAGE)) | (x2 > width * (1 + BEYOND_IMAGE))
+    corners = (x2 - x1 > x1) & (y2 - y1 > y1) & (x2 - x1 <= width + 1) & (y2 - y1 <= height + 1)
+    for image in images[beyond & corners]:
+        issues.warn(f"boxes leave their image by more than {BEYOND_IMAGE:.0%}, {CORNERS}", samples[image].path)
 
 
 def note_reversed(reversed_boxes: int, boxes: int, where: str, issues: Issues) -> None:

@@ -28,8 +28,20 @@ def read_json(path: str, issues: Issues) -> object:
         raise UserError(f"annotation file not found: {path}") from None
     except OSError as error:
         raise UserError(f"cannot read annotation file {path}: {error.strerror}") from None
+    try:
+        return parse_json(data, issues)
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None
+
+
+def parse_json(data: bytes, issues: Issues) -> object:
+    """As `read_json`, for a file's bytes.
+
+    Raises:
+        ValueError: no JSON; the message gives the reason and, where there is one, the line.
+    """
     if not data.strip():
-        raise UserError(f"{path}: not valid JSON: the file is empty")
+        raise ValueError("the file is empty")
     try:
         text = data.decode(json.detect_encoding(data))
         del data
@@ -37,8 +49,10 @@ def read_json(path: str, issues: Issues) -> object:
         if _may_repeat(text, content):
             json.loads(text, object_pairs_hook=lambda pairs: _note_repeated(pairs, issues))
         return content
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not {error.encoding.upper()} text: save the file as UTF-8") from None
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _without_outline(row: dict) -> dict:

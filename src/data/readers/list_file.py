@@ -9,6 +9,7 @@ from src.config import data_file
 from src.data.issues import Issues
 from src.data.readers.doubts import Normalized, note_reversed
 from src.data.readers.locate import locate
+from src.data.readers.text_file import read_lines
 from src.data.sample import DataSet, Sample, boxes_array, note_absent_classes
 from src.utils.errors import UserError
 
@@ -49,24 +50,6 @@ def _parse(line: str, where: str, num_classes: int, issues: Issues, normalized: 
     return rest, rows[::-1], wrong
 
 
-def _lines(path: str, key: str) -> list:
-    try:
-        with open(path, "rb") as handle:
-            data = handle.read()
-        # Windows' "Unicode" is UTF-16 with a byte order mark
-        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{key}: no such file: {path}") from None
-    except OSError as error:
-        raise UserError(f"{key}: cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{key}: {path} is not a UTF-8 text file (byte {error.start}): save it as UTF-8") from None
-    if "\0" in text:
-        raise UserError(f"{key}: {path} is not a text file")
-    # str.splitlines would also split at characters that a file name may hold
-    return re.split(r"\r\n|\r|\n", text)
-
-
 def read_list(cfg, is_training: bool) -> DataSet:
     """Samples of `anno_path` (evaluation: `anno_path_val`, by default the same) below `image_dir`.
 
@@ -80,7 +63,7 @@ def read_list(cfg, is_training: bool) -> DataSet:
         raise UserError(f"image_dir: no such folder: {root}")
     issues, samples, seen = Issues(), [], {}
     normalized, reversed_boxes = Normalized(), 0
-    for number, line in enumerate(_lines(path, key), 1):
+    for number, line in enumerate(read_lines(path, key), 1):
         if not line.strip():
             continue
         where = f"line {number}"

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from typing import List
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from src.config import data_file
 from src.data.issues import Issues
 from src.data.readers.doubts import Normalized, alike, note_reversed
+from src.data.readers.find_images import ids_by_name
 from src.data.readers.locate import IMAGE_ENDINGS, is_system_file, on_disk
 from src.data.sample import DataSet, Sample, boxes_array, note_absent_classes
 from src.utils.errors import UserError
@@ -251,7 +251,7 @@ def read_voc(cfg, is_training: bool) -> DataSet:
     for name in names:
         if os.path.join(image_dir, name) not in owners:
             issues.warn("images have no annotation file (left out)", name)
-    for sample, image_id in zip(samples, _ids([sample.path for sample in samples])):
+    for sample, image_id in zip(samples, ids_by_name([sample.path for sample in samples])):
         sample.image_id = image_id
     note_absent_classes(samples, cfg.classes, issues)
     return DataSet(samples, [os.path.join(annotation_dir, name) for name in files], annotation_dir, issues)
@@ -262,19 +262,3 @@ def _other_format(folder: str, stem: str) -> str:
     endings = (".webp", ".gif", ".heic", ".avif", ".jfif", ".jp2", "")
     found = [stem + ending for ending in endings if os.path.isfile(os.path.join(folder, stem + ending))]
     return f" (there is {found[0]}; supported are {', '.join(IMAGE_ENDINGS)})" if found else ""
-
-
-def _ids(images: list) -> list:
-    """An id for each image: its name if that is a unique number, else the next free number from 0."""
-    stems = [os.path.splitext(os.path.basename(image))[0] for image in images]
-    # up to 15 digits: a longer name is a time stamp or a hash, and JSON readers lose its last digits
-    numbers = [int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 16 else None for stem in stems]
-    uses = Counter(numbers)
-    taken, counter, ids = {number for number in numbers if uses[number] == 1}, 0, []
-    for number in numbers:
-        if number is None or uses[number] > 1:
-            while counter in taken:
-                counter += 1
-            number, counter = counter, counter + 1
-        ids.append(number)
-    return ids

@@ -12,6 +12,7 @@ import os
 from typing import Dict, Optional, Sequence
 
 from src.config import data_file
+from src.data.readers.find_images import SOURCE_ENDINGS, files_below
 from src.data.records.files import all_files
 from src.data.records.ground_truth import given_annotation_files
 from src.utils.output import write_json
@@ -77,7 +78,8 @@ def fingerprint(settings: dict, sources: Sequence[str], images: Sequence[str], d
     """Short strings, one for each input whose change makes the records outdated.
 
     Args:
-        sources, images: paths of the annotation files and of the images, as `portable_path` gives them.
+        sources, images: paths of the annotation files (of a folder the names in it count) and of the images, as
+            `portable_path` gives them.
 
     Raises:
         OSError: one of them does not exist.
@@ -87,7 +89,7 @@ def fingerprint(settings: dict, sources: Sequence[str], images: Sequence[str], d
         stat = os.stat(os.path.join(data_path, path))
         stats.update(_bytes(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n"))
     for path in sources:
-        contents.update(_bytes(f"{path}|{file_checksum(os.path.join(data_path, path))}\n"))
+        contents.update(_bytes(f"{path}|{_source_checksum(os.path.join(data_path, path))}\n"))
     if settings["dataset"] == "voc":  # its files are found by listing folders, so a new name in a folder is a change
         for folder in sorted({os.path.dirname(path) for path in (*sources, *images)}):
             names = sorted(os.listdir(os.path.join(data_path, folder)))
@@ -98,6 +100,14 @@ def fingerprint(settings: dict, sources: Sequence[str], images: Sequence[str], d
         "image files": stats.hexdigest(),
         "names in the folders": listing.hexdigest(),
     }
+
+
+def _source_checksum(path: str) -> str:
+    """`file_checksum`, for a folder that of the names of the images and annotation files in it."""
+    if not os.path.isdir(path):
+        return file_checksum(path)
+    names = (os.path.relpath(name, path) for name in files_below(path, SOURCE_ENDINGS))
+    return hashlib.sha256(_bytes("\n".join(names))).hexdigest()
 
 
 def _bytes(text: str) -> bytes:

@@ -19,6 +19,7 @@ import numpy as np
 from src.config import data_file
 from src.data.readers import read_dataset
 from src.data.readers.locate import missing_images
+from src.data.readers.yolo import missing_split
 from src.data.records.files import (
     IncompleteRecords,
     RenamedRecords,
@@ -327,6 +328,8 @@ def missing_evaluation_set(cfg) -> str:
     if os.path.exists(record_files(next(_prefixes(cfg, is_training=False)))[0]):
         return ""
     settings = record_settings(cfg, is_training=False)
+    if cfg.dataset == "yolo":
+        return missing_split(cfg, is_training=False)
     path = os.path.join(os.path.abspath(cfg.data_path), settings.get("annotations") or settings["folder"])
     if not os.path.exists(path):
         return path
