@@ -35,7 +35,8 @@ def portable_path(path: str, data_path: str) -> str:
 
 
 def record_settings(cfg, is_training: bool) -> dict:
-    """What identifies a data set in a configuration: format, paths (`portable_path`), split and class list.
+    """What identifies a data set in a configuration: format, paths (`portable_path`), split and class list, and of
+    training records, which are made of tiles, how pictures are cut.
 
     Records with equal settings are versions of the same data set; others belong to another one.
     """
@@ -49,7 +50,8 @@ def record_settings(cfg, is_training: bool) -> dict:
         name = cfg.anno_path if is_training or not cfg.anno_path_val else cfg.anno_path_val
         paths = {"annotations": data_file(cfg, name), "images": data_file(cfg, cfg.image_dir)}
     paths = {key: portable_path(path, cfg.data_path) for key, path in paths.items()}
-    return {"dataset": cfg.dataset, "classes": list(cfg.classes), **paths}
+    tiles = {"tile": cfg.tile, "overlap": cfg.overlap} if is_training and cfg.tile else {}
+    return {"dataset": cfg.dataset, "classes": list(cfg.classes), **paths, **tiles}
 
 
 def settings_key(settings: dict, data_path: str) -> str:

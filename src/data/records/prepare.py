@@ -147,7 +147,7 @@ def _find(cfg, is_training: bool) -> Optional[Tuple[str, Lock]]:
         if not os.path.isdir(os.path.dirname(prefix)):
             break
         if _is_foreign(prefix):
-            if _usable_foreign(cfg, prefix):
+            if _usable_foreign(cfg, prefix, is_training):
                 return prefix, _reader_lock(prefix)
             continue
         manifest = read_manifest(prefix)
@@ -241,7 +241,7 @@ def _may_replace(cfg, prefix: str, is_training: bool) -> Tuple[bool, str]:
     base = manifest["data_path"]
     if not any(os.path.exists(os.path.join(base, path)) for path in manifest["sources"]):
         return True, f"belong to a data set that no longer exists: {base}"
-    return False, "belong to another data set or class list"
+    return False, "belong to another data set, class list or tile size"
 
 
 def _remove_if_empty(prefix: str) -> None:
@@ -271,7 +271,10 @@ def _is_foreign(prefix: str) -> bool:
         return False
 
 
-def _usable_foreign(cfg, prefix: str) -> bool:
+def _usable_foreign(cfg, prefix: str, is_training: bool) -> bool:
+    if is_training and cfg.tile:
+        warn_once(f"{prefix}* are not used: they hold pictures, and tile is {cfg.tile}; tiles go into a separate folder")
+        return False
     if cfg.dataset == "other":
         warn_once(
             f"{prefix}* are not used: the published scripts wrote the boxes of list files with x and y swapped; "
