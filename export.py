@@ -60,8 +60,8 @@ def export(argv, locks: contextlib.ExitStack) -> int:
         )
     if cfg.export_nms and cfg.tile:
         raise UserError(
-            f"export_nms: with tile {cfg.tile}, NMS takes place over all tiles of a picture, not inside the file; leave "
-            f"out export_nms, or give --tile=0 for a file that sees pictures of a tile's size"
+            f"export_nms: with tile {cfg.tile}, NMS takes place over all tiles of a picture, not inside the file; "
+            f"leave out export_nms, or give --tile=0 for a file that sees pictures of a tile's size"
         )
     if cfg.export_dynamic_batch and cfg.file_format != "ONNX":
         raise UserError(

@@ -1,4 +1,4 @@
-"""src/inference/tiled.py: tiles of a picture give the boxes of each tile alone, moved, with one NMS over the picture."""
+"""src/inference/tiled.py: the boxes of each tile alone, moved, with one NMS over the whole picture."""
 
 import os
 from dataclasses import replace
@@ -188,8 +188,8 @@ def test_limits_are_named():
     line = limits_line(found((100, 100), (3, 100), (99, 99)), 7, 100)
     assert line == "max_boxes keeps 100 detections of a class, which 2 of 7 images have"
     line = limits_line(found((101, 0), (300, 5), (100, 100)), 3, 300)
-    assert line.startswith("max_boxes keeps 300 detections of a class, which 1 of 3 images have; COCO's metrics count 100")
-    assert line.endswith("2 of 3 images have more")
+    assert line.startswith("max_boxes keeps 300 detections of a class, which 1 of 3 images have; COCO's metrics")
+    assert line.endswith("count 100 of a class in an image: 2 of 3 images have more")
 
 
 @pytest.mark.parametrize("batch", [1, 4])

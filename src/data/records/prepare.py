@@ -273,7 +273,10 @@ def _is_foreign(prefix: str) -> bool:
 
 def _usable_foreign(cfg, prefix: str, is_training: bool) -> bool:
     if is_training and cfg.tile:
-        warn_once(f"{prefix}* are not used: they hold pictures, and tile is {cfg.tile}; tiles go into a separate folder")
+        warn_once(
+            f"{prefix}* are not used: they hold pictures that are not cut, and tile is {cfg.tile}; records are written "
+            f"from the data set instead, into a separate folder"
+        )
         return False
     if cfg.dataset == "other":
         warn_once(
