@@ -1,5 +1,7 @@
 """src/data/tiles.py and records of tiles, against slow definitions and by hand."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -181,3 +183,15 @@ def test_evaluation_sees_all_tiles_of_every_image(folder, size):
             picture = cv2.imread(str(folder / "coco" / "val2017" / f"{img_id}.jpg"))[..., ::-1]
             assert tuple(shape) == picture.shape[:2]
             np.testing.assert_array_equal(tiles, network_tiles(picture, tiling, [128, 128]))
+
+
+def test_records_of_another_program_are_not_cut(folder):
+    """They hold pictures that are not cut: tiles are written next to them, evaluation reads them."""
+    for is_training in (True, False):
+        records = prepare_records(config(folder), is_training)
+        records.lock.release()
+        os.remove(records.files[0][:-1] + ".json")
+    other = prepare_records(config(folder), True)
+    assert other.count == 5 and other.files == prepare_records(config(folder), True).files
+    tiles = prepare_records(config(folder, "--tile=32"), True)
+    assert tiles.files != other.files and tiles.count > 5
