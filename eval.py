@@ -38,6 +38,7 @@ def evaluate(argv, locks: contextlib.ExitStack) -> int:
     from src.data.pipeline import image_reader
     from src.data.records import prepare_records
     from src.evaluation.evaluate import build_evaluator, collect_detections
+    from src.evaluation.limits import limits_line
     from src.evaluation.metrics_table import format_table
     from src.evaluation.report import write_report
     from src.inference.open_model import open_model
@@ -59,6 +60,9 @@ def evaluate(argv, locks: contextlib.ExitStack) -> int:
         return 0
     predictions = os.path.join(cfg.output_path, "predictions.json")
     saved = write_or_go_on(predictions, evaluator.save, predictions)
+    reached = limits_line(evaluator.arrays(), records.count, cfg.max_boxes)
+    if reached:
+        LOGGER.info("%s", reached)
     result = evaluator.summarize()
     scored = time.perf_counter()
     LOGGER.info("detection took %.1f s, saving and scoring %.1f s", detected - start, scored - detected)

@@ -58,6 +58,11 @@ def export(argv, locks: contextlib.ExitStack) -> int:
             f"export_nms: NMS inside a file is hard and sees no mirror image, here nms is {cfg.nms} and tta {cfg.tta}; "
             f"leave out export_nms, or give --nms=hard --tta=none"
         )
+    if cfg.export_nms and cfg.tile:
+        raise UserError(
+            f"export_nms: with tile {cfg.tile}, NMS takes place over all tiles of a picture, not inside the file; "
+            f"leave out export_nms, or give --tile=0 for a file that sees pictures of a tile's size"
+        )
     if cfg.export_dynamic_batch and cfg.file_format != "ONNX":
         raise UserError(
             f"export_dynamic_batch: only an ONNX file takes any number of images, file_format is {cfg.file_format}"

@@ -108,7 +108,7 @@ def random_model(work: str, size: int) -> str:
 def network_inputs(model: str, files: list) -> list:
     """The pictures, decoded and resized."""
     predictor = Predictor(model)
-    return [predictor.resize(read_picture(path))[None] for path in files]
+    return [predictor.cut(read_picture(path)) for path in files]
 
 
 def runtime_session(model: str, threads: int = 0):

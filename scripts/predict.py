@@ -226,6 +226,14 @@ def parse(argv) -> argparse.Namespace:
         choices=TTA_KINDS,
         help="flip: average with the mirror image, in twice the time (default: the configuration's, or none)",
     )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        help="side in pixels of the square tiles that a picture is cut into, 0 for none (default: the model's)",
+    )
+    parser.add_argument(
+        "--overlap", type=float, help="share of a tile's side that neighbours have in common (default: the model's)"
+    )
     return parser.parse_args(argv)
 
 
@@ -251,6 +259,8 @@ def main(argv) -> int:
         options.runtime,
         options.nms,
         options.tta,
+        options.tile,
+        options.overlap,
     )
     ensure_writable(folder, "output")
     with hold_folder(folder, "prediction", key="output"):

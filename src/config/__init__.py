@@ -1,6 +1,6 @@
 """Configuration: `load_config`, and values derived from a configuration. Needs no MindSpore."""
 
-from src.config.checks import check_network
+from src.config.checks import check_network, tiling_fault
 from src.config.load import ROOT, SCHEMA_FILE, default_values, load_config, log_notes
 from src.config.networks import NETWORKS
 from src.config.paths import (
@@ -23,5 +23,6 @@ __all__ = [
     "learning_rate_factor",
     "load_config",
     "log_notes",
+    "tiling_fault",
     "voc_json_paths",
 ]

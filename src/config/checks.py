@@ -12,6 +12,8 @@ from src.utils.errors import UserError
 
 # boxes per cell of the published anchor generator: 2 octaves x 3 aspect ratios
 PUBLISHED_BOXES = 6
+_TILES = (32, 16384)
+_MOST_OVERLAP = 0.9
 _MAX_INT = 2**31 - 1
 
 # key -> (minimum, maximum), both allowed
@@ -137,7 +139,16 @@ def check_values(cfg, bad: Bad) -> None:
     for key in ("checkpoint_filter_list", "freeze_layer"):
         if isinstance(cfg[key], list) and not all(name.strip() for name in cfg[key]):
             raise bad(f"{key} has an empty entry: {shown(cfg[key])}")
+    if tiling_fault(cfg.tile, cfg.overlap):
+        raise bad(tiling_fault(cfg.tile, cfg.overlap))
     _check_instances_set(cfg.instances_set, bad)
+
+
+def tiling_fault(tile: int, overlap: float) -> str:
+    """What is wrong with the values of `tile` and `overlap`, "" if nothing is."""
+    if tile and not _TILES[0] <= tile <= _TILES[1]:
+        return f"tile must be 0 (off) or lie in [{_TILES[0]}, {_TILES[1]}], got {tile}"
+    return "" if 0 <= overlap <= _MOST_OVERLAP else f"overlap must lie in [0, {_MOST_OVERLAP}], got {overlap:g}"
 
 
 def _numbers(value) -> list:

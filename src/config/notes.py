@@ -83,6 +83,8 @@ def list_notes(cfg, given: Given, ignored: List[str], asked_workers: int, asked_
     cores = os.cpu_count() or 1
     if asked_workers > cores:
         notes.append(f"num_parallel_workers {asked_workers} exceeds the cores of this machine: {cores} are used")
+    if not cfg.tile and on_command_line("overlap"):
+        notes.append("overlap has no effect without tile")
     if cfg.compile_cache and "compile_cache" in given.options and (cfg.device_target != "CPU" or cfg.run_distribute):
         training.append("compile_cache only has an effect on a CPU with one process")
     _note_start(cfg, given, training, chosen, on_command_line)

@@ -22,8 +22,10 @@ from src.data.images import decode_rgb
 from src.data.records import RecordSet
 from src.data.records.files import boxes_of_row
 from src.data.repeats import draw_epoch, epoch_length, repeat_factors
+from src.data.tiles import network_tiles, of_config
 from src.data.transforms import Augmentation, TrainTransform, encode_matches, normalize_boxes, resize
 from src.utils.errors import UserError
+from src.utils.threads import ordered_map
 
 COLUMNS = ["img_id", "image", "annotation"]
 PREFETCH_BATCHES = 2  # batches prepared while one is used
@@ -211,3 +213,25 @@ def validation_batches(records: RecordSet, cfg, matcher: Matcher, rank: int = 0,
     rows = _read_rows(records, COLUMNS, order)
     for images, boxes_norm in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
         yield images, encode_matches(boxes_norm, matcher, cfg.prior_scaling)
+
+
+def evaluation_tiles(records: RecordSet, cfg, rank: int = 0, size: int = 1) -> Iterator[tuple]:
+    """(img_id int, tiles uint8 RGB [T, h, w, 3] of the network's size, (height, width)) of each image: the images of
+    `evaluation_batches` in the same order, cut.
+
+    Raises:
+        UserError: an image in the records that cannot be decoded.
+    """
+    order = np.argsort(records.rows, kind="stable")[rank::size].tolist()
+    if not order:
+        return
+
+    def prepare(row):
+        img_id, image = row
+        pixels = _decode(image, img_id)
+        return int(img_id.ravel()[0]), network_tiles(pixels, of_config(cfg), cfg.img_shape), pixels.shape[:2]
+
+    rows, threads = _read_rows(records, ["img_id", "image"], order), cfg.num_parallel_workers
+    with ThreadPoolExecutor(threads, thread_name_prefix="tiles") as pool:
+        # a picture of many pixels takes long, so a few ahead keep the threads busy
+        yield from ordered_map(pool, prepare, ((row, 0) for row in rows), threads + 1, 0)

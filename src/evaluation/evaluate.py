@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Callable, Dict, Iterator, Optional
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from mindspore import nn
 
-from src.data.pipeline import evaluation_batches
+from src.data.pipeline import evaluation_batches, evaluation_tiles
 from src.data.records import RecordSet
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.validation_loss import ValidationLoss
-from src.inference.detector import Detector, build_detector
+from src.inference.detector import Detections, Detector, build_detector
+from src.inference.tiled import TileQueue
 from src.models.parameter_values import get_values, temporary_values
 from src.utils.distributed import Communicator
 from src.utils.log import LOGGER, progress
+
+Found = List[Tuple[int, Detections]]
+"""The images of a round, by img_id."""
 
 
 def build_evaluator(records: RecordSet, cfg) -> CocoEvaluator:
@@ -54,24 +58,41 @@ def collect_detections(
         False if it was stopped.
     """
     total = len(range(comm.rank, records.count, comm.size))
-    # number of batches of the longest shard: a rank with fewer must still take part in `should_stop`
+    # number of rounds of the longest shard: a rank with fewer must still take part in `should_stop`
     longest = -(-records.count // comm.size)
-    rounds = -(-longest // cfg.batch_size)
-    batches = evaluation_batches(records, cfg, comm.rank, comm.size)
+    rounds = longest if cfg.tile else -(-longest // cfg.batch_size)
+    rounds_of_rank = (_detect_in_tiles if cfg.tile else _detect)(detector, records, cfg, comm)
     with progress(total, "evaluating", is_main=comm.rank == 0) as bar:
         for _ in range(rounds):
             if should_stop():
                 return False
-            batch = next(batches, None)
-            if batch is not None:
-                ids, images, shapes = batch
-                for img_id, detections in zip(ids, detector(images, shapes)):
-                    evaluator.add(records.dataset_id(img_id), *detections)
-                bar.update(len(ids))
+            _add(evaluator, records, next(rounds_of_rank, []), bar)
+        for found in rounds_of_rank:
+            _add(evaluator, records, found, bar)
     if comm.size > 1:
         for found in comm.gather(evaluator.arrays()) or []:
             evaluator.merge(found)
     return True
+
+
+def _add(evaluator: CocoEvaluator, records: RecordSet, found: Found, bar) -> None:
+    for img_id, detections in found:
+        evaluator.add(records.dataset_id(img_id), *detections)
+    bar.update(len(found))
+
+
+def _detect(detector: Detector, records: RecordSet, cfg, comm: Communicator) -> Iterator[Found]:
+    """Batch by batch of this rank's images."""
+    for ids, images, shapes in evaluation_batches(records, cfg, comm.rank, comm.size):
+        yield list(zip(ids, detector(images, shapes)))
+
+
+def _detect_in_tiles(detector: Detector, records: RecordSet, cfg, comm: Communicator) -> Iterator[Found]:
+    """Image by image of this rank what is complete by then, and at last the rest."""
+    queue = TileQueue(detector)
+    for picture in evaluation_tiles(records, cfg, comm.rank, comm.size):
+        yield list(queue.add(*picture))
+    yield list(queue.finish())
 
 
 class TrainingEvaluation:

@@ -5,7 +5,7 @@ MindSpore is imported only where a cell runs.
 
 from __future__ import annotations
 
-from typing import Callable, List, Tuple
+from typing import Callable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
@@ -55,7 +55,19 @@ class Detector:
         self.mirror = mirror_permutation(self.description.layout) if tta == "flip" else None
 
     def __call__(self, images: np.ndarray, shapes: np.ndarray) -> List[Detections]:
-        size, found = self.description.batch_size, []
+        return [detections for batch in self._batches(images, shapes) for detections in self._found(*batch)]
+
+    def candidates(self, images: np.ndarray) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+        """What post-processing looks at, before NMS: of each image the boxes y1, x1, y2, x2 in [0, 1] float32 [K, 4]
+        with a score above `min_score` of any class but the background, and their scores [K, C]."""
+        for outputs, of_batch in self._batches(images, np.ones((len(images), 2), np.int64)):
+            for boxes, scores in zip(*self._raw(outputs, len(of_batch))):
+                rows = np.flatnonzero((scores[:, 1:] > self.description.min_score).any(axis=1))
+                yield boxes.take(rows, axis=0), scores.take(rows, axis=0)
+
+    def _batches(self, images: np.ndarray, shapes: np.ndarray) -> Iterator[Tuple[list, np.ndarray]]:
+        """(outputs of the network, shapes [n, 2] of the images that they are for; the other rows are padding)."""
+        size = self.description.batch_size
         for start in range(0, len(images), size):
             batch, of_batch = images[start : start + size], np.asarray(shapes[start : start + size])
             count = len(batch)
@@ -67,8 +79,7 @@ class Detector:
             if self.mirror is not None:
                 mirrored = self.run(self._input(batch[:, :, ::-1]), of_batch)
                 outputs = average_with_mirrored(*outputs, *mirrored, self.mirror)
-            found += self._found(outputs, of_batch[:count])
-        return found
+            yield outputs, of_batch[:count]
 
     def run(self, batch: np.ndarray, shapes: np.ndarray) -> list:
         """The network's outputs for a full batch (of any size where the batch is dynamic) of its input type: boxes
@@ -91,10 +102,19 @@ class Detector:
                 _of_image(boxes, scores, labels, (image == number) & (scores > description.min_score))
                 for number in range(len(shapes))
             ]
-        boxes, scores = (output[: len(shapes)] for output in outputs)
+        return [self.postprocess(*rows, shape) for *rows, shape in zip(*self._raw(outputs, len(shapes)), shapes)]
+
+    def _raw(self, outputs: list, count: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Boxes and scores of the first images of a batch."""
+        boxes, scores = (output[:count] for output in outputs)
         self.max_score = max(self.max_score, float(np.nan_to_num(scores[:, :, 1:]).max()))
+        return boxes, scores
+
+    def postprocess(self, boxes: np.ndarray, scores: np.ndarray, shape: Sequence[int]) -> Detections:
+        """`src.boxes.postprocess.postprocess` with the thresholds of the description."""
+        description = self.description
         options = (description.min_score, description.nms_threshold, description.max_boxes, self.soft_nms)
-        return [postprocess(*rows, shape, *options) for *rows, shape in zip(boxes, scores, shapes)]
+        return postprocess(boxes, scores, shape, *options)
 
 
 def _of_image(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Detections:

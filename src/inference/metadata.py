@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Dict, List
 
 from src.boxes.default_boxes import grid_layout
+from src.data.tiles import Tiling
 from src.data.transforms import MEAN, STD
 from src.utils.errors import UserError
 
 PRECISIONS = ("float32", "float16", "int8")
 # fields that files of earlier versions lack
-_LATER = {"dynamic_batch": False, "precision": "float32", "layout": []}
+_LATER = {"dynamic_batch": False, "precision": "float32", "layout": [], "tile": 0, "overlap": Tiling().overlap}
 
 
 @dataclass
@@ -26,7 +27,8 @@ class ModelMetadata:
     uint8_input: the file takes pixels uint8 [B, H, W, 3] RGB, else normalised float32 [B, 3, H, W]; nms: it does NMS
     itself, with the thresholds; min_score, nms_threshold, max_boxes: docs/reference.md, "Post-processing";
     dynamic_batch: a call takes any number of images; precision: of the weights, one of `PRECISIONS`;
-    layout: [rows, columns, boxes per cell] of each level (`src.boxes.default_boxes.grid_layout`), [] where unknown.
+    layout: [rows, columns, boxes per cell] of each level (`src.boxes.default_boxes.grid_layout`), [] where unknown;
+    tile, overlap: how pictures are cut (`src.data.tiles.Tiling`).
     """
 
     classes: List[str]
@@ -42,6 +44,13 @@ class ModelMetadata:
     dynamic_batch: bool = False
     precision: str = "float32"
     layout: List[List[int]] = field(default_factory=list)
+    tile: int = 0
+    overlap: float = Tiling().overlap
+
+    @property
+    def tiling(self) -> Tiling:
+        """`tile` and `overlap`."""
+        return Tiling(self.tile, self.overlap)
 
 
 def metadata_from_config(cfg, uint8_input: bool = True, nms: bool = False) -> ModelMetadata:
@@ -58,6 +67,8 @@ def metadata_from_config(cfg, uint8_input: bool = True, nms: bool = False) -> Mo
         uint8_input=uint8_input,
         nms=nms,
         layout=[list(level) for level in grid_layout(cfg)],
+        tile=cfg.tile,
+        overlap=cfg.overlap,
     )
 
 
@@ -90,6 +101,7 @@ def _checked(values: dict, path: str) -> ModelMetadata:
         numbers = [*description.img_shape, description.batch_size, *description.mean, *description.std]
         usable = len(description.classes) > 1 and len(numbers) == 9 and min(numbers) > 0
         usable = usable and all(len(level) == 3 and min(level) > 0 for level in description.layout)
+        usable = usable and description.tile >= 0 and 0 <= description.overlap < 1
     except (KeyError, TypeError):
         raise unusable from None
     if not usable:

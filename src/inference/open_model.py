@@ -11,6 +11,7 @@ from typing import Callable, Optional
 
 from easydict import EasyDict
 
+from src.config import tiling_fault
 from src.inference.detector import NMS_KINDS, TTA_KINDS, Detector, NetworkDetector, build_inference
 from src.inference.metadata import ModelMetadata, metadata_from_config, read_description
 from src.inference.runtimes import RUNTIMES, open_onnx
@@ -45,6 +46,8 @@ def open_model(
     threads: int = 0,
     nms: str = "",
     tta: str = "",
+    tile: Optional[int] = None,
+    overlap: Optional[float] = None,
 ) -> Detector:
     """A checkpoint, MINDIR or ONNX file, by the ending of its name.
 
@@ -57,10 +60,12 @@ def open_model(
         concurrent_calls, runtime, threads: of an ONNX file, see `src.inference.runtimes.open_onnx`; runtime "" is the
             configuration's `inference_runtime`.
         nms, tta: one of `NMS_KINDS` and `TTA_KINDS`; "" is the configuration's, hard and none without one.
+        tile, overlap: how pictures are cut (`src.data.tiles.Tiling`); None is the configuration's, without one that of
+            the file.
 
     Raises:
         UserError: no such file, a damaged one, one of another network or other classes; a runtime that is missing or
-            cannot run it; `nms` or `tta` that the file does not allow.
+            cannot run it; `nms`, `tta` or `tile` that the file does not allow.
     """
     if not os.path.isfile(path):
         raise UserError(f"{key}: no such file: {os.path.abspath(path)}")
@@ -84,6 +89,11 @@ def open_model(
         detector = NetworkDetector(load_mindir(path), description)
     if cfg is not None and ending != ".ckpt":
         detector.description = _fitting(detector.description, cfg, path, key)
+    given = {"tile": tile, "overlap": overlap}
+    given = {name: value for name, value in given.items() if value is not None}
+    detector.description = replace(detector.description, **given)
+    if tiling_fault(*detector.description.tiling):
+        raise UserError(tiling_fault(*detector.description.tiling))
     _check_test_time(detector.description, f"{key}: {path} was exported", nms, tta)
     detector.at_test_time(nms, tta)
     return detector
@@ -115,18 +125,19 @@ def _fitting(found: ModelMetadata, cfg, path: str, key: str) -> ModelMetadata:
         if getattr(found, name) != getattr(wanted, name):
             advice = "leave out --config_path" if key == "model" else "use that value, or export the checkpoint again"
             raise UserError(f"{where} with {name} {getattr(found, name)}, here it is {getattr(wanted, name)}; {advice}")
+    found = replace(found, tile=wanted.tile, overlap=wanted.overlap)
     if found.dynamic_batch:
         found = replace(found, batch_size=wanted.batch_size)
     return with_thresholds(found, where, wanted.min_score, wanted.nms_threshold, wanted.max_boxes)
 
 
 def _check_test_time(found: ModelMetadata, where: str, nms: str, tta: str) -> None:
-    """Check that a file gives what soft-NMS and mirrored images need.
+    """Check that a file gives what soft-NMS, mirrored images and tiles need.
 
     Raises:
         UserError: NMS inside, or no layout of its default boxes.
     """
-    asked = ["nms soft"] * (nms == "soft") + ["tta flip"] * (tta == "flip")
+    asked = ["nms soft"] * (nms == "soft") + ["tta flip"] * (tta == "flip") + [f"tile {found.tile}"] * bool(found.tile)
     if asked and found.nms:
         raise UserError(
             f"{where} with NMS inside, which excludes {' and '.join(asked)}; export it again without --export_nms"

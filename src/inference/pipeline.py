@@ -48,7 +48,7 @@ class Picture:
     def __init__(self, path: str, target: str = "", image: Optional[np.ndarray] = None, number: Optional[int] = None):
         self.path, self.target, self.image, self.number = path, target, image, number
         self.shape = (0, 0) if image is None else image.shape[:2]
-        self.pixels: Optional[np.ndarray] = None  # of the network's size
+        self.pixels: Optional[np.ndarray] = None  # [T, h, w, 3]: tiles of the network's size, or the one picture
         self.detections: tuple = ()
         self.read_error: Optional[UserError] = None
         self.write_error: Optional[OutputError] = None
@@ -89,7 +89,7 @@ def detect(
     def run_network(group: List[Picture]) -> List[Picture]:
         readable = [picture for picture in group if picture.read_error is None]
         if readable:
-            pixels = np.stack([picture.pixels for picture in readable])
+            pixels = np.concatenate([picture.pixels for picture in readable])
             shapes = np.array([picture.shape for picture in readable])
             for picture, detections in zip(readable, predictor.detect(pixels, shapes)):
                 picture.detections, picture.pixels = detections, None
@@ -143,7 +143,7 @@ def _read(picture: Picture, predictor: Predictor) -> None:
         if picture.image is None:
             rgb = read_picture(picture.path)
             picture.image, picture.shape = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR, dst=rgb), rgb.shape[:2]
-        picture.pixels = np.ascontiguousarray(predictor.resize(picture.image)[..., ::-1])
+        picture.pixels = np.ascontiguousarray(predictor.cut(picture.image)[..., ::-1])
     except UserError as error:
         picture.read_error = error
 

@@ -9,9 +9,10 @@ import numpy as np
 import yaml
 
 from src.config.networks import OPTIONAL_KEYS
-from src.data.transforms import resize
+from src.data.tiles import Tiling, network_tiles
 from src.inference.detector import Detections
 from src.inference.open_model import open_model, with_thresholds
+from src.inference.tiled import TileQueue
 from src.models.trained_classes import CONFIG_OF_A_RUN, read_trained_config, run_configuration, trained_classes
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
@@ -60,7 +61,7 @@ def options_of(model: str, config_path: str = "") -> List[str]:
             f"config_path: {model} holds no class names (it was not saved by a training of this repository), and there "
             f"is no {CONFIG_OF_A_RUN} of its run; name the configuration that it was trained with (--config_path)"
         )
-    return [f"--{key}={stored[key]}" for key in _NETWORK_KEYS if key in stored]
+    return [f"--{key}={stored[key]}" for key in (*_NETWORK_KEYS, "tile", "overlap") if key in stored]
 
 
 def _describes(config_path: str, stored: dict) -> bool:
@@ -92,6 +93,9 @@ class Predictor:
         nms: hard, or soft for soft-NMS. "" is the configuration's, or hard without one.
         tta: none, or flip for the mean of the outputs for an image and its mirror image. "" is the configuration's,
             or none without one. soft and flip need a file without NMS inside.
+        tile: side in pixels of the square tiles that an image is cut into, 0 for none; None is the configuration's or
+            the file's. Tiles need a file without NMS inside.
+        overlap: share of a tile's side that neighbouring tiles have in common; None as for `tile`.
 
     Raises:
         UserError: a file that is missing, damaged or of another network; an option that the file does not allow.
@@ -107,9 +111,12 @@ class Predictor:
         runtime: str = "",
         nms: str = "",
         tta: str = "",
+        tile: Optional[int] = None,
+        overlap: Optional[float] = None,
     ):
         cfg = self._prepare(model, config_path, device_target)
-        self._detector = open_model(model, cfg, "model", concurrent_calls, runtime, nms=nms, tta=tta)
+        at_test_time = {"nms": nms, "tta": tta, "tile": tile, "overlap": overlap}
+        self._detector = open_model(model, cfg, "model", concurrent_calls, runtime, **at_test_time)
         self.concurrent_calls = self._detector.concurrent_calls
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
@@ -137,7 +144,7 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> Detections:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected an RGB image uint8 [H, W, 3], got {image.dtype} {image.shape}")
-        return self.detect(self.resize(image)[None], np.array([image.shape[:2]]))[0]
+        return self.detect(self.cut(image), np.array([image.shape[:2]]))[0]
 
     @property
     def min_score(self) -> float:
@@ -146,19 +153,32 @@ class Predictor:
 
     @property
     def batch_size(self) -> int:
-        """Images per call: those that the file takes, one if it takes any number."""
+        """Images per call: those that the file takes, one if it takes any number or the image's tiles."""
         description = self._detector.description
-        return 1 if description.dynamic_batch else description.batch_size
+        return 1 if description.dynamic_batch or description.tile else description.batch_size
 
-    def resize(self, image: np.ndarray) -> np.ndarray:
-        """Resize uint8 [H, W, 3] to the network's input size."""
-        return resize(image, self._detector.description.img_shape)
+    @property
+    def tiling(self) -> Tiling:
+        """How images are cut."""
+        return self._detector.description.tiling
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [T, h, w, 3]: the tiles of an image uint8 [H, W, 3], or the one image, of the network's input size."""
+        return network_tiles(image, self.tiling, self._detector.description.img_shape)
 
     def detect(self, pixels: np.ndarray, shapes: np.ndarray) -> List[Detections]:
         """(boxes, labels, scores) of each image, as a call returns them for one.
 
         Args:
-            pixels: RGB uint8 [n, h, w, 3] of the network's size (`resize`).
+            pixels: RGB uint8 [T, h, w, 3], the tiles of the images one after another (`cut`).
             shapes: (height, width) int [n, 2] of the originals.
         """
-        return [(boxes, labels, scores) for boxes, scores, labels in self._detector(pixels, shapes)]
+        if not self.tiling.side:
+            return [(boxes, labels, scores) for boxes, scores, labels in self._detector(pixels, shapes)]
+        queue, found, start = TileQueue(self._detector), [], 0
+        for number, shape in enumerate(shapes.tolist()):
+            count = len(self.tiling.windows(*shape))
+            found += queue.add(number, pixels[start : start + count], shape)
+            start += count
+        found += queue.finish()
+        return [(boxes, labels, scores) for _, (boxes, scores, labels) in found]

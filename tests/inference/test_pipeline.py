@@ -109,8 +109,8 @@ class Observed:
         self.concurrent_calls, self.callers, self.busy, self.most = calls, set(), 0, 0
         self._lock = threading.Lock()
 
-    def resize(self, image):
-        return cv2.resize(image, (8, 8))
+    def cut(self, image):
+        return cv2.resize(image, (8, 8))[None]
 
     def detect(self, pixels, shapes):
         with self._lock:

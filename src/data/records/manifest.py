@@ -35,8 +35,8 @@ def portable_path(path: str, data_path: str) -> str:
 
 
 def record_settings(cfg, is_training: bool) -> dict:
-    """What identifies a data set in a configuration: format, paths (`portable_path`), split, class list, and whether
-    images without boxes are among the training images.
+    """What identifies a data set in a configuration: format, paths (`portable_path`), split and class list, and of
+    training records whether images without boxes are among them, and how pictures are cut into tiles.
 
     Records with equal settings are versions of the same data set; others belong to another one.
     """
@@ -50,9 +50,12 @@ def record_settings(cfg, is_training: bool) -> dict:
         name = cfg.anno_path if is_training or not cfg.anno_path_val else cfg.anno_path_val
         paths = {"annotations": data_file(cfg, name), "images": data_file(cfg, cfg.image_dir)}
     paths = {key: portable_path(path, cfg.data_path) for key, path in paths.items()}
-    # a key of its own only where it is on: manifests of earlier versions stay valid
-    negatives = {"negative_images": True} if is_training and cfg.negative_images else {}
-    return {"dataset": cfg.dataset, "classes": list(cfg.classes), **paths, **negatives}
+    options = {}  # those that are on: manifests of earlier versions stay valid
+    if is_training and cfg.negative_images:
+        options["negative_images"] = True
+    if is_training and cfg.tile:
+        options.update(tile=cfg.tile, overlap=cfg.overlap)
+    return {"dataset": cfg.dataset, "classes": list(cfg.classes), **paths, **options}
 
 
 def settings_key(settings: dict, data_path: str) -> str:

@@ -241,7 +241,7 @@ def _may_replace(cfg, prefix: str, is_training: bool) -> Tuple[bool, str]:
     base = manifest["data_path"]
     if not any(os.path.exists(os.path.join(base, path)) for path in manifest["sources"]):
         return True, f"belong to a data set that no longer exists: {base}"
-    return False, "belong to another data set, class list or negative_images"
+    return False, "belong to another data set, class list, tile size or negative_images"
 
 
 def _remove_if_empty(prefix: str) -> None:
@@ -272,6 +272,12 @@ def _is_foreign(prefix: str) -> bool:
 
 
 def _usable_foreign(cfg, prefix: str, is_training: bool) -> bool:
+    if is_training and cfg.tile:
+        warn_once(
+            f"{prefix}* are not used: they hold pictures that are not cut, and tile is {cfg.tile}; records are written "
+            f"from the data set instead, into a separate folder"
+        )
+        return False
     if cfg.dataset == "other":
         warn_once(
             f"{prefix}* are not used: the published scripts wrote the boxes of list files with x and y swapped; "

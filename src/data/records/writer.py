@@ -13,13 +13,14 @@ from typing import Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from src.data.images import check_image, decode_rgb, exif_orientation, flaw, has_16_bits
+from src.data.images import check_image, decode_rgb, exif_orientation, flaw, has_16_bits, read_header
 from src.data.issues import Issues
 from src.data.readers.coco import coco_json
 from src.data.records.files import FILES, IncompleteRecords, all_files, count_rows, record_files
 from src.data.records.ground_truth import MARK
 from src.data.records.manifest import annotation_entry, write_manifest, write_unfinished
-from src.data.sample import DataSet, Sample, clip_to_image
+from src.data.sample import DataSet, Sample, clip_boxes, clip_to_image
+from src.data.tiles import Tiling, cut_boxes, encode_tile, of_config
 from src.utils.errors import UserError
 from src.utils.locks import wait_lock
 from src.utils.log import LOGGER, progress, warn_once
@@ -28,6 +29,7 @@ from src.utils.text import one_line
 
 # rows are written in groups: one row at a time is half as fast, and memory must not grow with the images
 GROUP_ROWS, GROUP_BYTES = 128, 32 << 20
+PNG_BYTES = 1.8  # of a photograph's pixel, about
 SCHEMA = {
     "img_id": {"type": "int32", "shape": [1]},
     "image": {"type": "bytes"},
@@ -76,7 +78,7 @@ def _remove_left_overs(folder: str, prefix: str) -> None:
             os.remove(prefix + ending)
 
 
-def _check_room(folder: str, samples: List[Sample]) -> None:
+def _check_room(folder: str, samples: List[Sample], tiling: Tiling) -> None:
     try:
         os.makedirs(_temporary_folder(folder))
         os.rmdir(_temporary_folder(folder))
@@ -84,27 +86,49 @@ def _check_room(folder: str, samples: List[Sample]) -> None:
         raise UserError(
             f"mindrecord_dir: cannot write to {folder}: {error.strerror}; name another folder with --mindrecord_dir"
         ) from None
-    needed = int(sum(os.path.getsize(sample.path) for sample in samples) * 1.02) + 1024 * len(samples) + (1 << 20)
+    needed = int(sum(_bytes_of(sample, tiling) for sample in samples) * 1.02) + 1024 * len(samples) + (1 << 20)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(f"mindrecord_dir: {folder} has {free} bytes free, the records need about {needed}")
 
 
-def _load(sample: Sample) -> tuple:
-    """(bytes, (height, width), orientation, why it is broken or "", what is odd about its pixels or "")."""
+def _bytes_of(sample: Sample, tiling: Tiling) -> int:
+    """Size of a picture in the records: of its file, or about that of its tiles; 0 where the file is missing."""
+    with contextlib.suppress(OSError, ValueError):
+        if not tiling.side:
+            return os.path.getsize(sample.path)
+        top, left, bottom, right = tiling.windows(*read_header(sample.path)[0]).T.astype(int)
+        return int(PNG_BYTES * ((bottom - top) * (right - left)).sum())
+    return 0
+
+
+def _load(sample: Sample, tiling: Tiling) -> tuple:
+    """(bytes of the file, or `_tiles` of it, (height, width), orientation, why it is broken or "", what is odd about
+    its pixels or "")."""
     try:
         with open(sample.path, "rb") as handle:
             data = handle.read()
         size = check_image(data)
         odd = flaw(decode_rgb(data), True) if has_16_bits(sample.path) else ""
-        return data, size, exif_orientation(data), "", odd
+        content = _tiles(data, clip_boxes(sample.boxes, *size)[0], tiling) if tiling.side else data
+        return content, size, exif_orientation(data), "", odd
     except OSError as error:
         return b"", (0, 0), 1, error.strerror or str(error), ""
     except ValueError as error:
         return b"", (0, 0), 1, str(error), ""
 
 
-def _loaded(ids: List[int], samples: List[Sample], workers: int) -> Iterator[tuple]:
+def _tiles(data: bytes, boxes: np.ndarray, tiling: Tiling) -> List[tuple]:
+    """(window, bytes, boxes [K, 5]) of each tile of a picture that has boxes, of which `boxes` [M, 5] are all."""
+    image, found = decode_rgb(data), []
+    for window in tiling.windows(*image.shape[:2]):
+        of_tile = cut_boxes(boxes, window)
+        if len(of_tile):
+            found.append((window, encode_tile(image, window), of_tile))
+    return found
+
+
+def _loaded(ids: List[int], samples: List[Sample], tiling: Tiling, workers: int) -> Iterator[tuple]:
     """(id, sample, `_load` of it) in order; threads read and decode ahead, enough to be busy while a group is written,
     within a limit of bytes."""
     with ThreadPoolExecutor(workers) as pool, progress(len(samples), "converting") as bar:
@@ -113,8 +137,8 @@ def _loaded(ids: List[int], samples: List[Sample], workers: int) -> Iterator[tup
         try:
             while pair is not None or ahead:
                 while pair is not None and len(ahead) < 2 * workers + GROUP_ROWS and pending_bytes <= GROUP_BYTES:
-                    size = os.path.getsize(pair[1].path) if os.path.exists(pair[1].path) else 0
-                    ahead.append((*pair, size, pool.submit(_load, pair[1])))
+                    size = _bytes_of(pair[1], tiling)
+                    ahead.append((*pair, size, pool.submit(_load, pair[1], tiling)))
                     pending_bytes, pair = pending_bytes + size, next(left, None)
                 img_id, sample, size, result = ahead.popleft()
                 pending_bytes -= size
@@ -177,16 +201,25 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
     """
     is_training = annotation_file is None
     _remove_left_overs(folder, prefix)
-    _check_room(folder, data.samples)
+    tiling = of_config(cfg) if is_training else Tiling()  # evaluation puts the tiles of a picture together
+    _check_room(folder, data.samples, tiling)
     temporary = _temporary_folder(folder)
     checked = _ImageChecks(cfg.max_bad_images, needs_box=is_training and not cfg.negative_images)
     ids, table = record_ids(data.samples)
     try:
         os.makedirs(temporary)
         temporary_prefix = os.path.join(temporary, os.path.basename(prefix))
-        count = _write(temporary_prefix, _rows(ids, data, checked, cfg.num_parallel_workers))
+        usable = _usable(ids, data, tiling, checked, cfg.num_parallel_workers)
+        if tiling.side:
+            table = []
+            count = _write(temporary_prefix, _tile_rows(usable, table))
+        else:
+            count = _write(temporary_prefix, (_row(img_id, *rest) for img_id, _, *rest in usable))
         if count == 0:
             raise UserError(f"{data.where}: no image is left to write")
+        if tiling.side:
+            pictures = f"{len(checked.sizes)} pictures became {count} tiles with boxes"
+            LOGGER.info("tile %d, overlap %g: %s", tiling.side, tiling.overlap, pictures)
         rows = _rows_as_written(temporary_prefix, count)
         for line in checked.issues.repaired_lines():
             warn_once(f"{data.where}: {line}")
@@ -232,18 +265,32 @@ def read_row_ids(prefix: str) -> np.ndarray:
     return np.concatenate(batches).astype(np.int64)
 
 
-def _rows(ids: List[int], data: DataSet, checked: _ImageChecks, workers: int) -> Iterator[dict]:
-    for img_id, sample, (content, size, orientation, reason, odd) in _loaded(ids, data.samples, max(workers, 1)):
+def _usable(ids: List[int], data: DataSet, tiling: Tiling, checked: _ImageChecks, workers: int) -> Iterator[tuple]:
+    """(id, sample, content as of `_load`, boxes [M, 5]) of the images that are not left out."""
+    loaded = _loaded(ids, data.samples, tiling, max(workers, 1))
+    for img_id, sample, (content, size, orientation, reason, odd) in loaded:
         if odd:
             checked.issues.warn(odd, sample.path)
         boxes = checked.boxes(img_id, sample, size, orientation, reason)
         if boxes is not None:
             sample.boxes = boxes
-            yield {
-                "img_id": np.array([img_id], np.int32),
-                "image": content,
-                "annotation": boxes.astype(np.int32).reshape(-1, 5),
-            }
+            yield img_id, sample, content, boxes
+
+
+def _row(img_id: int, content: bytes, boxes: np.ndarray) -> dict:
+    return {
+        "img_id": np.array([img_id], np.int32),
+        "image": content,
+        "annotation": boxes.astype(np.int32).reshape(-1, 5),
+    }
+
+
+def _tile_rows(usable: Iterator[tuple], table: list) -> Iterator[dict]:
+    """The rows of tiles, numbered in their order; `table` gets the id of each: the picture's id, left and top."""
+    for _, sample, tiles, _ in usable:
+        for (top, left, *_), content, boxes in tiles:
+            table.append(f"{sample.image_id}@{left},{top}")
+            yield _row(len(table) - 1, content, boxes)
 
 
 def _write(path: str, rows: Iterator[dict]) -> int:
