@@ -23,7 +23,7 @@ from src.data.readers.voc import read_voc_folders
 from src.data.records.prepare import check_images_exist
 from src.data.sample import DataSet, Sample, clip_to_image
 from src.start.classes import class_names
-from src.start.recognise import Found, Part
+from src.start.recognise import Found, Part, split_of
 from src.utils.errors import UserError
 from src.utils.text import one_line
 
@@ -151,32 +151,36 @@ def _folders(parent: str, left_out: str) -> List[str]:
     return [parent, *(path for path in paths if os.path.isdir(path))]
 
 
-def _root_of(names: Sequence[str], top: str, near: str) -> str:
+def _root_of(names: Sequence[str], top: str, annotations: str) -> str:
     """The folder that most of the relative paths `names` count from, among all folders of a set.
 
+    Of several with as many, one that is named for the same split as the file `annotations` is taken: train and val may
+    have pictures of the same names.
+
     Args:
-        top: folder of the set; near: of the annotations, which is preferred.
+        top: folder of the set.
     """
-    folders = {near: None, top: None}
+    folders = {os.path.dirname(annotations): None, top: None}
     for path in files_below(top, IMAGE_ENDINGS):
         while path != top and len(path) > len(top):
             path = os.path.dirname(path)
             folders[path] = None
     names = list(names)[:_TRIED]
     hits = {root: sum(os.path.isfile(os.path.join(root, on_disk(name))) for name in names) for root in folders}
-    return max(hits, key=lambda root: hits[root])
+    split = split_of(os.path.relpath(annotations, top))
+    return max(hits, key=lambda root: (hits[root], split_of(os.path.relpath(root, top)) == split))
 
 
 def _coco_images(path: str, folder: str) -> str:
     rows = repair_coco(path, Issues())["images"]
     step = max(len(rows) // _TRIED, 1)
-    return _root_of([row["file_name"] for row in rows[::step]], folder, os.path.dirname(path))
+    return _root_of([row["file_name"] for row in rows[::step]], folder, path)
 
 
 def _list_images(path: str, folder: str) -> str:
     lines = [line.strip() for line in read_lines(path, "list") if line.strip()]
     names = [line.rsplit(None, line.count(",") // 4)[0] for line in lines[:: max(len(lines) // _TRIED, 1)]]
-    return _root_of(names, folder, os.path.dirname(path))
+    return _root_of(names, folder, path)
 
 
 def _coco_rows(data: list, kept: List[str]) -> Dict[str, List[dict]]:

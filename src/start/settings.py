@@ -90,4 +90,7 @@ class Settings:
 
 def _pair(key: str, value: object) -> str:
     """A line of YAML, however long: `replace` finds it by its key."""
-    return yaml.safe_dump({key: value}, default_flow_style=None, width=10**9, allow_unicode=True).rstrip("\n")
+    if isinstance(value, list):
+        listed = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+        return f"{key}: {listed.rstrip()}"
+    return yaml.safe_dump({key: value}, width=10**9, allow_unicode=True).rstrip()
