@@ -15,10 +15,11 @@ from src.config import load_config
 from src.data.sample import Sample, boxes_array
 from src.start import choose
 from src.start.derived import write_part
+from src.start.pacing import Pacer, epochs_done, reserve
 from src.start.pictures import read_pictures
 from src.start.processes import Pace, Stopwatch, progress_of, steps_that_fit
 from src.start.recognise import Found, recognise, split_of
-from src.start.run import Start, reserve
+from src.start.run import Start
 from src.start.settings import Settings, recipe
 from src.start.split import fewer, split_pictures
 from src.utils.errors import UserError
@@ -271,6 +272,26 @@ def test_steps_fill_the_time():
     assert steps == int(400 / (2 + 1 / 8)) and pace.seconds(steps // 8, 8) <= 430
     assert steps_that_fit(20, pace, 8) == 0
     assert reserve(pace, 4, 100) > reserve(pace, 4, 10)
+
+
+def test_a_slower_machine_gets_fewer_epochs(tmp_path):
+    """Planned: 100 epochs of 4 steps of 1 s within 430 s. The steps take 2 s: 4 s for an epoch become 8."""
+    clock, end = Clock(), 530.0
+    pacer = Pacer(lambda: end - clock.now, 430, Pace(20, 1, 0), 4, clock)
+    line = "INFO epoch {}/100: loss 3.1 (classes 2, boxes 1), {:.3f} s/step"
+    for speed, stops in ((4, False), (8, True)):
+        clock.now, pacer.epochs = 130.0, None
+        pacer._first = None
+        for epoch in range(1, 12):
+            if pacer.watch(line.format(epoch, speed / 4)):
+                break
+            clock.now += speed
+        assert (pacer.epochs is not None) == stops
+    # stopped at epoch 10 after 72 s, the first line after 64.5 s; a new process needs 20 s: (530 - 202 - 20) / 8 = 38.5
+    assert clock.now == 202 and pacer.epochs == 48
+    assert pacer.epochs_for(10.5, Pace(20, 2, 0)) == 49 and pacer.epochs_for(10.5, Pace(1000, 2, 0)) == 11
+    (tmp_path / "ssd-7_2.ckpt").write_bytes(b"x")
+    assert epochs_done(str(tmp_path), 4) == 6.5
 
 
 def test_edits_win(tmp_path):

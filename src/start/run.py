@@ -9,13 +9,14 @@ import re
 import shlex
 import shutil
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List
 
 from src.config.load import CONFIG_FOLDER, ROOT
 from src.start import choose
 from src.start.derived import fingerprint, write_part
+from src.start.pacing import Pacer, Teller, epochs_done, reserve
 from src.start.pictures import Pictures, read_pictures
-from src.start.processes import Pace, Stopwatch, progress_of, run_program, steps_that_fit
+from src.start.processes import Pace, Stopwatch, run_program, steps_that_fit
 from src.start.recognise import recognise
 from src.start.settings import BASE_FILE, Settings, recipe
 from src.start.split import fewer, split_pictures
@@ -26,9 +27,6 @@ from src.utils.text import one_line
 
 LEAST_PICTURES = 10
 TIMED_STEPS = 3
-OFF = 0.06
-"""Part of the time by which a training may miss its end before its schedule is changed."""
-TELL_SECONDS = 20
 _SCHEDULE = ("epoch_size", "warmup_epochs", "save_checkpoint_epochs")
 
 
@@ -187,7 +185,9 @@ class Start:
         batch = settings.values["batch_size"]
         while True:
             pace = self._measure(settings, size, data, boxed, batch)
-            steps = steps_that_fit(self.left() - reserve(pace, batch, self._number_of_val()), pace, len(boxed) // batch)
+            steps = steps_that_fit(
+                self.left() - reserve(pace, batch, self._number_of("val")), pace, len(boxed) // batch
+            )
             short = min(size.values["img_shape"])
             if steps >= choose.ENOUGH_STEPS // 2 or short == choose.SIDES[0] or "img_shape" in settings.given:
                 break
@@ -209,8 +209,9 @@ class Start:
         write_part(self.data, "train", fewer(boxed, used, self.seed) if used < len(boxed) else boxed, data, self.folder)
         return size, anchors
 
-    def _number_of_val(self) -> int:
-        with open(os.path.join(self.data, "instances_val.json"), encoding="utf-8") as handle:
+    def _number_of(self, part: str) -> int:
+        """Pictures of train or val, as written."""
+        with open(os.path.join(self.data, f"instances_{part}.json"), encoding="utf-8") as handle:
             return len(json.load(handle)["images"])
 
     def _measure(self, settings: Settings, size, data: Pictures, boxed: List, batch: int) -> Pace:
@@ -236,7 +237,12 @@ class Start:
         return pace
 
     def _program(self, what: str, words: List[str], watch: Callable[[str], bool] = lambda line: False) -> str:
-        return run_program(what, words, os.path.join(self.output, "log", f"{what}.txt"), watch)
+        begin = time.monotonic()
+        try:
+            return run_program(what, words, os.path.join(self.output, "log", f"{what}.txt"), watch)
+        finally:
+            times = self.state.setdefault("seconds", {})
+            times[what] = round(times.get(what, 0) + time.monotonic() - begin, 1)
 
     def _config_words(self, program: str, *more: str) -> List[str]:
         return [program, "--config_path", self.config, *more]
@@ -289,9 +295,9 @@ class Start:
             resumes = False
         pace = Pace(*self.state["pace"]) if self.state.get("pace") else None
         is_fitted = pace is not None and self.state.get("fitted") == settings.values["epoch_size"]
-        pictures = self._number_of_train()
-        per_epoch = max(pictures // settings.values["batch_size"], 1)
-        control = Pacer(self, pace, per_epoch, settings.values["batch_size"]) if is_fitted else None
+        per_epoch = max(self._number_of("train") // settings.values["batch_size"], 1)
+        after = reserve(pace, settings.values["batch_size"], self._number_of("val")) if is_fitted else 0.0
+        control = Pacer(lambda: self.left() - after, self.minutes * 60, pace, per_epoch) if is_fitted else None
         if resumes and control is not None:
             epochs = epochs_done(os.path.join(self.run_folder, "ckpt_0"), per_epoch)
             self._change(settings, control.epochs_for(epochs, pace), resumed=True)
@@ -308,10 +314,6 @@ class Start:
             control.epochs, resumes = None, True
         self.state["done"]["train"] = self._key("")
         self.save_state()
-
-    def _number_of_train(self) -> int:
-        with open(os.path.join(self.data, "instances_train.json"), encoding="utf-8") as handle:
-            return len(json.load(handle)["images"])
 
     def _change(self, settings: Settings, epochs: int, resumed: bool = False) -> None:
         """Another number of epochs, which is written into start.yaml."""
@@ -346,77 +348,9 @@ class Start:
         self.say(f"new pictures: {shlex.join([*predict, *detections])} NEW_PICTURES")
 
 
-def reserve(pace: Pace, batch: int, val_pictures: int) -> float:
-    """Seconds for what follows the training: BN statistics, evaluation, export; from the times of a training."""
-    per_picture = 0.4 * pace.step / batch
-    return 20 * batch * per_picture + val_pictures * per_picture + 1.6 * pace.start + 10
-
-
-def epochs_done(folder: str, steps_per_epoch: int) -> float:
-    """Epochs of the newest checkpoint, with fractions."""
-    match = re.search(r"ssd-(\d+)_(\d+)", list_checkpoints(folder)[-1])
-    return int(match.group(1)) - 1 + int(match.group(2)) / steps_per_epoch
-
-
 def _faults(path: str) -> List[dict]:
     try:
         with open(path, encoding="utf-8") as handle:
             return [fault for report in json.load(handle).values() for fault in report["faults"]]
     except (OSError, ValueError):
         return []
-
-
-class Teller:
-    """Prints the progress lines of a training, at most one in `TELL_SECONDS`."""
-
-    def __init__(self, say: Callable[[str], None]):
-        self._say, self._last = say, 0.0
-
-    def tell(self, line: str) -> bool:
-        if progress_of(line) is not None and time.monotonic() - self._last > TELL_SECONDS:
-            self._last = time.monotonic()
-            self._say("training: " + line[line.index("epoch ") :])
-        return False
-
-
-class Pacer:
-    """Compares a training with the time that is left; `epochs`: another number of epochs, where it misses its end."""
-
-    def __init__(self, start: Start, pace: Pace, per_epoch: int, batch: int):
-        self._start, self._pace, self._per_epoch, self._batch = start, pace, per_epoch, batch
-        self._first: Optional[tuple] = None
-        self._last_change = 0.0
-        self.epochs: Optional[int] = None
-
-    def _left(self) -> float:
-        number = self._start._number_of_val()
-        return self._start.left() - reserve(self._pace, self._batch, number)
-
-    def epochs_for(self, done: float, pace: Pace) -> int:
-        """Total epochs for a process that starts now after `done` epochs."""
-        more = steps_that_fit(self._left(), pace, self._per_epoch) / self._per_epoch
-        return max(int(round(done + more)), int(done) + 1)
-
-    def watch(self, line: str) -> bool:
-        """Whether the training is to be stopped for another number of epochs."""
-        found, now = progress_of(line), time.monotonic()
-        if found is None:
-            return False
-        done = found.epoch - 1 + (found.step / self._per_epoch if found.step else 1)
-        if self._first is None:
-            self._first = done, now
-            self._last_change = now
-            return False
-        total, elapsed = self._start.minutes * 60, now - self._first[1]
-        if elapsed < 0.15 * total or now - self._last_change < 0.15 * total:
-            return False
-        rate = elapsed / max(done - self._first[0], 1e-9)
-        left, needed = self._left(), (found.epochs - done) * rate
-        if abs(left - needed) <= OFF * total or left < 2 * self._pace.start or found.epochs - done < 1:
-            return False
-        pace = Pace(self._pace.start, max(rate - self._pace.epoch, 0) / self._per_epoch, self._pace.epoch)
-        epochs = self.epochs_for(done, pace)
-        if epochs == found.epochs:
-            return False
-        self.epochs, self._first = epochs, None
-        return True

@@ -49,7 +49,7 @@ class Settings:
         new = {key: value for key, value in choice.values.items() if key not in self.given}
         if new:
             self._groups.append(Choice(new, choice.reason))
-            self.lines.append(self._groups[-1].line)
+            self.lines += [self._groups[-1].line] * bool(choice.reason)
         kept = [key for key in choice.values if key in self.given and choice.reason]
         if kept:
             shown = ", ".join(f"{key} {self.given[key]}" for key in kept)[:200]
