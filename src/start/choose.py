@@ -38,7 +38,7 @@ class Choice(NamedTuple):
 
 
 def _shown(value) -> str:
-    text = str(value)
+    text = "none" if value == "" else str(value)
     return text if len(text) <= 100 else text[:97] + "..."
 
 
