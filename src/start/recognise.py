@@ -81,7 +81,11 @@ def recognise(folder: str, only: str = "") -> Found:
     if not places:
         raise UserError(_nothing(folder, labels, only))
     ((dataset, paths),) = places.items()
-    return Found(dataset, _parts(folder, dataset, paths), reasons[dataset])
+    parts = _parts(folder, dataset, paths)
+    used = {part.path for part in parts}
+    unused = [_shown(folder, path) for path in paths if path not in used]
+    note = f" (not used: {', '.join(unused[:4])})" if unused else ""
+    return Found(dataset, parts, reasons[parts[0].path] + note)
 
 
 def _shown(folder: str, path: str) -> str:
@@ -89,7 +93,7 @@ def _shown(folder: str, path: str) -> str:
 
 
 def _look(folder: str) -> Tuple[Dict[str, List[str]], Dict[str, str], List[str]]:
-    """({format: its annotation files, or the folders of them}, {format: reason}, label files of YOLO)."""
+    """({format: its annotation files, or the folders of them}, {place: reason}, label files of YOLO)."""
     places: Dict[str, List[str]] = {}
     reasons: Dict[str, str] = {}
     labels, opened = [], {}
@@ -110,7 +114,7 @@ def _look(folder: str) -> Tuple[Dict[str, List[str]], Dict[str, str], List[str]]
         place = top if kind in ("labelme", "voc") else path
         if place not in places.setdefault(kind, []):
             places[kind].append(place)
-        reasons.setdefault(kind, f"{_shown(folder, path)} {reason}")
+        reasons.setdefault(place, f"{_shown(folder, path)} {reason}")
     return places, reasons, labels
 
 

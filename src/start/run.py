@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import shutil
 import time
 from typing import Callable, Dict, List
 
-from src.config.load import CONFIG_FOLDER, ROOT
+from src.config.load import CONFIG_FOLDER, ROOT, load_config
 from src.start import choose
 from src.start.derived import fingerprint, write_part
 from src.start.pacing import Pacer, Teller, epochs_done, reserve
@@ -78,6 +79,8 @@ class Start:
             UserError: data that cannot be used, or too little time.
         """
         self._load_state()
+        if self.state.pop("complete", False):  # what comes now is for an edited start.yaml
+            self.state["spent"] = 0.0
         try:
             data = self._read()
             settings = self._settings(data)
@@ -86,6 +89,7 @@ class Start:
             checkpoint = list_checkpoints(os.path.join(self.run_folder, "ckpt_0"))[-1]
             self._stage("evaluate", checkpoint, self._evaluate)
             self._stage("export", checkpoint, self._export)
+            self.state["complete"] = True
         finally:
             self.save_state()
         self._tell_end(checkpoint)
@@ -169,6 +173,7 @@ class Start:
             settings.add(size)
         settings.add(anchors)
         settings.save()
+        load_config([f"--config_path={self.config}"])  # names what an edit has spoilt
         for line in settings.lines:
             self.say(f"chosen: {line}")
         self.say(f"choices: {self.config} (edit it and give the same command again)")
@@ -253,6 +258,8 @@ class Start:
         key = self._key("")
         if self.state["done"].get("check") == key:
             return
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(report)
         try:
             self._program("check", self._config_words("scripts/check_data.py", "--decode", "--json", report))
         except UserError:
@@ -278,7 +285,7 @@ class Start:
         key = self._key(of)
         if self.state["done"].get(name) != key:
             action(of)
-            self.state["done"][name] = key
+            self.state["done"][name], self.state["minutes"] = key, round(self.spent() / 60, 1)
             self.save_state()
 
     # training
@@ -292,7 +299,7 @@ class Start:
         resumes = bool(list_checkpoints(os.path.join(self.run_folder, "ckpt_0")))
         if resumes and self.state.get("training") != key:
             self.say("start.yaml was edited: the training starts again (the earlier one is kept in run/ckpt_0.*)")
-            resumes = False
+            resumes, self.state["spent"], self._begin = False, 0.0, time.monotonic()
         pace = Pace(*self.state["pace"]) if self.state.get("pace") else None
         is_fitted = pace is not None and self.state.get("fitted") == settings.values["epoch_size"]
         per_epoch = max(self._number_of("train") // settings.values["batch_size"], 1)

@@ -142,15 +142,14 @@ def fewer(samples: Sequence[Sample], number: int, seed: int) -> List[Sample]:
     order = [samples[index] for index in np.random.default_rng(seed).permutation(len(samples))]
     labels = [set(sample.boxes[:, 4].tolist()) for sample in order]
     counts = {label: sum(label in of_one for of_one in labels) for of_one in labels for label in of_one}
-    share, kept = max(number // (2 * max(len(counts), 1)), 1), []
+    share, kept = max(number // (2 * max(len(counts), 1)), 1), {}
     for label in sorted(counts, key=lambda label: counts[label]):
         having = sum(label in labels[index] for index in kept)
         for index, of_one in enumerate(labels):
             if having >= share or len(kept) >= number:
                 break
             if label in of_one and index not in kept:
-                kept.append(index)
+                kept[index] = None
                 having += 1
-    taken = set(kept)
-    kept += [index for index in range(len(order)) if index not in taken][: number - len(kept)]
-    return [order[index] for index in sorted(kept)]
+    others = [index for index in range(len(order)) if index not in kept][: number - len(kept)]
+    return [order[index] for index in sorted([*kept, *others])]
