@@ -98,7 +98,7 @@ def choose_size(facts: Facts, batch: int, largest: int = SIDES[-1]) -> Choice:
 def choose_batch(facts: Facts) -> Choice:
     """`batch_size`: 4 on a CPU, 16 elsewhere, fewer for few pictures."""
     usual = 4 if facts.device == "CPU" else 16
-    batch = max(min(usual, facts.pictures // 4), 1)
+    batch = max(min(usual, facts.pictures // 4), 2)  # BN needs two
     why = "more steps in the time count for more than larger ones" if facts.device == "CPU" else "what a GPU needs"
     return Choice({"batch_size": batch}, why if batch == usual else f"{facts.pictures} training pictures")
 

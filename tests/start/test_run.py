@@ -71,7 +71,7 @@ SHORT = """_BASE_: ssd_resnet50_fpn_config_gpu.yaml
 model_name: ssd_mobilenet_v1_fpn
 img_shape: [128, 128]
 batch_size: 4
-epoch_size: 3
+epoch_size: 2
 warmup_epochs: 0.5
 save_checkpoint_epochs: 1
 """
@@ -104,10 +104,10 @@ def test_from_a_folder_to_detections(tmp_path):
     done = run("scripts/start.py", tmp_path / "photos", f"--output={output}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
-        "split: 32 pictures for train and 8 for val" in done.stdout and "epoch_size 3: from start.yaml" in done.stdout
+        "split: 32 pictures for train and 8 for val" in done.stdout and "epoch_size 2: from start.yaml" in done.stdout
     )
     log = (output / "log" / "train.txt").read_text()
-    assert "resumed: epoch" in log and log.count("epoch 1/3: loss") == 1
+    assert "resumed: epoch" in log and log.count("epoch 1/2: loss") == 1
     lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert os.path.isfile(lines["report"]) and re.match(r"mAP [\d.]+, AP50 [\d.]+ ", lines["result"])
     words = shlex.split(lines["new pictures"])
