@@ -8,7 +8,7 @@ import sys
 
 from tests.helpers.paths import ROOT
 
-ORDER = ["utils", "config", "boxes", "data", "models", "loss", "training", "inference", "evaluation"]
+ORDER = ["utils", "config", "boxes", "data", "models", "loss", "training", "inference", "evaluation", "start"]
 
 
 def modules():

@@ -141,6 +141,8 @@ def check_values(cfg, bad: Bad) -> None:
             raise bad(f"{key} has an empty entry: {shown(cfg[key])}")
     if tiling_fault(cfg.tile, cfg.overlap):
         raise bad(tiling_fault(cfg.tile, cfg.overlap))
+    if cfg.tile and cfg.validation_loss:
+        raise bad("validation_loss is of complete pictures; use it without tile")
     _check_instances_set(cfg.instances_set, bad)
 
 

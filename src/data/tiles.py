@@ -14,11 +14,12 @@ class Tiling(NamedTuple):
     """How pictures are cut.
 
     side: of a tile in pixels of the picture, 0 where pictures are not cut; overlap: share of the side that
-    neighbouring tiles have in common at least.
+    neighbouring tiles have in common at least; keeps_empty: tiles without a box are training images too.
     """
 
     side: int = 0
     overlap: float = 0.2
+    keeps_empty: bool = False
 
     def windows(self, height: int, width: int) -> np.ndarray:
         """int32 [T, 4] top, left, bottom, right of the tiles, row by row; together they cover the picture.
@@ -41,7 +42,7 @@ class Tiling(NamedTuple):
 
 def of_config(cfg) -> Tiling:
     """The `Tiling` of a configuration."""
-    return Tiling(cfg.tile, cfg.overlap)
+    return Tiling(cfg.tile, cfg.overlap, cfg.negative_images)
 
 
 def cut_boxes(boxes: np.ndarray, window: Iterable[int]) -> np.ndarray:

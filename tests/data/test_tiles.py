@@ -167,6 +167,18 @@ def test_pictures_without_boxes_are_left_out(folder):
     assert names == {"3", "40", "500", "6000"}
 
 
+def test_tiles_without_boxes_are_negatives(folder):
+    records = prepare_records(config(folder, "--tile=32", "--negative_images=True"), True)
+    with open(folder / "coco2017" / "annotations" / "instances_train2017.json", encoding="utf-8") as handle:
+        images = json.load(handle)["images"]
+    tiles = [(image["id"], window) for image in images for window in windows_of(image)]
+    assert records.count == len(tiles) > prepare_records(config(folder, "--tile=32"), True).count
+
+
+def windows_of(image):
+    return Tiling(32, 0.2).windows(image["height"], image["width"]).tolist()
+
+
 def _ids(records):
     return [records.dataset_id(row) for row in records.rows.tolist()]
 

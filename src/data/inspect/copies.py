@@ -16,7 +16,7 @@ _SHORT_NUMBER = 6
 
 def note_copies(samples: Sequence[Sample], issues: Issues, workers: int) -> None:
     """Note the images of a split that are copies of another one."""
-    for first, *others in _same_content(list(dict.fromkeys(sample.path for sample in samples)), workers):
+    for first, *others in same_content(list(dict.fromkeys(sample.path for sample in samples)), workers):
         for path in others:
             issues.warn("images are the same file as another image, byte for byte", f"{path} (as {first})")
 
@@ -26,7 +26,7 @@ def note_shared(
 ) -> None:
     """Note images that training and evaluation set share, and classes that only one of them has."""
     trained = {sample.path for sample in train}
-    groups = _same_content(list(dict.fromkeys(sample.path for sample in (*train, *val))), workers)
+    groups = same_content(list(dict.fromkeys(sample.path for sample in (*train, *val))), workers)
     twins = {path: first for first, path in _twins(groups, trained)}
     twins.update({sample.path: sample.path for sample in val if sample.path in trained})
     for sample in val:
@@ -63,7 +63,7 @@ def _note_names(train: Sequence[Sample], val: Sequence[Sample], issues: Issues) 
             issues.warn("images of val have name and size of one in train, with other bytes", sample.path)
 
 
-def _same_content(paths: Sequence[str], workers: int) -> List[List[str]]:
+def same_content(paths: Sequence[str], workers: int) -> List[List[str]]:
     """Groups of at least two files with the same bytes, in the order of `paths`.
 
     Compared by size, then by a block in the middle; only files that agree in both are read completely.

@@ -8,7 +8,7 @@ form), where the thumbnails may be shifted by a pixel.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import List, Sequence, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -99,25 +99,36 @@ def near_pairs(images: np.ndarray, others: np.ndarray) -> List[Tuple[int, int]]:
     Args:
         images: [N, 32, 32], others: [M, 32, 32], see `thumbnails`.
     """
-    pairs = []
+    best = {}
+    for one, other, value in _matches(images, others, CANDIDATES):
+        if value > best.get(one, (0, -1.0))[1]:
+            best[one] = other, value
+    return [(one, best[one][0]) for one in sorted(best)]
+
+
+def near_pairs_within(images: np.ndarray) -> List[Tuple[int, int]]:
+    """All pairs (i, j), i < j, of images [N, 32, 32] that look the same, each with at most `CANDIDATES` others."""
+    found = {(min(one, other), max(one, other)) for one, other, _ in _matches(images, images, CANDIDATES + 1)}
+    return sorted(pair for pair in found if pair[0] < pair[1])
+
+
+def _matches(images: np.ndarray, others: np.ndarray, candidates: int) -> Iterator[Tuple[int, int, float]]:
+    """(index in `images`, index in `others`, agreement of their details) of images that look the same."""
     if not len(images) or not len(others):
-        return pairs
+        return
     coarse_others, details = _coarse(others), _details(others)
     for start in range(0, len(images), _AT_ONCE):
         block = images[start : start + _AT_ONCE]
-        best = np.full(len(block), -1.0), np.zeros(len(block), np.int64)
         for turned in (block, block[:, :, ::-1]):
             likeness = _coarse(turned) @ coarse_others.T
-            number = min(CANDIDATES, len(others))
+            number = min(candidates, len(others))
             nearest = np.argpartition(-likeness, number - 1, axis=1)[:, :number]
             row, column = np.nonzero(np.take_along_axis(likeness, nearest, 1) >= LEAST_COARSE)
             match = nearest[row, column]
             agreement = _agreement(_details(turned)[row], details[match])
-            for one, other, value in zip(row.tolist(), match.tolist(), agreement.tolist()):
-                if value >= LEAST_DETAIL and value > best[0][one]:
-                    best[0][one], best[1][one] = value, other
-        pairs += [(start + int(one), int(best[1][one])) for one in np.flatnonzero(best[0] > 0)]
-    return pairs
+            for one, other, value in zip((start + row).tolist(), match.tolist(), agreement.tolist()):
+                if value >= LEAST_DETAIL:
+                    yield one, other, value
 
 
 def _coarse(images: np.ndarray) -> np.ndarray:

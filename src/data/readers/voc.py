@@ -214,7 +214,11 @@ def _names(folder: str, issues: Issues) -> list:
 
 def read_voc(cfg, is_training: bool) -> DataSet:
     """Samples of `voc_root`. An image whose name is a number has that id, the others get free numbers."""
-    image_dir, annotation_dir = _folders(data_file(cfg, cfg.voc_root), is_training)
+    return read_voc_folders(*_folders(data_file(cfg, cfg.voc_root), is_training), cfg.classes)
+
+
+def read_voc_folders(image_dir: str, annotation_dir: str, classes: List[str]) -> DataSet:
+    """As `read_voc`, for the images of one folder and the XML files of another (or the same) one."""
     issues, samples, owners = Issues(), [], {}
     find, names = _image_finder(image_dir, issues)
     other_faults = issues if annotation_dir != image_dir else Issues()  # hidden files are noted once
@@ -224,7 +228,7 @@ def read_voc(cfg, is_training: bool) -> DataSet:
             f"voc_root: no XML file in {annotation_dir} (a split has the folders Images and Annotations, or images and "
             f"XML files together)"
         )
-    reader = _Reader(cfg.classes, issues)
+    reader = _Reader(classes, issues)
     for name in files:
         content = reader.parse(os.path.join(annotation_dir, name))
         if content is None:
@@ -253,7 +257,7 @@ def read_voc(cfg, is_training: bool) -> DataSet:
             issues.warn("images have no annotation file (left out)", name)
     for sample, image_id in zip(samples, ids_by_name([sample.path for sample in samples])):
         sample.image_id = image_id
-    note_absent_classes(samples, cfg.classes, issues)
+    note_absent_classes(samples, classes, issues)
     return DataSet(samples, [os.path.join(annotation_dir, name) for name in files], annotation_dir, issues)
 
 

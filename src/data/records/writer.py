@@ -119,11 +119,12 @@ def _load(sample: Sample, tiling: Tiling) -> tuple:
 
 
 def _tiles(data: bytes, boxes: np.ndarray, tiling: Tiling) -> List[tuple]:
-    """(window, bytes, boxes [K, 5]) of each tile of a picture that has boxes, of which `boxes` [M, 5] are all."""
+    """(window, bytes, boxes [K, 5]) of each tile of a picture that becomes a training image; `boxes` [M, 5]: all of the
+    picture."""
     image, found = decode_rgb(data), []
     for window in tiling.windows(*image.shape[:2]):
         of_tile = cut_boxes(boxes, window)
-        if len(of_tile):
+        if len(of_tile) or tiling.keeps_empty:
             found.append((window, encode_tile(image, window), of_tile))
     return found
 
@@ -218,7 +219,7 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
         if count == 0:
             raise UserError(f"{data.where}: no image is left to write")
         if tiling.side:
-            pictures = f"{len(checked.sizes)} pictures became {count} tiles with boxes"
+            pictures = f"{len(checked.sizes)} pictures became {count} tiles{'' if tiling.keeps_empty else ' with boxes'}"
             LOGGER.info("tile %d, overlap %g: %s", tiling.side, tiling.overlap, pictures)
         rows = _rows_as_written(temporary_prefix, count)
         for line in checked.issues.repaired_lines():
