@@ -61,7 +61,9 @@ def measure_prediction(table, options) -> None:
     On a busy machine the CPU times say more: the rates depend on how the threads of each side are scheduled.
     """
     coco_folder(options.work)
-    files = sorted(glob.glob(os.path.join(glob.escape(options.work), "photos", "train2017", "*.jpg")))[: options.pictures]
+    files = sorted(glob.glob(os.path.join(glob.escape(options.work), "photos", "train2017", "*.jpg")))[
+        : options.pictures
+    ]
     size = options.size
     model = random_model(options.work, size)
     inputs = network_inputs(model, files)
@@ -76,7 +78,9 @@ def measure_prediction(table, options) -> None:
             cpu = 1000 * (cpu - start_cpu) / (len(files) - 1)
             runtime, _ = network_alone(alone, inputs)
             _, single_cpu = network_alone(single, inputs)
-            rounds.append((rate, runtime, plain_rate(predictor, files[: max(len(files) // 5, 1)], folder), cpu, single_cpu))
+            rounds.append(
+                (rate, runtime, plain_rate(predictor, files[: max(len(files) // 5, 1)], folder), cpu, single_cpu)
+            )
     ours, runtime, plain, cpu, single_cpu = np.median(rounds, axis=0)
     share = statistics.median(one[0] / one[1] for one in rounds)
     note = f"the runtime alone: {runtime:.1f}; predict.py reaches {share:.2f} of it"

@@ -188,7 +188,9 @@ def convert_state_dict(found: Dict[str, np.ndarray], path: str, fold_eps: bool =
             (unused if _UNUSED.search(name) else unknown).append(name)
     missing = [name for name in shapes if name not in converted]
     if missing:
-        raise UserError(f"{path} is not a {title}: {len(missing)} of {len(shapes)} parameters missing, first {missing[0]}")
+        raise UserError(
+            f"{path} is not a {title}: {len(missing)} of {len(shapes)} parameters missing, first {missing[0]}"
+        )
     if unknown:
         raise UserError(f"{path} is not a {title}: it has {len(unknown)} extra parameters, first {unknown[0]}")
     for name, shape in shapes.items():

@@ -1,5 +1,6 @@
 """src/data/tiles.py and records of tiles, against slow definitions and by hand."""
 
+import json
 import os
 
 import cv2
@@ -169,7 +170,7 @@ def test_pictures_without_boxes_are_left_out(folder):
 
 def test_tiles_without_boxes_are_negatives(folder):
     records = prepare_records(config(folder, "--tile=32", "--negative_images=True"), True)
-    with open(folder / "coco2017" / "annotations" / "instances_train2017.json", encoding="utf-8") as handle:
+    with open(folder / "coco" / "annotations" / "instances_train2017.json", encoding="utf-8") as handle:
         images = json.load(handle)["images"]
     tiles = [(image["id"], window) for image in images for window in windows_of(image)]
     assert records.count == len(tiles) > prepare_records(config(folder, "--tile=32"), True).count

@@ -219,7 +219,9 @@ def write_records(cfg, data: DataSet, folder: str, prefix: str, manifest: dict, 
         if count == 0:
             raise UserError(f"{data.where}: no image is left to write")
         if tiling.side:
-            pictures = f"{len(checked.sizes)} pictures became {count} tiles{'' if tiling.keeps_empty else ' with boxes'}"
+            pictures = (
+                f"{len(checked.sizes)} pictures became {count} tiles{'' if tiling.keeps_empty else ' with boxes'}"
+            )
             LOGGER.info("tile %d, overlap %g: %s", tiling.side, tiling.overlap, pictures)
         rows = _rows_as_written(temporary_prefix, count)
         for line in checked.issues.repaired_lines():
