@@ -61,7 +61,7 @@ def write_report(
         )
     metrics = dict(result, model=model, confusion=confusion_matrix(images, len(evaluator.classes), min_score).tolist())
     metrics.update(classes=evaluator.classes, confusion_min_score=min_score, curves=evaluator.curves(), diagnosis=why)
-    metrics["intervals"] = evaluator.intervals()
+    metrics.update(intervals=evaluator.intervals(), errors=evaluator.errors())
     tiles = [
         [
             (f"image {result.image_id}, F1 {score:.2f}", _tile(result, read_image, evaluator.classes, min_score))

@@ -9,6 +9,7 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
+from src.evaluation.error_kinds import MEANINGS
 from src.evaluation.metrics_table import COCO_METRICS
 
 SHOWN_CLASSES = 30  # in the confusion matrix
@@ -17,7 +18,7 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}
 h1{margin-bottom:0}h2{margin-top:2em;border-bottom:1px solid #ddd}.note{color:#555}
 table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #e4e4e4}
-td:first-child,th:first-child{text-align:left}th{position:sticky;top:0;background:#fff}
+td:first-child,th:first-child,td.text,th.text{text-align:left}th{position:sticky;top:0;background:#fff}
 th[data-sort]{cursor:pointer;text-decoration:underline dotted}
 .big{font-size:1.8em;font-weight:600}.big span{display:inline-block;margin-right:1em}
 .big small{font-size:.5em;font-weight:400;color:#555}
@@ -68,6 +69,8 @@ def report_page(metrics: dict, best: Sequence[Tuple[str, bytes]], worst: Sequenc
         rows = "".join(f"<li>{html.escape(line)}</li>" for line in metrics["diagnosis"])
         parts.append(f"<div class=why id=why><b>Why the mAP is close to zero</b><ul>{rows}</ul></div>")
     parts += ["<h2>COCO metrics</h2>", _coco_table(metrics), "<h2>Classes</h2>", _class_table(metrics)]
+    if metrics["errors"]:
+        parts += ["<h2>Errors by kind</h2>", _errors_table(metrics["errors"])]
     parts += ["<h2>Precision and recall</h2>", _picture(_curves(metrics), "precision-recall curves")]
     parts += ["<h2>Object size</h2>", _picture(_sizes(metrics), "AP and AR by object size")]
     parts += ["<h2>Confusion matrix</h2>", _matrix(metrics)]
@@ -117,6 +120,26 @@ def _class_table(metrics: dict) -> str:
     note = f"<p class=note>Click a column header to sort. The mean is over {present} of {count} classes. "
     note += "95 %: the interval that 95 % of 1,000 resamples of the images fall into (bootstrap).</p>"
     return f"<table id=classes><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
+
+
+def _errors_table(errors: dict) -> str:
+    rows = [(kind, row["count"], row["dAP50"], MEANINGS[kind]) for kind, row in errors["kinds"].items()]
+    rows.append(("false positives", "", errors["false_positives"], "without any detection that is wrong"))
+    rows.append(("false negatives", "", errors["false_negatives"], "if objects without a detection did not count"))
+    rows = "".join(
+        f"<tr><td>{name}</td><td>{count}</td><td>{cost:.4f}</td><td class=text>{meaning}</td></tr>"
+        for name, count, cost, meaning in rows
+    )
+    head = "<tr><th>kind<th>number<th>AP50 it costs<th class=text>meaning</tr>"
+    note = (
+        f"How much AP50 ({errors['AP50']:.4f} over the best {errors['max_detections']} detections of each image) rises "
+        f"if all errors of one kind are fixed (TIDE, Bolya et al. 2020). The kinds do not add up: fixing one uncovers "
+        f"others."
+    )
+    advice = ""
+    if "largest" in errors:
+        advice = f"<p class=why>Largest: {errors['largest']}. {html.escape(errors['advice'])}.</p>"
+    return f"<p class=note>{note}</p><table id=errors><thead>{head}</thead><tbody>{rows}</tbody></table>{advice}"
 
 
 def _matrix(metrics: dict) -> str:

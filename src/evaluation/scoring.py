@@ -87,7 +87,7 @@ def match(truth: Truth, found: Detections, categories: int) -> Matching:
     boxes = found.boxes[order]
 
     truth_ignored = truth.crowd | _outside(truth.area)
-    detection, other, overlap = _pairs(key, boxes, truth_key, truth)
+    detection, other, overlap = overlapping_pairs(key, boxes, truth_key, truth)
     candidates, matched, counts = _assign(key, detection, other, overlap, truth, truth_ignored)
 
     # sort by category and score; equal scores keep the order of their images
@@ -117,8 +117,17 @@ def _outside(area: np.ndarray) -> np.ndarray:
     return (area < AREAS[:, :1]) | (area > AREAS[:, 1:])
 
 
-def _pairs(key: np.ndarray, boxes: np.ndarray, truth_key: np.ndarray, truth: Truth) -> Tuple[np.ndarray, ...]:
-    """Pairs of the same image and category with an IoU of at least 0.5: (detection [P], ground truth [P], IoU [P])."""
+def overlapping_pairs(
+    key: np.ndarray, boxes: np.ndarray, truth_key: np.ndarray, truth: Truth, least: float = OVERLAPS[0]
+) -> Tuple[np.ndarray, ...]:
+    """Pairs of the same key with an IoU of at least `least`: (detection [P], ground truth [P], IoU [P]), by detection
+    and ground truth.
+
+    Args:
+        key, truth_key: what a pair must share (image, or image and category) of each detection and ground truth; the
+            latter ascending.
+        boxes: of the detections [D, 4] x, y, width, height.
+    """
     first = np.searchsorted(truth_key, key, "left")
     count = np.searchsorted(truth_key, key, "right") - first
     compared = np.flatnonzero(count)
@@ -134,7 +143,7 @@ def _pairs(key: np.ndarray, boxes: np.ndarray, truth_key: np.ndarray, truth: Tru
             first[rows] - (ends[start:stop] - number - before), number
         )
         overlap = _overlap(boxes[detection], truth.boxes[other], truth.crowd[other])
-        near = overlap >= OVERLAPS[0]
+        near = overlap >= least
         parts.append((detection[near], other[near], overlap[near]))
         start = stop
     return tuple(np.concatenate(columns) for columns in zip(*parts))
