@@ -12,6 +12,7 @@ from src.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, draw_weights, inter
 from src.evaluation.detections import Collected, as_rows, write_rows
 from src.evaluation.error_kinds import error_report
 from src.evaluation.ground_truth import GroundTruth
+from src.evaluation.score_thresholds import score_thresholds
 from src.evaluation.scoring import Detections, Matching, Scores, accumulate, coco_metrics, match
 from src.utils.output import atomic_write
 
@@ -244,6 +245,14 @@ class CocoEvaluator:
     def errors(self) -> dict:
         """Errors by kind over all images, see `src.evaluation.error_kinds`; {} without detections or ground truth."""
         return error_report(self._truth.truth, self.arrays(), len(self._truth.category_ids)) or {}
+
+    def score_thresholds(self) -> dict:
+        """The scores to show detections from, after `summarize`, see `src.evaluation.score_thresholds`; {} if nothing
+        was found."""
+        if self._matching is None:
+            return {}
+        names = {self._truth.category(category_id): name for name, category_id in self._truth.category_of.items()}
+        return score_thresholds(self._matching, [names[index] for index in range(len(names))], self.min_score)
 
     def _per_class(self) -> list:
         """The rows of `per_class`, one for each class except the background; see `summarize`."""

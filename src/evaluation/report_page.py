@@ -10,7 +10,7 @@ from typing import List, Sequence, Tuple
 import numpy as np
 
 from src.evaluation.error_kinds import MEANINGS
-from src.evaluation.metrics_table import COCO_METRICS
+from src.evaluation.metrics_table import COCO_METRICS, threshold_line
 
 SHOWN_CLASSES = 30  # in the confusion matrix
 
@@ -63,6 +63,8 @@ def report_page(metrics: dict, best: Sequence[Tuple[str, bytes]], worst: Sequenc
         f"<span>{metrics['mAP_published']:.4f} <small>mAP, published protocol ({metrics['images_published']} images "
         f"without crowds)</small></span></p>",
     ]
+    if metrics["score_thresholds"]:
+        parts.append(f"<p class=note>{threshold_line(metrics['score_thresholds'])}</p>")
     if metrics["note"]:
         parts.append(f"<p class=note>{html.escape(metrics['note'])}</p>")
     if metrics["diagnosis"]:
@@ -94,6 +96,12 @@ def _interval(metrics: dict, before: str = "", key: str = "mAP", name: str = "")
     return f"{before}{found[0]:.4f} to {found[1]:.4f}" if found else ""
 
 
+def _threshold(metrics: dict, name: str) -> str:
+    """Two cells: the best F1 of a class and its threshold."""
+    row = metrics["score_thresholds"].get("classes", {}).get(name)
+    return f"<td>{row['F1']:.4f}</td><td>{row['threshold']:.3f}</td>" if row else "<td>-</td><td>-</td>"
+
+
 def _coco_table(metrics: dict) -> str:
     rows = "".join(
         f"<tr><td>{name}</td><td>{overlap}</td><td>{area}</td><td>{most}</td><td>{_format_metric(value)}</td><td>{_format_metric(published)}</td>"
@@ -110,11 +118,12 @@ def _class_table(metrics: dict) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(row['name'])}</td><td>{row['boxes'] if row['AP'] is not None else 'absent'}</td>"
         f"<td>{_format_metric(row['AP'])}</td><td>{_format_metric(row['AP50'])}</td><td>{_format_metric(row['AR100'])}</td>"
-        f"<td>{_interval(metrics, key='AP', name=row['name'])}</td></tr>"
+        f"<td>{_interval(metrics, key='AP', name=row['name'])}</td>{_threshold(metrics, row['name'])}</tr>"
         for row in metrics["per_class"]
     )
     head = "<th data-sort=text>class</th>" + "".join(
-        f"<th data-sort=number>{title}</th>" for title in ("boxes", "AP", "AP50", "AR100", "AP, 95 %")
+        f"<th data-sort=number>{title}</th>"
+        for title in ("boxes", "AP", "AP50", "AR100", "AP, 95 %", "best F1", "from score")
     )
     present, count = sum(row["AP"] is not None for row in metrics["per_class"]), len(metrics["per_class"])
     note = f"<p class=note>Click a column header to sort. The mean is over {present} of {count} classes. "

@@ -56,7 +56,7 @@ class Matching(NamedTuple):
     Detections are sorted by category and descending score: image, category [D]; rank [D] within image and category;
     in_area [A, D]. Candidates are detections with an IoU of at least 0.5 with a ground truth of their image and
     category: candidates [C] are their indices; matched [A, T, C]; counts [A, T, C]: matched with a ground truth that is
-    not ignored. Ground truth: truth_image, truth_category [G] and truth_ignored [A, G].
+    not ignored. Ground truth: truth_image, truth_category [G] and truth_ignored [A, G]. scores [D] of the detections.
     """
 
     categories: int
@@ -70,6 +70,7 @@ class Matching(NamedTuple):
     truth_image: np.ndarray
     truth_category: np.ndarray
     truth_ignored: np.ndarray
+    scores: np.ndarray
 
 
 def match(truth: Truth, found: Detections, categories: int) -> Matching:
@@ -109,6 +110,7 @@ def match(truth: Truth, found: Detections, categories: int) -> Matching:
         truth.image,
         truth.category,
         truth_ignored,
+        scores[by_score],
     )
 
 
