@@ -12,6 +12,7 @@ from src.config.networks import OPTIONAL_KEYS
 from src.data.transforms import resize
 from src.inference.detector import Detections
 from src.inference.open_model import open_model, with_thresholds
+from src.inference.score_threshold import threshold_of
 from src.models.trained_classes import CONFIG_OF_A_RUN, read_trained_config, run_configuration, trained_classes
 from src.utils.errors import UserError
 from src.utils.log import LOGGER
@@ -110,6 +111,7 @@ class Predictor:
     ):
         cfg = self._prepare(model, config_path, device_target)
         self._detector = open_model(model, cfg, "model", concurrent_calls, runtime, nms=nms, tta=tta)
+        self._model = model
         self.concurrent_calls = self._detector.concurrent_calls
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
@@ -133,6 +135,20 @@ class Predictor:
             prepare_environment()
             init_device(cfg)
         return cfg if is_checkpoint or config_path else None
+
+    def show_from(self, min_score: Optional[float] = None) -> str:
+        """Set `min_score` to the given score, or else raise it to the one with the best F1 in the model's evaluation,
+        if that is known. Returns where the score comes from, in words."""
+        source = "the model's min_score"
+        if min_score is not None:
+            source = "--min_score"
+        else:
+            found = threshold_of(self._model, self._detector.description)
+            if found is not None and found.overall > self.min_score:
+                min_score, source = found.overall, found.source
+        where = f"model: {self._model} was exported"
+        self._detector.description = with_thresholds(self._detector.description, where, min_score)
+        return source
 
     def __call__(self, image: np.ndarray) -> Detections:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
