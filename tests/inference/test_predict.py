@@ -35,7 +35,7 @@ def test_the_score_with_the_best_f1_is_used_unless_another_is_given(model, tmp_p
         (path, ("--min_score", 0.2), 2, "a score above 0.2 (--min_score)"),
     ):
         done = run("scripts/predict.py", "--model", file, tmp_path / "one.png", "--output", tmp_path / "out", *options)
-        assert done.returncode == 0 and line in done.stderr and f": {number} detections" in done.stdout, done.stderr
+        assert done.returncode == 0 and line in done.stdout and f": {number} detections" in done.stdout, done.stderr
 
 
 def test_files_folders_patterns(model, tmp_path):
