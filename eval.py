@@ -39,7 +39,7 @@ def evaluate(argv, locks: contextlib.ExitStack) -> int:
     from src.data.records import prepare_records
     from src.evaluation.evaluate import build_evaluator, collect_detections
     from src.evaluation.limits import limits_line
-    from src.evaluation.metrics_table import format_table
+    from src.evaluation.metrics_table import format_table, threshold_line
     from src.evaluation.report import write_report
     from src.inference.open_model import open_model
 
@@ -70,6 +70,8 @@ def evaluate(argv, locks: contextlib.ExitStack) -> int:
     # printed last: if nobody reads stdout any more, the files are complete
     lines = [format_table(result), f"mAP: {result['mAP']:.6f}"]
     lines.append(f"mAP, published protocol: {result['mAP_published']:.6f}")
+    if evaluator.score_thresholds():
+        lines.append(threshold_line(evaluator.score_thresholds()))
     if why:
         lines.append("\n  ".join(["why the mAP is close to zero:", *why]))
     if saved:

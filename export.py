@@ -76,6 +76,7 @@ def export(argv, locks: contextlib.ExitStack) -> int:
     from src.inference.exporter import export_network, target_path
     from src.inference.metadata import metadata_from_config
     from src.inference.pictures import comparison_pictures
+    from src.inference.score_threshold import evaluated_threshold
 
     path = target_path(cfg.file_name, cfg.file_format)
     images, shapes, source = comparison_pictures(picture_folder(cfg), cfg.img_shape, max(COMPARED, cfg.batch_size))
@@ -102,6 +103,10 @@ def export(argv, locks: contextlib.ExitStack) -> int:
     locks.enter_context(hold_file(path, "export", "file_name"))
     description = metadata_from_config(cfg, cfg.export_uint8, cfg.export_nms)
     description = replace(description, dynamic_batch=cfg.export_dynamic_batch, precision=cfg.export_precision)
+    found = evaluated_threshold(checkpoint)
+    if found is not None:
+        description = replace(description, f1_threshold=found.overall, class_f1_thresholds=found.classes)
+        print(f"score to show from: {found.overall:.3f} ({found.source})")
     inference = build_inference(model, cfg)
     report = export_network(inference, description, cfg.file_format, path, images, shapes, calibration)
     print(f"exported: {path}")

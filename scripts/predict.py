@@ -207,7 +207,7 @@ def parse(argv) -> argparse.Namespace:
     parser.add_argument(
         "--output", default="detections", help="folder for drawings and detections.json (default: %(default)s)"
     )
-    parser.add_argument("--min_score", type=float, help="minimum score (default: the model's)")
+    parser.add_argument("--min_score", type=float, help="minimum score (default: best F1 in its evaluation)")
     parser.add_argument("--max_detections", type=int, default=DRAWN, help="maximum per picture (default: %(default)s)")
     parser.add_argument(
         "--label_format", default="", choices=tuple(LABEL_FORMATS), help="also write labels for a labelling tool"
@@ -253,7 +253,7 @@ def main(argv) -> int:
     predictor = Predictor(
         options.model,
         options.config_path,
-        options.min_score,
+        None,
         options.device_target,
         concurrent_calls(),
         options.runtime,
@@ -262,6 +262,8 @@ def main(argv) -> int:
         options.tile,
         options.overlap,
     )
+    source = predictor.show_from(options.min_score)
+    LOGGER.info("detections with a score above %.3g (%s)", predictor.min_score, source)
     ensure_writable(folder, "output")
     with hold_folder(folder, "prediction", key="output"):
         return run(files, folder, predictor, options.max_detections, options.label_format)

@@ -25,7 +25,8 @@ PAGES = [
 ]
 COPIED = ["src", "scripts", "benchmarks", "config", "ckpt", "train.py", "eval.py", "export.py"]
 # run by CI, tests/start or by hand, on several machines, or with a file of PyTorch
-ELSEWHERE = r"test\.sh|start\.py|lint\.sh|kill_test\.py|rehearsal\.py|check_device|--torch|--hostfile|^msrun|Ascend|resnet50\.pth"
+ELSEWHERE = r"test\.sh|start\.py|lint\.sh|kill_test\.py|rehearsal\.py|check_device|--torch|--hostfile|^msrun|Ascend"
+ELSEWHERE += r"|resnet50\.pth"
 USUAL = "--config_path config/ssd_resnet50_fpn_config_cpu.yaml --data_path cv --output_path output"
 # paths of the reader, and commands that would take longer
 SMALLER = [

@@ -90,24 +90,6 @@ def f1_score(result: ImageResult, min_score: float) -> float:
     return 2 * len(match_detections(result, min_score, same_class=True)) / total if total else 1.0
 
 
-def best_f1_threshold(images: Sequence[ImageResult], min_score: float) -> float:
-    """The score threshold with the best F1 over all images (pooled); `min_score` if there are no detections."""
-    scores = np.concatenate([np.empty(0), *(result.scores for result in images)])
-    if len(scores) == 0:
-        return min_score
-    # quantiles, down to a small share of the detections: with few objects the best threshold keeps a hundredth of them
-    candidates = np.unique(np.quantile(scores, 1 - np.geomspace(1 / len(scores), 1, 40)))
-    sample = images[:: max(1, len(images) // 200)]
-    # a match depends only on detections with a higher score, so the matches of the lowest threshold serve for all
-    right = [
-        result.scores[row] for result in sample for row, _ in match_detections(result, candidates[0], same_class=True)
-    ]
-    found = np.concatenate([result.scores for result in sample])
-    right, found = (len(part) - np.searchsorted(np.sort(part), candidates) for part in (np.array(right), found))
-    total = found + sum(len(result.truth) for result in sample)
-    return float(candidates[np.argmax(np.where(total > 0, 2 * right / np.maximum(total, 1), 1))])
-
-
 def best_and_worst(images: Sequence[ImageResult], min_score: float, count: int) -> tuple:
     """([(F1, result)] of the best images, the same of the worst): images with ground truth, by F1, then by number of
     boxes. No image is in both lists."""

@@ -10,7 +10,9 @@ from src.boxes.postprocess import postprocess
 from src.evaluation.analysis import ImageResult, without_ignored
 from src.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, draw_weights, interval, resampled_metrics
 from src.evaluation.detections import Collected, as_rows, write_rows
+from src.evaluation.error_kinds import error_report
 from src.evaluation.ground_truth import GroundTruth
+from src.evaluation.score_thresholds import score_thresholds
 from src.evaluation.scoring import Detections, Matching, Scores, accumulate, coco_metrics, match
 from src.utils.output import atomic_write
 
@@ -239,6 +241,18 @@ class CocoEvaluator:
                 }
         overall = {"mAP": interval(samples.map), "AP50": interval(samples.map50)}
         return {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, **overall, "classes": classes}
+
+    def errors(self) -> dict:
+        """Errors by kind over all images, see `src.evaluation.error_kinds`; {} without detections or ground truth."""
+        return error_report(self._truth.truth, self.arrays(), len(self._truth.category_ids)) or {}
+
+    def score_thresholds(self) -> dict:
+        """The scores to show detections from, after `summarize`, see `src.evaluation.score_thresholds`; {} if nothing
+        was found."""
+        if self._matching is None:
+            return {}
+        names = {self._truth.category(category_id): name for name, category_id in self._truth.category_of.items()}
+        return score_thresholds(self._matching, [names[index] for index in range(len(names))], self.min_score)
 
     def _per_class(self) -> list:
         """The rows of `per_class`, one for each class except the background; see `summarize`."""

@@ -34,6 +34,17 @@ def format_table(result: dict) -> str:
     return "\n".join(lines)
 
 
+def threshold_line(thresholds: dict) -> str:
+    """One line about the best threshold (`src.evaluation.score_thresholds`), "" without one."""
+    if not thresholds:
+        return ""
+    row = thresholds["overall"]
+    return (
+        f"best F1 {row['F1']:.4f} with scores above {row['threshold']:.3f} (precision {row['precision']:.4f}, recall "
+        f"{row['recall']:.4f}, IoU 0.5)"
+    )
+
+
 def _class_lines(per_class: list) -> list:
     """The table of classes; a class without ground truth is shown as absent."""
     width = max([len("class")] + [len(row["name"]) for row in per_class])

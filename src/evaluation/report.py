@@ -11,7 +11,7 @@ from typing import Callable, Dict, List, Sequence, Tuple
 import cv2
 import numpy as np
 
-from src.evaluation.analysis import ImageResult, best_and_worst, best_f1_threshold, confusion_matrix, diagnosis
+from src.evaluation.analysis import ImageResult, best_and_worst, confusion_matrix, diagnosis
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.metrics_table import COCO_METRICS
 from src.evaluation.report_page import report_page
@@ -46,7 +46,8 @@ def write_report(
         name -> path of each file that was written; lines that explain a mAP close to zero, else [].
     """
     images = evaluator.images()
-    min_score = best_f1_threshold(images, evaluator.min_score)
+    thresholds = evaluator.score_thresholds()
+    min_score = thresholds["overall"]["threshold"] if thresholds else evaluator.min_score
     best, worst = best_and_worst(images, min_score, IMAGES_PER_GALLERY)
     why: List[str] = []
     if result["mAP"] < DIAGNOSE_BELOW:
@@ -61,7 +62,9 @@ def write_report(
         )
     metrics = dict(result, model=model, confusion=confusion_matrix(images, len(evaluator.classes), min_score).tolist())
     metrics.update(classes=evaluator.classes, confusion_min_score=min_score, curves=evaluator.curves(), diagnosis=why)
-    metrics["intervals"] = evaluator.intervals()
+    metrics.update(intervals=evaluator.intervals(), errors=evaluator.errors())
+    # relative, so that the folder can be moved (`src.inference.score_threshold`)
+    metrics.update(score_thresholds=thresholds, model_file=os.path.relpath(model, folder))
     tiles = [
         [
             (f"image {result.image_id}, F1 {score:.2f}", _tile(result, read_image, evaluator.classes, min_score))

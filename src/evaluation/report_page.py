@@ -9,7 +9,8 @@ from typing import List, Sequence, Tuple
 
 import numpy as np
 
-from src.evaluation.metrics_table import COCO_METRICS
+from src.evaluation.error_kinds import MEANINGS
+from src.evaluation.metrics_table import COCO_METRICS, threshold_line
 
 SHOWN_CLASSES = 30  # in the confusion matrix
 
@@ -17,7 +18,7 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}
 h1{margin-bottom:0}h2{margin-top:2em;border-bottom:1px solid #ddd}.note{color:#555}
 table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #e4e4e4}
-td:first-child,th:first-child{text-align:left}th{position:sticky;top:0;background:#fff}
+td:first-child,th:first-child,td.text,th.text{text-align:left}th{position:sticky;top:0;background:#fff}
 th[data-sort]{cursor:pointer;text-decoration:underline dotted}
 .big{font-size:1.8em;font-weight:600}.big span{display:inline-block;margin-right:1em}
 .big small{font-size:.5em;font-weight:400;color:#555}
@@ -62,12 +63,16 @@ def report_page(metrics: dict, best: Sequence[Tuple[str, bytes]], worst: Sequenc
         f"<span>{metrics['mAP_published']:.4f} <small>mAP, published protocol ({metrics['images_published']} images "
         f"without crowds)</small></span></p>",
     ]
+    if metrics["score_thresholds"]:
+        parts.append(f"<p class=note>{threshold_line(metrics['score_thresholds'])}</p>")
     if metrics["note"]:
         parts.append(f"<p class=note>{html.escape(metrics['note'])}</p>")
     if metrics["diagnosis"]:
         rows = "".join(f"<li>{html.escape(line)}</li>" for line in metrics["diagnosis"])
         parts.append(f"<div class=why id=why><b>Why the mAP is close to zero</b><ul>{rows}</ul></div>")
     parts += ["<h2>COCO metrics</h2>", _coco_table(metrics), "<h2>Classes</h2>", _class_table(metrics)]
+    if metrics["errors"]:
+        parts += ["<h2>Errors by kind</h2>", _errors_table(metrics["errors"])]
     parts += ["<h2>Precision and recall</h2>", _picture(_curves(metrics), "precision-recall curves")]
     parts += ["<h2>Object size</h2>", _picture(_sizes(metrics), "AP and AR by object size")]
     parts += ["<h2>Confusion matrix</h2>", _matrix(metrics)]
@@ -91,6 +96,12 @@ def _interval(metrics: dict, before: str = "", key: str = "mAP", name: str = "")
     return f"{before}{found[0]:.4f} to {found[1]:.4f}" if found else ""
 
 
+def _threshold(metrics: dict, name: str) -> str:
+    """Two cells: the best F1 of a class and its threshold."""
+    row = metrics["score_thresholds"].get("classes", {}).get(name)
+    return f"<td>{row['F1']:.4f}</td><td>{row['threshold']:.3f}</td>" if row else "<td>-</td><td>-</td>"
+
+
 def _coco_table(metrics: dict) -> str:
     rows = "".join(
         f"<tr><td>{name}</td><td>{overlap}</td><td>{area}</td><td>{most}</td><td>{_format_metric(value)}</td><td>{_format_metric(published)}</td>"
@@ -107,16 +118,37 @@ def _class_table(metrics: dict) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(row['name'])}</td><td>{row['boxes'] if row['AP'] is not None else 'absent'}</td>"
         f"<td>{_format_metric(row['AP'])}</td><td>{_format_metric(row['AP50'])}</td><td>{_format_metric(row['AR100'])}</td>"
-        f"<td>{_interval(metrics, key='AP', name=row['name'])}</td></tr>"
+        f"<td>{_interval(metrics, key='AP', name=row['name'])}</td>{_threshold(metrics, row['name'])}</tr>"
         for row in metrics["per_class"]
     )
     head = "<th data-sort=text>class</th>" + "".join(
-        f"<th data-sort=number>{title}</th>" for title in ("boxes", "AP", "AP50", "AR100", "AP, 95 %")
+        f"<th data-sort=number>{title}</th>"
+        for title in ("boxes", "AP", "AP50", "AR100", "AP, 95 %", "best F1", "from score")
     )
     present, count = sum(row["AP"] is not None for row in metrics["per_class"]), len(metrics["per_class"])
     note = f"<p class=note>Click a column header to sort. The mean is over {present} of {count} classes. "
     note += "95 %: the interval that 95 % of 1,000 resamples of the images fall into (bootstrap).</p>"
     return f"<table id=classes><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{note}"
+
+
+def _errors_table(errors: dict) -> str:
+    rows = [(kind, row["count"], row["dAP50"], MEANINGS[kind]) for kind, row in errors["kinds"].items()]
+    rows.append(("false positives", "", errors["false_positives"], "without any detection that is wrong"))
+    rows.append(("false negatives", "", errors["false_negatives"], "if objects without a detection did not count"))
+    rows = "".join(
+        f"<tr><td>{name}</td><td>{count}</td><td>{cost:.4f}</td><td class=text>{meaning}</td></tr>"
+        for name, count, cost, meaning in rows
+    )
+    head = "<tr><th>kind<th>number<th>AP50 it costs<th class=text>meaning</tr>"
+    note = (
+        f"How much AP50 ({errors['AP50']:.4f} over the best {errors['max_detections']} detections of each image) rises "
+        f"if all errors of one kind are fixed (TIDE, Bolya et al. 2020). The kinds do not add up: fixing one uncovers "
+        f"others."
+    )
+    advice = ""
+    if "largest" in errors:
+        advice = f"<p class=why>Largest: {errors['largest']}. {html.escape(errors['advice'])}.</p>"
+    return f"<p class=note>{note}</p><table id=errors><thead>{head}</thead><tbody>{rows}</tbody></table>{advice}"
 
 
 def _matrix(metrics: dict) -> str:

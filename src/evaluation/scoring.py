@@ -56,7 +56,7 @@ class Matching(NamedTuple):
     Detections are sorted by category and descending score: image, category [D]; rank [D] within image and category;
     in_area [A, D]. Candidates are detections with an IoU of at least 0.5 with a ground truth of their image and
     category: candidates [C] are their indices; matched [A, T, C]; counts [A, T, C]: matched with a ground truth that is
-    not ignored. Ground truth: truth_image, truth_category [G] and truth_ignored [A, G].
+    not ignored. Ground truth: truth_image, truth_category [G] and truth_ignored [A, G]. scores [D] of the detections.
     """
 
     categories: int
@@ -70,6 +70,7 @@ class Matching(NamedTuple):
     truth_image: np.ndarray
     truth_category: np.ndarray
     truth_ignored: np.ndarray
+    scores: np.ndarray
 
 
 def match(truth: Truth, found: Detections, categories: int) -> Matching:
@@ -87,7 +88,7 @@ def match(truth: Truth, found: Detections, categories: int) -> Matching:
     boxes = found.boxes[order]
 
     truth_ignored = truth.crowd | _outside(truth.area)
-    detection, other, overlap = _pairs(key, boxes, truth_key, truth)
+    detection, other, overlap = overlapping_pairs(key, boxes, truth_key, truth)
     candidates, matched, counts = _assign(key, detection, other, overlap, truth, truth_ignored)
 
     # sort by category and score; equal scores keep the order of their images
@@ -109,6 +110,7 @@ def match(truth: Truth, found: Detections, categories: int) -> Matching:
         truth.image,
         truth.category,
         truth_ignored,
+        scores[by_score],
     )
 
 
@@ -117,8 +119,17 @@ def _outside(area: np.ndarray) -> np.ndarray:
     return (area < AREAS[:, :1]) | (area > AREAS[:, 1:])
 
 
-def _pairs(key: np.ndarray, boxes: np.ndarray, truth_key: np.ndarray, truth: Truth) -> Tuple[np.ndarray, ...]:
-    """Pairs of the same image and category with an IoU of at least 0.5: (detection [P], ground truth [P], IoU [P])."""
+def overlapping_pairs(
+    key: np.ndarray, boxes: np.ndarray, truth_key: np.ndarray, truth: Truth, least: float = OVERLAPS[0]
+) -> Tuple[np.ndarray, ...]:
+    """Pairs of the same key with an IoU of at least `least`: (detection [P], ground truth [P], IoU [P]), by detection
+    and ground truth.
+
+    Args:
+        key, truth_key: what a pair must share (image, or image and category) of each detection and ground truth; the
+            latter ascending.
+        boxes: of the detections [D, 4] x, y, width, height.
+    """
     first = np.searchsorted(truth_key, key, "left")
     count = np.searchsorted(truth_key, key, "right") - first
     compared = np.flatnonzero(count)
@@ -134,7 +145,7 @@ def _pairs(key: np.ndarray, boxes: np.ndarray, truth_key: np.ndarray, truth: Tru
             first[rows] - (ends[start:stop] - number - before), number
         )
         overlap = _overlap(boxes[detection], truth.boxes[other], truth.crowd[other])
-        near = overlap >= OVERLAPS[0]
+        near = overlap >= least
         parts.append((detection[near], other[near], overlap[near]))
         start = stop
     return tuple(np.concatenate(columns) for columns in zip(*parts))

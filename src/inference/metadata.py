@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 from src.boxes.default_boxes import grid_layout
 from src.data.tiles import Tiling
@@ -15,7 +15,15 @@ from src.utils.errors import UserError
 
 PRECISIONS = ("float32", "float16", "int8")
 # fields that files of earlier versions lack
-_LATER = {"dynamic_batch": False, "precision": "float32", "layout": [], "tile": 0, "overlap": Tiling().overlap}
+_LATER = {
+    "dynamic_batch": False,
+    "precision": "float32",
+    "layout": [],
+    "tile": 0,
+    "overlap": Tiling().overlap,
+    "f1_threshold": None,
+    "class_f1_thresholds": {},
+}
 
 
 @dataclass
@@ -28,7 +36,9 @@ class ModelMetadata:
     itself, with the thresholds; min_score, nms_threshold, max_boxes: docs/reference.md, "Post-processing";
     dynamic_batch: a call takes any number of images; precision: of the weights, one of `PRECISIONS`;
     layout: [rows, columns, boxes per cell] of each level (`src.boxes.default_boxes.grid_layout`), [] where unknown;
-    tile, overlap: how pictures are cut (`src.data.tiles.Tiling`).
+    tile, overlap: how pictures are cut (`src.data.tiles.Tiling`);
+    f1_threshold, class_f1_thresholds: the score with the best F1 in the checkpoint's evaluation, over all classes and
+    by class name, None and {} where unknown.
     """
 
     classes: List[str]
@@ -46,6 +56,8 @@ class ModelMetadata:
     layout: List[List[int]] = field(default_factory=list)
     tile: int = 0
     overlap: float = Tiling().overlap
+    f1_threshold: Optional[float] = None
+    class_f1_thresholds: Dict[str, float] = field(default_factory=dict)
 
     @property
     def tiling(self) -> Tiling:
@@ -102,11 +114,18 @@ def _checked(values: dict, path: str) -> ModelMetadata:
         usable = len(description.classes) > 1 and len(numbers) == 9 and min(numbers) > 0
         usable = usable and all(len(level) == 3 and min(level) > 0 for level in description.layout)
         usable = usable and description.tile >= 0 and 0 <= description.overlap < 1
-    except (KeyError, TypeError):
+        usable = usable and usable_thresholds(description.f1_threshold, description.class_f1_thresholds)
+    except (KeyError, TypeError, AttributeError):
         raise unusable from None
     if not usable:
         raise unusable
     return description
+
+
+def usable_thresholds(overall, classes) -> bool:
+    """Whether these are `f1_threshold` and `class_f1_thresholds`."""
+    numbers = [*classes.values()] + ([] if overall is None else [overall])
+    return all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in numbers)
 
 
 def description_file(path: str) -> str:

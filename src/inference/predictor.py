@@ -12,6 +12,7 @@ from src.config.networks import OPTIONAL_KEYS
 from src.data.tiles import Tiling, network_tiles
 from src.inference.detector import Detections
 from src.inference.open_model import open_model, with_thresholds
+from src.inference.score_threshold import threshold_of
 from src.inference.tiled import TileQueue
 from src.models.trained_classes import CONFIG_OF_A_RUN, read_trained_config, run_configuration, trained_classes
 from src.utils.errors import UserError
@@ -117,6 +118,7 @@ class Predictor:
         cfg = self._prepare(model, config_path, device_target)
         at_test_time = {"nms": nms, "tta": tta, "tile": tile, "overlap": overlap}
         self._detector = open_model(model, cfg, "model", concurrent_calls, runtime, **at_test_time)
+        self._model = model
         self.concurrent_calls = self._detector.concurrent_calls
         where = f"model: {model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
@@ -140,6 +142,20 @@ class Predictor:
             prepare_environment()
             init_device(cfg)
         return cfg if is_checkpoint or config_path else None
+
+    def show_from(self, min_score: Optional[float] = None) -> str:
+        """Set `min_score` to the given score, or else raise it to the one with the best F1 in the model's evaluation,
+        if that is known. Returns where the score comes from, in words."""
+        source = "the model's min_score"
+        if min_score is not None:
+            source = "--min_score"
+        else:
+            found = threshold_of(self._model, self._detector.description)
+            if found is not None and found.overall > self.min_score:
+                min_score, source = found.overall, found.source
+        where = f"model: {self._model} was exported"
+        self._detector.description = with_thresholds(self._detector.description, where, min_score)
+        return source
 
     def __call__(self, image: np.ndarray) -> Detections:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

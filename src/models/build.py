@@ -51,7 +51,8 @@ def _to_float16(model: nn.Cell, target: str) -> None:
     and loss.
 
     BN of a float16 input with float32 statistics is one kernel on a GPU and Ascend, which the compiler fuses with what
-    follows; in float32 it would be surrounded by 400 casts, and as many changes of the layout. A CPU has no such kernel.
+    follows; in float32 it would be surrounded by 400 casts, and as many changes of the layout. A CPU has no such
+    kernel.
     """
     model.to_float(mstype.float16)
     in_float32 = (nn.BatchNorm2d, NormalizePixels) if target == "CPU" else NormalizePixels

@@ -86,6 +86,11 @@ def test_json_and_csv_hold_the_same_figures(written):
     least = metrics["confusion_min_score"]
     assert least < 0.5 and metrics["confusion"] == [[0, 0, 0, 0], [0, 8, 0, 0], [0, 0, 0, 2], [2, 0, 0, 0]]
     assert metrics["curves"]["classes"]["cat"][50] == 1.0 and metrics["curves"]["classes"]["dog"] == [0.0] * 101
+    # two of the 12 objects are detected as another class, two are missed
+    kinds = {kind: row["count"] for kind, row in metrics["errors"]["kinds"].items() if row["count"]}
+    assert kinds == {"classification": 2, "missed": 2} and metrics["errors"]["AP50"] == pytest.approx(
+        result["stats"][1]
+    )
     with open(paths["evaluation.csv"], encoding="utf-8", newline="") as handle:
         rows = list(csv.reader(handle))
     assert [float(row[4]) for row in rows[1:13]] == result["stats"]
@@ -137,6 +142,7 @@ def test_in_a_browser(written, tmp_path):
     want = [f"{low:.4f} to {high:.4f}" for low, high in (intervals["mAP"], intervals["AP50"])]
     assert [row[6] for row in tables.tables["metrics"][1:]] == [*want, *[""] * 10]
     assert tables.tables["classes"][1][5] == "1.0000 to 1.0000"  # cat
+    assert [row[:2] for row in tables.tables["errors"][1:3]] == [["classification", "2"], ["localisation", "0"]]
     # the address sorts the table by AP50: the script ran in the browser
     assert [row[0] for row in tables.tables["classes"][1:]] == ["cat", "dog", "cow & calf"]
     fifties = [float(row[3]) for row in tables.tables["classes"][1:]]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -19,6 +21,21 @@ def test_predictor(model):
     np.testing.assert_allclose(scores, [0.9, 0.4], rtol=1e-6)
     assert predictor.classes == CLASSES
     assert len(Predictor(model, min_score=0.5)(np.zeros((80, 120, 3), np.uint8))[0]) == 1
+
+
+def test_the_score_with_the_best_f1_is_used_unless_another_is_given(model, tmp_path):
+    from src.inference.onnx_graph import add_metadata
+
+    path = shutil.copy(model, tmp_path / "evaluated.onnx")
+    add_metadata(str(path), replace(Predictor(model)._detector.description, f1_threshold=0.5))
+    picture(tmp_path / "one.png")
+    for file, options, number, line in (
+        (model, (), 2, "the model's min_score"),
+        (path, (), 1, f"a score above 0.5 (best F1, stored in {path})"),
+        (path, ("--min_score", 0.2), 2, "a score above 0.2 (--min_score)"),
+    ):
+        done = run("scripts/predict.py", "--model", file, tmp_path / "one.png", "--output", tmp_path / "out", *options)
+        assert done.returncode == 0 and line in done.stdout and f": {number} detections" in done.stdout, done.stderr
 
 
 def test_files_folders_patterns(model, tmp_path):
