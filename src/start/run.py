@@ -166,7 +166,11 @@ class Start:
         if not settings.has(*_SCHEDULE):
             write_part(self.data, "val", val, data, self.folder)
             size, anchors = self._fit(settings, data, facts, size, anchors, boxed)
-        elif not os.path.isfile(os.path.join(self.data, "instances_train.json")):
+        else:
+            total = settings.given["epoch_size"] * max(len(boxed) // settings.values["batch_size"], 1)
+            for choice in choose.choose_schedule(len(boxed), settings.values["batch_size"], total)[0]:
+                settings.add(choice)
+        if not os.path.isfile(os.path.join(self.data, "instances_train.json")):
             write_part(self.data, "val", val, data, self.folder)
             write_part(self.data, "train", boxed, data, self.folder)
         if "img_shape" not in settings.values:
@@ -347,7 +351,7 @@ class Start:
     def _tell_end(self, checkpoint: str) -> None:
         predict = ["python3", os.path.join(ROOT, "scripts", "predict.py"), "--model", self.model, "--min_score", "0.4"]
         self.say(
-            f"result: {self.state.get('result', '')} on the pictures of val, after {self.spent() / 60:.1f} minutes"
+            f"result: {self.state.get('result', '')} on the pictures of val, after {self.state['minutes']} minutes"
         )
         self.say(f"report: {os.path.join(self.run_folder, 'report.html')}")
         self.say(f"model: {self.model} (checkpoint: {checkpoint})")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from scripts.draw_shapes import draw_split
 from src.start.run import Start
@@ -77,6 +78,35 @@ save_checkpoint_epochs: 1
 """
 
 
+def test_stages_are_not_repeated(sets, tmp_path, monkeypatch):
+    """The programs are replaced by ones that take a minute each; an edit of start.yaml repeats them."""
+    output, calls, starts = tmp_path / "out", [], []
+
+    def program(what, words, log, watch=None):
+        calls.append(what)
+        starts[-1]._begin -= 60
+        if what == "train":
+            os.makedirs(output / "run" / "ckpt_0", exist_ok=True)
+            (output / "run" / "ckpt_0" / "ssd-2_3.ckpt").write_bytes(b"x")
+        return "AP50 (IoU 0.5) - - 0.75\nmAP: 0.5" if what == "evaluate" else ""
+
+    def start():
+        said = []
+        starts.append(Start(str(sets[1] / "coco"), str(output), 20, "", "", 1, [], "CPU", said.append))
+        starts[-1].run()
+        return next(line for line in said if line.startswith("result: "))
+
+    monkeypatch.setattr("src.start.run.run_program", program)
+    output.mkdir()
+    (output / "start.yaml").write_text(SHORT)
+    assert start().startswith("result: mAP 0.5, AP50 0.75 ") and calls == ["check", "train", "evaluate", "export"]
+    assert start().endswith("after 4.0 minutes") and len(calls) == 4
+    written = yaml.safe_load((output / "start.yaml").read_text())
+    assert written["epoch_size"] == 2 and written["ema_decay"] == 0.9 and written["lr"] == 0.0005
+    (output / "start.yaml").write_text((output / "start.yaml").read_text().replace("lr: 0.0005", "lr: 0.001"))
+    assert start().endswith("after 3.0 minutes") and calls[4:] == ["check", "train", "evaluate", "export"]
+
+
 @pytest.mark.slow
 def test_from_a_folder_to_detections(tmp_path):
     """40 drawn pictures of LabelMe without a split: stopped in training, continued, and used on a new picture."""
@@ -104,7 +134,7 @@ def test_from_a_folder_to_detections(tmp_path):
     done = run("scripts/start.py", tmp_path / "photos", f"--output={output}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
-        "split: 32 pictures for train and 8 for val" in done.stdout and "epoch_size 2: from start.yaml" in done.stdout
+        "split: 32 pictures for train and 8 for val" in done.stdout and "epoch_size 2, warmup_epochs 0.5" in done.stdout
     )
     log = (output / "log" / "train.txt").read_text()
     assert "resumed: epoch" in log and log.count("epoch 1/2: loss") == 1
