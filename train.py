@@ -171,7 +171,7 @@ def start_step(model, cfg, rates: np.ndarray, comm, steps_per_epoch: int) -> obj
     from src.training.step import build_train_step
 
     step = build_train_step(model, cfg, rates, comm)
-    step.start_at(cfg.pre_trained_epoch_size * steps_per_epoch)
+    step.update.start_at(cfg.pre_trained_epoch_size * steps_per_epoch)
     if cfg.compile_cache and cfg.device_target == "CPU" and not comm.averages_on_host:
         from src.utils.compile_cache import compile_cache
 

@@ -237,12 +237,17 @@ def main(argv) -> int:
     )
     parser.add_argument("--size", type=int, default=128, help="network size for `prediction` (default: %(default)s)")
     parser.add_argument(
+        "--pictures", type=int, default=200, metavar="N", help="pictures for `prediction` (default: %(default)s)"
+    )
+    parser.add_argument(
         "--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` and `family` with"
     )
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
         raise UserError(f"unknown part '{unknown[0]}'; the parts are {', '.join(PARTS)}")
+    if options.pictures < 2 or options.size < 1:
+        raise UserError("--pictures must be at least 2, and --size at least 1")
     if options.json and os.path.isdir(options.json):
         raise UserError(f"--json: {options.json} is a folder; name the file to write")
     if options.json:

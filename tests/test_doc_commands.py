@@ -40,6 +40,7 @@ SMALLER = [
     ("ssd-60_4", "ssd-1_4"),
     (r"benchmark\.py$", "benchmark.py postprocessing"),
     ("matching pipeline", "matching"),
+    (r"(benchmark\.py .*prediction.*)", r"\1 --pictures 3"),
 ]
 SIZE = '"--img_shape=[128, 128]"'
 

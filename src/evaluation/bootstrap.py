@@ -15,7 +15,7 @@ import numpy as np
 from src.evaluation.scoring import OVERLAPS, RECALLS, Matching
 
 RESAMPLES, SEED, LEVEL = 1000, 1, 0.95
-_AT_ONCE = 1 << 20  # numbers of a block of resamples
+_AT_ONCE = 1 << 22  # numbers of a block of resamples
 
 
 class Samples(NamedTuple):
@@ -38,71 +38,85 @@ def draw_weights(images: int, resamples: int = RESAMPLES, seed: int = SEED) -> n
 
 def resampled_metrics(matching: Matching, weights: np.ndarray) -> Samples:
     """The metrics (all areas, 100 detections) for each row of `weights` [N, I]."""
-    number = len(weights)
-    category, category50 = (np.full((number, matching.categories), np.nan) for _ in range(2))
+    number, categories = len(weights), matching.categories
+    category, category50 = (np.full((number, categories), np.nan) for _ in range(2))
+    columns = np.ascontiguousarray(weights.T)  # [I, N]: sums over images are then sums of rows, which are fast
     judged = ~matching.truth_ignored[0]
-    begins = np.searchsorted(matching.category, np.arange(matching.categories + 1))
-    for index in range(matching.categories):
+    begins = np.searchsorted(matching.category, np.arange(categories + 1))
+    for index in range(categories):
         images_of_truth = matching.truth_image[judged & (matching.truth_category == index)]
         if not len(images_of_truth):
             continue
         rows = slice(*begins[index : index + 2])
-        part = slice(*np.searchsorted(matching.candidates, begins[index : index + 2]))
-        size = max(rows.stop - rows.start, len(OVERLAPS) * (part.stop - part.start), len(images_of_truth), 1)
+        size = max(rows.stop - rows.start, len(images_of_truth), 1)
         step = max(1, _AT_ONCE // size)
         for start in range(0, number, step):
-            block = weights[start : start + step].astype(np.int32)
-            precision = _precision(matching, block, rows, part, images_of_truth)
-            category[start : start + step][:, index] = precision.mean((1, 2))
-            category50[start : start + step][:, index] = precision[:, 0].mean(1)
-    with np.errstate(invalid="ignore"):
-        present = np.maximum((~np.isnan(category)).sum(1), 1)
-        return Samples(np.nansum(category, 1) / present, np.nansum(category50, 1) / present, category, category50)
+            block = np.ascontiguousarray(columns[:, start : start + step])
+            positives = block[images_of_truth].sum(0, dtype=np.int64)
+            values = _precisions(matching, block, rows, positives)
+            values[:, positives == 0] = np.nan
+            category[start : start + step, index] = values.mean(0)
+            category50[start : start + step, index] = values[0]
+    present = np.maximum((~np.isnan(category)).sum(1), 1)
+    return Samples(np.nansum(category, 1) / present, np.nansum(category50, 1) / present, category, category50)
 
 
-def _precision(matching: Matching, weights: np.ndarray, rows: slice, part: slice, images_of_truth) -> np.ndarray:
-    """Precision [N, T, R] of a category, NaN for resamples without ground truth of it.
+def _precisions(matching: Matching, weights: np.ndarray, rows: slice, positives: np.ndarray) -> np.ndarray:
+    """Mean precision over the recalls [T, N] of a category.
+
+    Precision is computed at true positives only, because it falls from one to the next.
 
     Args:
-        weights: [N, I]; rows: its detections; part: its candidates; images_of_truth: image of each object.
+        weights: [I, N]; rows: its detections; positives: number of its objects [N].
     """
-    number = len(weights)
-    positives = weights[:, images_of_truth].sum(1)
+    part = slice(*np.searchsorted(matching.candidates, (rows.start, rows.stop)))
     candidates = matching.candidates[part]
-    inside = weights[:, matching.image[rows]] * matching.in_area[0, rows]
-    before = np.cumsum(inside, 1)[:, candidates - rows.start]  # detections up to each candidate
-    drawn = weights[:, matching.image[candidates]]
-    right = np.cumsum(drawn[:, None] * matching.counts[0][None, :, part], 2, dtype=np.int64)
-    matched = np.cumsum(
-        drawn[:, None] * (matching.matched[0][:, part] & matching.in_area[0, candidates]), 2, dtype=np.int64
-    )
-    false = before[:, None] - matched
-    precision = right / (false.astype(np.float64) + right + np.spacing(1))
-    # a candidate that is no true positive has a lower precision than the true positive before it, or 0
-    precision = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-    precision = np.concatenate([precision, np.zeros((number, len(OVERLAPS), 1))], 2)
-    result = np.full((number, len(OVERLAPS), len(RECALLS)), np.nan)
-    for value in np.unique(positives[positives > 0]):
-        chosen = np.flatnonzero(positives == value)
-        needed = np.maximum(np.searchsorted(np.arange(value + 1) / value, RECALLS, side="left"), 1)
-        result[chosen] = _at(precision[chosen], right[chosen], needed)
+    inside, images = matching.in_area[0, candidates], matching.image[candidates]
+    needed = _needed(positives)
+    drawn = weights[matching.image[rows]] * matching.in_area[0, rows, None]
+    before = np.cumsum(drawn, 0, dtype=np.int32)[candidates - rows.start]  # detections up to each candidate
+    result = np.zeros((len(OVERLAPS), weights.shape[1]))
+    for threshold in range(len(OVERLAPS)):
+        counts, matched = matching.counts[0][threshold, part], matching.matched[0][threshold, part]
+        true = np.flatnonzero(counts)
+        if not len(true):
+            continue
+        right = np.cumsum(weights[images[true]], 0, dtype=np.int32)
+        false = before[true] - right
+        # not counted: matched with a crowd; true positives outside the area were not among `before`
+        for others, sign in ((matched & inside & ~counts, -1), (counts & ~inside, 1)):
+            if others.any():
+                sums = np.cumsum(weights[images[others]], 0, dtype=np.int32)
+                place = np.searchsorted(np.flatnonzero(others), true, side="right")
+                false += sign * np.concatenate([np.zeros_like(sums[:1]), sums])[place]
+        precision = right / (false.astype(np.float64) + right + np.spacing(1))
+        precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+        result[threshold] = _at(precision, right, needed).mean(0)
     return result
 
 
+def _needed(positives: np.ndarray) -> np.ndarray:
+    """int64 [R, N]: the smallest number of true positives, at least 1, that reaches each recall."""
+    total = np.maximum(positives, 1)
+    needed = np.maximum(np.floor(RECALLS[:, None] * total).astype(np.int64) - 1, 0)
+    for _ in range(3):  # the quotient decides, as in pycocotools: the product may be rounded to the other side
+        needed += needed / total < RECALLS[:, None]
+    return np.maximum(needed, 1)
+
+
 def _at(precision: np.ndarray, right: np.ndarray, needed: np.ndarray) -> np.ndarray:
-    """Precision [N, T, R] at the first candidate with `needed` [R] true positives; 0 where there are never as many.
+    """Precision [R, N] at the first row with `needed` [R, N] true positives; 0 where there are never as many.
 
     Args:
-        precision: [N, T, C + 1], the last is 0; right: [N, T, C], never falls.
+        precision, right: [C, N]; right never falls.
     """
-    count = right.shape[2]
-    flat = right.reshape(-1, count)
-    step = max(int(flat.max(initial=0)), int(needed.max())) + 1
-    offset = np.arange(len(flat))[:, None] * step
-    place = np.searchsorted((flat + offset).ravel(), (needed + offset).ravel(), side="left")
-    place = place.reshape(len(flat), -1) - np.arange(len(flat))[:, None] * count
-    picked = np.take_along_axis(precision.reshape(-1, count + 1), np.minimum(place, count), 1)
-    return picked.reshape(*right.shape[:2], -1)
+    count, number = right.shape
+    offset = np.arange(number) * (max(int(right[-1].max()), int(needed.max())) + 1)
+    # one sorted list of all columns
+    place = np.searchsorted((right.T + offset[:, None]).ravel(), (needed + offset).ravel(), side="left")
+    place = place.reshape(needed.shape) - np.arange(number) * count
+    found = np.take_along_axis(precision, np.minimum(place, count - 1), 0)
+    return np.where(place < count, found, 0)
 
 
 def interval(values: np.ndarray) -> Optional[Tuple[float, float]]:

@@ -99,6 +99,10 @@ class Optimizer(nn.Cell):
         self.concat = ops.Concat()
         self.gather, self.reshape, self.assign_add = ops.Gather(), ops.Reshape(), ops.AssignAdd()
 
+    def start_at(self, step: int) -> None:
+        """Set the number of the next step in the schedule, from 0."""
+        self.global_step.set_data(Tensor(np.array([step], np.int32)))
+
     # each gradient is an argument: with a tuple every step would be compiled again
     def construct(self, *gradients):
         return self.apply_gradients(gradients)

@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from src.training.lean_cell import LeanCell
+from src.training.reduction import averaged_on_host
 from src.utils.distributed import Communicator
 
 GROWS_AFTER = 2000  # good steps
@@ -69,7 +70,7 @@ class _Gradients(LeanCell):
         super().__init__(auto_prefix=False)
         self.forward = forward
         self.update = update
-        self.weights = update.parameters
+        self.weights = (reducer or update).parameters
         self.gradient = ops.GradOperation(get_by_list=True, sens_param=True)
         self.reducer = reducer
         self.reduces = reducer is not None
@@ -96,18 +97,34 @@ class _RunningStatistics(nn.Cell):
         return self.concat(self.parameters)
 
 
-class ScaledTrainStep(nn.Cell):
-    """(images, gt_loc, gt_label, num_match) -> loss; updates the model unless the step overflowed.
+class _Outcome(nn.Cell):
+    """(parts of the loss [2], norm []) -> [4]: these, and the sum of the magnitudes of all running statistics.
 
-    Gradients and update are separate graphs; between them all ranks decide together whether the step is skipped.
-    Attributes of the last step: `norm` and `parts` as in `src.training.step.TrainStep`, and `overflowed`.
+    One tensor, as each read waits for the device.
+    """
+
+    def __init__(self, statistics: _RunningStatistics):
+        super().__init__(auto_prefix=False)
+        self.statistics = statistics
+        self.concat, self.reshape, self.sum, self.abs = ops.Concat(), ops.Reshape(), ops.ReduceSum(), ops.Abs()
+
+    def construct(self, parts, norm):
+        size = self.sum(self.abs(self.statistics()))
+        return self.concat((parts, self.reshape(norm, (1,)), self.reshape(size, (1,))))
+
+
+class ScaledTrainStep(nn.Cell):
+    """(images, gt_loc, gt_label, num_match) -> metrics [3]; updates the model unless the step overflowed.
+
+    The metrics are those of `src.training.step.TrainStep`. Gradients and update are separate graphs; between them the
+    metrics are read, and all ranks decide together whether the step is skipped. Attribute: `overflowed`, of the last step.
 
     Args:
         forward: a `ModelWithLoss`.
         update: an `Optimizer` of its trainable parameters, with loss_scale 1.
         scale: loss scale of the first step.
         comm: communication between the processes of the run.
-        reducer: averages gradients over devices in the graph, or None.
+        reducer: a `NetworkOrderReducer` that averages the gradients in the graph, or None.
     """
 
     def __init__(
@@ -117,11 +134,12 @@ class ScaledTrainStep(nn.Cell):
         self.forward = forward
         self.update = update
         self.gradients = _Gradients(forward, update, reducer)
-        statistics = ("moving_mean", "moving_variance")
-        self.averages = _RunningStatistics([p for p in forward.get_parameters() if p.name.endswith(statistics)])
+        names = ("moving_mean", "moving_variance")
+        self.statistics = _RunningStatistics([p for p in forward.get_parameters() if p.name.endswith(names)])
+        self.outcome = _Outcome(self.statistics)
         self.scale = LossScale(scale)
         self._comm = comm
-        self.overflowed, self.norm, self.parts = False, float("nan"), (float("nan"), float("nan"))
+        self.overflowed = False
         self._compiling = contextlib.nullcontext()
 
     def compile_within(self, context) -> None:
@@ -129,42 +147,34 @@ class ScaledTrainStep(nn.Cell):
         self._compiling = context
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
-        before = self.averages().asnumpy().copy()
+        before = self.statistics()
         scale = np.float32(self.scale.value)
         sides = Tensor(np.full(2, scale)), Tensor(np.float32(1) / scale)
         with self._compiling:
             parts, norm, gradients = self.gradients(images, gt_loc, gt_label, num_match, *sides)
             self._compiling = contextlib.nullcontext()
-        parts, norm = parts.asnumpy(), float(norm.asnumpy())
-        if self._comm.averages_on_host:
-            parts, norm, gradients = self._mean(parts, norm, gradients)
         # the statistics too: a ReLU can hide an overflow from all later layers
-        finite = np.isfinite(norm) and np.isfinite(parts).all() and np.isfinite(self.averages().asnumpy()).all()
-        self.overflowed = self._comm.all_reduce_max(int(not finite)) > 0
-        if self.overflowed:
-            self._skip(before)
+        outcome = self.outcome(parts, norm)
+        if self._comm.averages_on_host:
+            outcome, *gradients = averaged_on_host([outcome, *gradients], self._comm)
+            gradients = map(Tensor, gradients)
         else:
-            norm = float(self.update(*gradients).asnumpy())
+            outcome = outcome.asnumpy()
+        self.overflowed = self._comm.all_reduce_max(int(not np.isfinite(outcome).all())) > 0
+        metrics = outcome[:3]
+        if self.overflowed:
+            self._skip(before.asnumpy())
+        else:
+            norm = self.update(*gradients)
+            if self._comm.averages_on_host:  # before, it was a mean of the ranks' norms
+                metrics = np.append(outcome[:2], norm.asnumpy())
         self.scale.stepped(self.overflowed)
-        self.norm, self.parts = norm, tuple(parts.tolist())
-        return Tensor(parts.sum())
-
-    def _mean(self, parts: np.ndarray, norm: float, gradients: tuple) -> tuple:
-        """Averages the three over the ranks. The mean norm only shows whether the norms of all ranks are finite."""
-        pieces = [np.float32([norm]), parts, *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
-        flat = np.concatenate(pieces).astype(np.float32, copy=False)
-        self._comm.all_reduce_mean_(flat)
-        averaged, start = [], 3
-        for gradient in gradients:
-            averaged.append(Tensor(flat[start : start + gradient.size].reshape(gradient.shape)))
-            start += gradient.size
-        return flat[1:3], float(flat[0]), averaged
+        return Tensor(metrics)
 
     def _skip(self, before: np.ndarray) -> None:
         """Restore the running statistics from before the forward pass, and count the step in the schedule."""
         start = 0
-        for parameter in self.averages.parameters:
+        for parameter in self.statistics.parameters:
             parameter.set_data(Tensor(before[start : start + parameter.size].reshape(parameter.shape)))
             start += parameter.size
-        done = self.update.global_step.asnumpy() + 1
-        self.update.global_step.set_data(Tensor(done.astype(np.int32)))
+        self.update.start_at(int(self.update.global_step.asnumpy()[0]) + 1)

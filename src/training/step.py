@@ -10,6 +10,7 @@ from mindspore import Tensor, nn, ops
 from src.loss import MultiBoxLoss
 from src.training.lean_cell import LeanCell
 from src.training.optimizer import AdamW, Momentum, Optimizer
+from src.training.reduction import NetworkOrderReducer, averaged_on_host
 from src.training.scaled_step import ScaledTrainStep
 from src.training.weight_average import WeightAverage
 from src.utils.distributed import Communicator
@@ -47,63 +48,49 @@ class ForwardBackward(LeanCell):
 
 
 class TrainStep(LeanCell):
-    """(images, gt_loc, gt_label, num_match) -> loss; updates the model.
+    """(images, gt_loc, gt_label, num_match) -> metrics [3]; updates the model.
 
-    Attributes of the last step: `norm` (global gradient norm) and `parts` (classification and box loss).
+    The metrics are the loss of the classes, the loss of the boxes, and the global norm of the gradient after averaging
+    and before clipping. They are one tensor, because each read waits for the device.
 
     Args:
         forward: a `ModelWithLoss`.
         update: an `Optimizer` of its trainable parameters.
         loss_scale: factor of the loss before differentiation.
-        reducer: averages gradients over devices in the graph, or None.
+        reducer: a `NetworkOrderReducer` that averages the gradients in the graph, or None.
     """
 
     def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, reducer=None):
         super().__init__(auto_prefix=False)
         self.forward = forward
-        self.gradients = ForwardBackward(forward, update.parameters, loss_scale)
+        self.gradients = ForwardBackward(forward, (reducer or update).parameters, loss_scale)
         self.reducer = reducer
         self.reduces = reducer is not None
         self.update = update
-        self.sum = ops.ReduceSum()
-        self._parts = self._norm = None
+        self.concat, self.reshape = ops.Concat(), ops.Reshape()
         self._compiling = contextlib.nullcontext()
 
     def compile_within(self, context) -> None:
         """Set the context manager for the first call, which compiles."""
         self._compiling = context
 
-    def start_at(self, step: int) -> None:
-        """Set the number of the first step in the schedule, from 0; call it before that step."""
-        self.update.global_step.set_data(Tensor(np.array([step], np.int32)))
-
-    @property
-    def parts(self) -> tuple:
-        """(classification, box) loss of the last step."""
-        return tuple(self._parts.asnumpy().tolist())
-
-    @property
-    def norm(self) -> float:
-        """Global norm of the last gradient, after averaging and before clipping; NaN before the first step."""
-        return float("nan") if self._norm is None else float(self._norm.asnumpy())
-
     def construct(self, images, gt_loc, gt_label, num_match):
         parts, gradients = self.gradients(images, gt_loc, gt_label, num_match)
         if self.reduces:
             gradients = self.reducer(gradients)
-        return self.sum(parts), parts, self.update.apply_gradients(gradients)
+        return self.concat((parts, self.reshape(self.update.apply_gradients(gradients), (1,))))
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
         with self._compiling:
-            loss, self._parts, self._norm = super().__call__(images, gt_loc, gt_label, num_match)
+            metrics = super().__call__(images, gt_loc, gt_label, num_match)
             self._compiling = contextlib.nullcontext()
-        return loss
+        return metrics
 
 
 class HostReducedTrainStep(TrainStep):
     """A training step in two graphs with the mean over ranks between them: on a CPU a graph cannot communicate.
 
-    Returns the mean of the loss over the ranks.
+    The losses among its metrics are means over the ranks.
     """
 
     def __init__(self, forward: nn.Cell, update: nn.Cell, loss_scale: float, comm: Communicator):
@@ -112,17 +99,9 @@ class HostReducedTrainStep(TrainStep):
 
     def __call__(self, images, gt_loc, gt_label, num_match) -> Tensor:
         parts, gradients = self.gradients(images, gt_loc, gt_label, num_match)
-        # one flat array: one large all-reduce is faster than a hundred small ones
-        pieces = [parts.asnumpy(), *(gradient.asnumpy().reshape(-1) for gradient in gradients)]
-        flat = np.concatenate(pieces).astype(np.float32, copy=False)
-        self._comm.all_reduce_mean_(flat)
-        averaged, start = [], 2
-        for gradient in gradients:
-            averaged.append(Tensor(flat[start : start + gradient.size].reshape(gradient.shape)))
-            start += gradient.size
-        self._norm = self.update(*averaged)
-        self._parts = Tensor(flat[:2])
-        return Tensor(flat[:2].sum())
+        parts, *gradients = averaged_on_host([parts, *gradients], self._comm)
+        norm = self.update(*map(Tensor, gradients)).asnumpy().reshape(1)
+        return Tensor(np.concatenate([parts, norm]))
 
 
 def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Communicator = Communicator()) -> TrainStep:
@@ -134,8 +113,8 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Comm
         comm: communication between the processes of the run.
 
     Returns:
-        Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> loss; a `ScaledTrainStep` with
-        `use_float16`.
+        Cell: (images [B, 3, H, W], gt_loc [B, N, 4], gt_label [B, N], num_match [B]) -> metrics [3], see
+        `TrainStep`; a `ScaledTrainStep` with `use_float16`.
     """
     broadcast_parameters(model, comm)
     loss = MultiBoxLoss(cfg.num_classes, cfg.gamma, cfg.alpha, cfg.box_loss, cfg.prior_scaling)
@@ -143,13 +122,14 @@ def build_train_step(model: nn.Cell, cfg, learning_rates: np.ndarray, comm: Comm
     # docs/reference.md, "Configuration": 1 on CPU, as in the published scripts
     loss_scale = 1.0 if cfg.device_target == "CPU" else float(cfg.loss_scale)
     update = _optimizer(forward, cfg, learning_rates, 1.0 if cfg.use_float16 else loss_scale)
+    reducer = None
+    if comm.make_grad_reducer is not None:
+        reducer = NetworkOrderReducer(forward.trainable_params(), update.parameters, comm.make_grad_reducer)
     if cfg.use_float16:
-        reducer = comm.make_grad_reducer(update.parameters) if comm.make_grad_reducer else None
         step = ScaledTrainStep(forward, update, loss_scale, comm, reducer)
     elif comm.averages_on_host:
         step = HostReducedTrainStep(forward, update, loss_scale, comm)
     else:
-        reducer = comm.make_grad_reducer(update.parameters) if comm.make_grad_reducer else None
         step = TrainStep(forward, update, loss_scale, reducer)
     step.average = WeightAverage(model, cfg.ema_decay) if cfg.ema_decay else None
     step.set_train()

@@ -21,11 +21,15 @@ class StepTimer:
         self._mark = now
 
     def stepped(self) -> None:
-        """Call it when the step of that batch is done."""
+        """Call it when the step of that batch is launched, and the one before it done."""
         self._mark = time.time()
         self._steps += 1
         if self._steps == 1:
             self._first = self._mark - self._start, self._waited
+
+    def finished(self) -> None:
+        """Call it when the result of the last step has been read: a device may still have computed it until then."""
+        self._mark = time.time()
 
     def reported(self) -> None:
         """Call it when a line was logged."""

@@ -6,9 +6,10 @@ import contextlib
 import math
 import os
 from dataclasses import replace
-from typing import Callable, Optional
+from typing import Callable, List, NamedTuple, Optional
 
 import numpy as np
+from mindspore import Tensor
 
 from src.data.pipeline import TrainLoader
 from src.training.bn_recalibration import recalibrate
@@ -26,6 +27,15 @@ from src.utils.memory import release_free_memory
 from src.utils.signals import SignalGuard
 
 REPORT_SECONDS = 20
+
+
+class _Launched(NamedTuple):
+    """A step whose metrics have not been read yet."""
+
+    metrics: Tensor
+    ids: Tensor
+    overflowed: bool
+    loss_scale: List[float]
 
 
 class Trainer:
@@ -83,59 +93,79 @@ class Trainer:
         batches = self.data.epoch(state.epochs, state.epoch_step)
         with progress(self.data.steps, label, "steps", self.is_main, terminal_only=True) as bar:
             bar.update(state.epoch_step)
-            while True:
-                batch = next(batches, None)
-                if batch is None:
-                    break
+            launched = None
+            for batch in batches:
                 clock.fetched()
-                state = self._one_step(state, batch)
+                # the step before is read after this one is launched, so that the device always has work
+                before, launched = launched, self._launch(batch, state.steps + (launched is not None))
+                if before is not None:
+                    state = self._record(state, before)
                 clock.stepped()
                 if self.comm.all_reduce_max(self.stop.status):
                     bar.close()
-                    self._save_and_exit(state)
+                    self._save_and_exit(self._record(state, launched))
                 bar.update()
-                loss = _mean_loss(state.losses[-1:])["loss"]
-                bar.set_postfix_str(f"loss {loss:.3f}, {clock.waiting:.1%} waiting", refresh=False)
-                if clock.since_report() > REPORT_SECONDS and bar.disable:
-                    self._report(state, clock)
+                if state.losses:
+                    loss = _mean_loss(state.losses[-1:])["loss"]
+                    bar.set_postfix_str(f"loss {loss:.3f}, {clock.waiting:.1%} waiting", refresh=False)
+                    if clock.since_report() > REPORT_SECONDS and bar.disable:
+                        self._report(state, clock)
+            if launched is not None:
+                state = self._record(state, launched)
+                clock.finished()
         return self._finish_epoch(state, clock)
 
-    def _one_step(self, state: RunState, batch: tuple) -> RunState:
+    def _launch(self, batch: tuple, number: int) -> "_Launched":
+        """Start a step without waiting for its result; `number`: steps before it since the start of the run."""
         *arrays, ids = batch
-        loss = float(self.step(*arrays).asnumpy())
-        norm, parts = self.step.norm, [float(part) for part in self.step.parts]
+        metrics = self.step(*arrays)
+        overflowed = self.scale is not None and self.step.overflowed
+        if self.step.average is not None and not overflowed:
+            self.step.average.stepped(number)
+        return _Launched(metrics, ids, overflowed, self.scale.state if self.scale is not None else [])
+
+    def _record(self, state: RunState, launched: "_Launched") -> RunState:
+        """Read the metrics of a step and return the state after it; waits for the device.
+
+        Raises:
+            RunError: loss or gradient is not finite, or too many steps in a row overflowed.
+        """
+        values = launched.metrics.asnumpy()
+        loss, parts, norm = float(values[:2].sum()), values[:2].tolist(), float(values[2])
         rate = float(self.rates[state.steps])
         metrics = (
             f"loss is {loss}, gradient norm {norm} at epoch {state.epochs + 1}, step {state.epoch_step + 1} "
-            f"(learning rate {rate:.6g}, images {ids.asnumpy().ravel().tolist()})"
+            f"(learning rate {rate:.6g}, images {launched.ids.asnumpy().ravel().tolist()})"
         )
-        if self.scale is not None and self.step.overflowed:
-            return self._skipped(state, metrics)
+        if launched.overflowed:
+            return self._skipped(state, launched.loss_scale, metrics)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise RunError(f"{metrics}; {self._saved()}; a smaller --lr usually helps")
-        if self.step.average is not None:
-            self.step.average.stepped(state.steps)
-        state = replace(state, epoch_step=state.epoch_step + 1, losses=[*state.losses, parts], norm=norm)
-        if self.scale is not None:
-            state = replace(state, loss_scale=self.scale.state)
+        losses = [*state.losses, parts]
+        state = replace(
+            state, epoch_step=state.epoch_step + 1, losses=losses, norm=norm, loss_scale=launched.loss_scale
+        )
         if self.summary is not None:
             scalars = {"loss": loss, "loss_class": parts[0], "loss_box": parts[1], "learning_rate": rate}
             self.summary.add(dict(scalars, gradient_norm=norm), state.steps)
         return state
 
-    def _skipped(self, state: RunState, metrics: str) -> RunState:
+    def _skipped(self, state: RunState, loss_scale: List[float], metrics: str) -> RunState:
         """The state after a float16 step that overflowed: it counts in the epoch and in the learning rate schedule.
+
+        loss_scale: `LossScale.state` after the step.
 
         Raises:
             RunError: too many steps in a row overflowed.
         """
-        if self.scale.in_a_row >= MOST_IN_A_ROW:
+        scale, _, in_a_row = loss_scale
+        if in_a_row >= MOST_IN_A_ROW:
             raise RunError(
-                f"{metrics}: the {self.scale.in_a_row}th step in a row that overflowed in float16, with the loss scale "
-                f"down to {self.scale.value:g}; {self._saved()}; a smaller --lr or --use_float16=False usually helps"
+                f"{metrics}: the {in_a_row}th step in a row that overflowed in float16, with the loss scale "
+                f"down to {scale:g}; {self._saved()}; a smaller --lr or --use_float16=False usually helps"
             )
-        LOGGER.info("%s: overflow in float16, step skipped, loss scale now %g", metrics, self.scale.value)
-        return replace(state, epoch_step=state.epoch_step + 1, loss_scale=self.scale.state)
+        LOGGER.info("%s: overflow in float16, step skipped, loss scale now %g", metrics, scale)
+        return replace(state, epoch_step=state.epoch_step + 1, loss_scale=loss_scale)
 
     def _saved(self) -> str:
         """A text that names the last checkpoint to resume from."""

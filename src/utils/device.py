@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import Optional
 
-from src.utils.distributed import Communicator, MindSporeCommunicator, MpiCommunicator
+from src.utils.distributed import Communicator, MindSporeCommunicator, MpiCommunicator, fusion_splits
 from src.utils.errors import UserError, set_ranks
 from src.utils.log import LOGGER
 
@@ -154,5 +154,12 @@ def _init_collectives(cfg, comm: Optional[Communicator]) -> Communicator:
         device_num=comm.size,
         all_reduce_fusion_config=list(cfg.all_reduce_fusion_config),
     )
-    comm.make_grad_reducer = lambda parameters: nn.DistributedGradReducer(parameters, True, comm.size)
+
+    def make_grad_reducer(parameters):
+        if not cfg.all_reduce_fusion_config:
+            splits = fusion_splits([parameter.size * parameter.itemsize for parameter in parameters])
+            ms.set_auto_parallel_context(all_reduce_fusion_config=splits)
+        return nn.DistributedGradReducer(parameters, True, comm.size)
+
+    comm.make_grad_reducer = make_grad_reducer
     return comm

@@ -13,6 +13,9 @@ from typing import Callable, List, Optional
 import numpy as np
 
 POLL_SECONDS = 0.05
+# Bytes of gradients in one all-reduce. The first layers' gradients come last, and nothing is left to compute while
+# theirs are reduced.
+GROUP_BYTES, FIRST_LAYERS_BYTES = 32 << 20, 4 << 20
 
 
 class Communicator:
@@ -55,6 +58,21 @@ class Communicator:
 
     def abort(self, status: int) -> None:
         """End every rank with this status; a no-op if the launcher ends the other ranks when this process exits."""
+
+
+def fusion_splits(sizes: List[int]) -> List[int]:
+    """Where the all-reduces of gradients are split: the index of the last gradient of each group but the last.
+
+    Args:
+        sizes: bytes of the gradients, in the network's order.
+    """
+    splits, filled, limit = [], 0, FIRST_LAYERS_BYTES
+    for index, size in enumerate(sizes[:-1]):
+        filled += size
+        if filled + sizes[index + 1] > limit:
+            splits.append(index)
+            filled, limit = 0, GROUP_BYTES
+    return splits
 
 
 class MpiCommunicator(Communicator):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -82,3 +83,32 @@ def results(folder, dataset):
 def test_records_and_metrics(drawn, of_coco, dataset):
     assert results(drawn, dataset) == of_coco
     assert 0.1 < of_coco[-1][0] < 1
+
+
+@pytest.mark.parametrize("dataset, part", [("yolo", "images/train"), ("labelme", "train")])
+def test_files_that_appear_or_change_make_records_outdated(drawn, tmp_path, dataset, part):
+    shutil.copytree(drawn / dataset, tmp_path / dataset)
+    cfg, folder = config(tmp_path, dataset), tmp_path / dataset / part
+    written = prepare_records(cfg, True)
+    assert written.count == 12
+    del written
+    labels = tmp_path / dataset / {"yolo": "labels/train", "labelme": "train"}[dataset]
+    ending = {"yolo": ".txt", "labelme": ".json"}[dataset]
+    shutil.copy(folder / "000003.jpg", folder / "000099.jpg")
+    text = (labels / f"000003{ending}").read_text()
+    (labels / f"000099{ending}").write_text(text.replace("000003.jpg", "000099.jpg"))
+    assert prepare_records(cfg, True).count == 13
+    (labels / f"000099{ending}").write_text("" if dataset == "yolo" else '{"shapes": [], "imagePath": "000099.jpg"}')
+    assert prepare_records(cfg, True).count == 12  # without objects
+
+
+def test_a_yolo_set_without_val(drawn, tmp_path):
+    shutil.copytree(drawn / "yolo", tmp_path / "yolo")
+    path = tmp_path / "yolo" / "data.yaml"
+    whole = path.read_text()
+    for text in (whole.replace("val: images/val\n", ""), whole.replace("images/val", "absent")):
+        path.write_text(text)
+        reports = check_splits(config(tmp_path, "yolo"), ["train", "val"], decode=False)
+        (fault,) = reports[1]["faults"]
+        assert "there is no evaluation set" in fault["kind"] and not fault["refused"]
+        assert reports[0]["images"] == 12

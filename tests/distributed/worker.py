@@ -50,12 +50,12 @@ def train(folder, matches):
     prepare_environment()
     comm = init_device(cfg)
     step = build_train_step(build_model(cfg), cfg, np.full(STEPS, RATE, np.float32), comm)
-    losses = [
-        float(step(*map(Tensor, batch(comm.rank, number, matches or comm.rank == 0))).asnumpy())
-        for number in range(STEPS)
+    metrics = [
+        step(*map(Tensor, batch(comm.rank, number, matches or comm.rank == 0))).asnumpy() for number in range(STEPS)
     ]
+    losses = [values[:2].sum() for values in metrics]
     values = {parameter.name: parameter.asnumpy() for parameter in step.get_parameters()}
-    np.savez(os.path.join(folder, f"rank_{comm.rank}.npz"), losses=losses, norm=step.norm, **values)
+    np.savez(os.path.join(folder, f"rank_{comm.rank}.npz"), losses=losses, norm=metrics[-1][2], **values)
     comm.barrier()
 
 

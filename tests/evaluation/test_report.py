@@ -129,10 +129,14 @@ def test_in_a_browser(written, tmp_path):
     assert done.returncode == 0 and "CONSOLE" not in log, log[-2000:]
     tables = Tables()
     tables.feed(dom)
-    shown = [row[4:] for row in tables.tables["metrics"][1:]]
+    shown = [row[4:6] for row in tables.tables["metrics"][1:]]
     assert shown == [
         [f"{v:.4f}" if v >= 0 else "-" for v in pair] for pair in zip(result["stats"], result["stats_published"])
     ]
+    intervals = json.loads(open(paths["evaluation.json"], encoding="utf-8").read())["intervals"]
+    want = [f"{low:.4f} to {high:.4f}" for low, high in (intervals["mAP"], intervals["AP50"])]
+    assert [row[6] for row in tables.tables["metrics"][1:]] == [*want, *[""] * 10]
+    assert tables.tables["classes"][1][5] == "1.0000 to 1.0000"  # cat
     # the address sorts the table by AP50: the script ran in the browser
     assert [row[0] for row in tables.tables["classes"][1:]] == ["cat", "dog", "cow & calf"]
     fifties = [float(row[3]) for row in tables.tables["classes"][1:]]

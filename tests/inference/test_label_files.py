@@ -12,6 +12,8 @@ from src.data.readers import READERS
 from src.inference.label_files import LABEL_FORMATS
 from src.inference.results import CocoResults
 from src.utils.output import OutputError
+from tests.helpers.predictions import picture as draw_picture
+from tests.helpers.programs import run
 
 CLASSES = ["background", "cat", '椅子 "x"']
 
@@ -102,3 +104,22 @@ def test_a_folder_in_the_way_is_an_error(found, tmp_path, name, path):
     os.makedirs(tmp_path / path)
     with pytest.raises(OutputError, match=os.path.basename(path)):
         LABEL_FORMATS[name](found, str(tmp_path))
+
+
+def test_predict_writes_them(model, tmp_path):
+    for name in ("in/a.jpg", "in/deep/b.png"):
+        draw_picture(tmp_path / name)
+    words = ["scripts/predict.py", "--model", model, tmp_path / "in", "--output", tmp_path / "out", "--label_format"]
+    done = run(*words, "yolo")
+    assert done.returncode == 0, done.stderr
+    assert "2 label files and classes.txt" in done.stdout
+    # 80 x 120 pixels: a cat in the upper left quarter, a dog in the lower right one
+    assert (tmp_path / "out" / "labels" / "deep" / "b.txt").read_text() == "0 0.25 0.25 0.5 0.5\n1 0.75 0.75 0.5 0.5\n"
+    done = run(*words, "label_studio")
+    assert done.returncode == 0 and "2 tasks for Label Studio" in done.stdout
+    first = json.loads((tmp_path / "out" / "label_studio.json").read_text())[0]["predictions"][0]["result"][0]
+    assert first["value"]["rectanglelabels"] == ["cat"] and first["value"]["width"] == 50
+    (tmp_path / "out" / "label_studio.json").unlink()
+    (tmp_path / "out" / "label_studio.json").mkdir()
+    done = run(*words, "label_studio")
+    assert done.returncode == 1 and "label_studio.json" in done.stderr and "Traceback" not in done.stderr

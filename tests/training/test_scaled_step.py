@@ -89,8 +89,8 @@ def test_an_overflow_changes_nothing(cfg256, batch):
     before = values(step)
     assert "moments.network.multi_box.cls_layers.0.weight" in before and "global_step" in before
     for overflows in (1, 2, 3):
-        loss = float(step(*batch).asnumpy())
-        assert step.overflowed and np.isfinite(loss) and not np.isfinite(step.norm)  # the gradient overflowed
+        classification, boxes, norm = step(*batch).asnumpy()
+        assert step.overflowed and np.isfinite(classification + boxes) and not np.isfinite(norm)  # of the gradient
         assert differ(values(step), before) == {"global_step"} and step.update.global_step.asnumpy() == [overflows]
     assert step.scale.state == [2.0**37, 0, 3]
 
@@ -105,11 +105,10 @@ def test_an_overflow_changes_nothing(cfg256, batch):
 
     # in float32, norm and update are those of the plain step
     full = build(cfg256, loss_scale=64.0, half=False)
-    full(*batch)
     other = build(cfg256, loss_scale=64.0)
-    other(*batch)
-    assert other.norm == pytest.approx(full.norm, rel=0.02)
-    np.testing.assert_allclose(other.parts, full.parts, rtol=0.01)
+    (*losses, norm), (*full_losses, full_norm) = other(*batch).asnumpy(), full(*batch).asnumpy()
+    np.testing.assert_allclose(losses, full_losses, rtol=0.01)
+    np.testing.assert_allclose(norm, full_norm, rtol=0.02)
 
     # an overflow in the forward pass: the statistics are restored too
     step, before = other, values(other)
@@ -121,10 +120,8 @@ def test_an_overflow_changes_nothing(cfg256, batch):
 @pytest.mark.slow
 def test_ranks_leave_out_the_same_steps(cfg256, batch):
     alone, pair = build(cfg256, loss_scale=64.0), build(cfg256, OneOfTwo(), loss_scale=64.0)
-    for step in (alone, pair):
-        step(*batch)
-        assert not step.overflowed
-    assert differ(values(alone), values(pair)) == set() and pair.parts == alone.parts
+    np.testing.assert_array_equal(alone(*batch).asnumpy(), pair(*batch).asnumpy())
+    assert not (alone.overflowed or pair.overflowed) and differ(values(alone), values(pair)) == set()
     before, pair._comm.other_overflows = values(pair), True
     pair(*batch)  # fine here, but not on the other rank
     assert pair.overflowed and differ(values(pair), before) == {"global_step"} and pair.scale.state == [32, 0, 1]

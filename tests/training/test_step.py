@@ -40,7 +40,7 @@ def test_half_precision(cfg256, images256, batch):
         mindspore.set_seed(3)
         model = build_model(EasyDict(cfg256, use_float16=half))
         step = build_train_step(model, EasyDict(cfg256, use_float16=half), np.full(2, 0.01, np.float32))
-        steps[half] = [(float(step(*batch).asnumpy()), *step.parts, step.norm) for _ in range(2)]
+        steps[half] = [step(*batch).asnumpy() for _ in range(2)]
         parameters = list(step.get_parameters())
         assert {p.dtype for p in parameters if p.name != "global_step"} == {mindspore.float32}
         model.set_train(False)
@@ -49,7 +49,7 @@ def test_half_precision(cfg256, images256, batch):
         assert half.dtype == np.float32 and not np.array_equal(half, full)
         np.testing.assert_allclose(half, full, atol=0.02 * np.abs(full).max())
     np.testing.assert_allclose(steps[True][0], steps[False][0], rtol=0.01)
-    np.testing.assert_allclose(steps[True][1][0], steps[False][1][0], rtol=0.01)
+    np.testing.assert_allclose(steps[True][1][:2], steps[False][1][:2], rtol=0.01)
 
 
 def test_published_loss_and_gradients(cfg256, load_reference_weights, reference, batch):
@@ -80,13 +80,13 @@ def test_published_three_steps(cfg256, load_reference_weights, reference, batch)
     before = {name: subsample(parameters[name].asnumpy()) for name in keys.values()}
     ulp = {name: np.spacing(np.abs(value)).max() for name, value in before.items()}
     before = {name: value.astype(np.float64) for name, value in before.items()}
-    losses = [float(step(*batch).asnumpy())]
+    losses = [step(*batch).asnumpy()[:2].sum()]
     for key, name in keys.items():
         got, want = subsample(parameters[name].asnumpy()) - before[name], published[key] - before[name]
         # a change of 1e-3 in weights of size 1 has two digits less than a gradient in float32, and a change
         # below 1e-6 is only a few times the float32 spacing of the weight
         np.testing.assert_allclose(got, want, atol=max(2e-2 * np.abs(want).max(), ulp[name]), rtol=0)
-    losses += [float(step(*batch).asnumpy()) for _ in range(2)]
+    losses += [step(*batch).asnumpy()[:2].sum() for _ in range(2)]
     np.testing.assert_allclose(losses[0], published["loss_bs2"], rtol=1e-4)
     np.testing.assert_allclose(losses, published[f"{run}/losses"], rtol=1e-4)
 
