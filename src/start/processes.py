@@ -69,7 +69,7 @@ def run_program(what: str, words: List[str], log: str, watch: Callable[[str], bo
             status = process.wait()
         except BaseException:
             process.terminate()  # a training saves a checkpoint
-            process.communicate()
+            copy.write(process.communicate()[0].decode("utf-8", "replace"))
             raise
     if status not in (0, STOPPED if stopped else 0):
         errors = [line.split("error: ", 1)[1] for line in lines if "error: " in line]

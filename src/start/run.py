@@ -90,6 +90,9 @@ class Start:
             self._stage("evaluate", checkpoint, self._evaluate)
             self._stage("export", checkpoint, self._export)
             self.state["complete"] = True
+        except (SystemExit, KeyboardInterrupt):
+            self.say("stopped; the same command continues from here")
+            raise
         finally:
             self.save_state()
         self._tell_end(checkpoint)

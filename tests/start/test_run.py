@@ -128,7 +128,7 @@ def test_from_a_folder_to_detections(tmp_path):
             if line.startswith("training: epoch"):
                 started.send_signal(signal.SIGTERM)
                 break
-        started.stdout.read()
+        assert "the same command continues" in started.stdout.read()
     assert started.returncode == 143 and list((output / "run" / "ckpt_0").glob("ssd-*.ckpt"))
 
     done = run("scripts/start.py", tmp_path / "photos", f"--output={output}")
