@@ -10,8 +10,8 @@ BLUE, GREEN, ORANGE, GREY = "#e3eefc", "#e7f5e9", "#fdf0e2", "#f4f4f4"
 HEIGHT = 74
 # name -> left, top, width, colour, title, lines
 BOXES = {
-    "annotations": (20, 44, 170, GREY, "annotations", ("COCO json, VOC xml,", "list file; images")),
-    "readers": (250, 44, 180, BLUE, "readers", ("data/readers/: coco.py,", "voc.py, list_file.py")),
+    "annotations": (20, 44, 170, GREY, "annotations", ("COCO, VOC, list, YOLO,", "LabelMe, CVAT, Label Studio")),
+    "readers": (250, 44, 180, BLUE, "readers", ("data/readers/: one file", "for each format")),
     "writer": (510, 44, 180, BLUE, "conversion", ("data/records/writer.py:", "decode, check, write")),
     "records": (770, 44, 180, GREY, "MindRecord", ("8 files, manifest", "data/records/prepare.py")),
     "pipeline": (
@@ -20,7 +20,7 @@ BOXES = {
         240,
         BLUE,
         "pipeline",
-        ("data/pipeline.py, transforms.py:", "crop, flip, colour; boxes/matcher.py"),
+        ("data/pipeline.py, windows.py,", "transforms.py; boxes/matcher.py"),
     ),
     "step": (480, 196, 170, GREEN, "training step", ("models/ (five networks),", "loss.py, training/step.py")),
     "loop": (250, 196, 160, GREEN, "trainer", ("training/trainer.py: log,", "history, curves")),
@@ -32,7 +32,7 @@ BOXES = {
         240,
         ORANGE,
         "Detector",
-        ("inference/detector.py, open_model.py;", "boxes/postprocess.py, nms.py"),
+        ("inference/detector.py, tiled.py,", "open_model.py; boxes/postprocess.py"),
     ),
     "evaluator": (
         640,
@@ -44,7 +44,7 @@ BOXES = {
     ),
     "report": (970, 356, 190, GREY, "report", ("report.html, json, csv,", "predictions.json")),
     "predictor": (300, 494, 220, ORANGE, "Predictor", ("inference/predictor.py,", "scripts/predict.py")),
-    "pictures": (640, 494, 220, GREY, "pictures, videos", ("with boxes drawn,", "detections.json")),
+    "pictures": (640, 494, 220, GREY, "pictures, videos", ("with boxes drawn; detections.json,", "label files")),
 }
 # points of a line, label, place of the label, its anchor
 ARROWS = (
@@ -105,7 +105,7 @@ def drawing() -> str:
     )
     below = (
         "Matching and NMS are in src/boxes. src/utils/output.py writes files atomically; src/utils/locks.py locks "
-        "folders and records in use."
+        "folders and records in use. scripts/start.py (src/start) runs all of it on a folder."
     )
     parts = [head, text(20, 24, legend, "start", 'font-size="13" fill="#666"')]
     parts += [box(*values) for values in BOXES.values()] + [arrow(*values) for values in ARROWS]

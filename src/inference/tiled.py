@@ -1,7 +1,7 @@
 """Detection on pictures that are cut into tiles; docs/reference.md, "Tiles".
 
 What the network finds in the tiles of a picture is moved to the picture's pixels and put together before NMS, so one
-NMS per class sees the whole picture, and an object that several tiles show is one detection.
+NMS per class sees the complete picture, and an object that several tiles show is one detection.
 """
 
 from __future__ import annotations

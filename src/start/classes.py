@@ -56,9 +56,9 @@ def _list(path: str) -> List[str]:
     most = max((int(label) for line in read_lines(path, "list") for label in re.findall(r",(\d{1,4})(?=\s|$)", line)),
                default=0)  # fmt: skip
     for name in _NAME_FILES:
-        beside = os.path.join(os.path.dirname(path), name)
-        if os.path.isfile(beside):
-            names = [line.strip() for line in read_lines(beside, "class names") if line.strip()]
+        listed = os.path.join(os.path.dirname(path), name)
+        if os.path.isfile(listed):
+            names = [line.strip() for line in read_lines(listed, "class names") if line.strip()]
             names = names[1:] if names[:1] == ["background"] else names
             if len(names) >= most:
                 return names

@@ -109,8 +109,8 @@ def read_cvat(cfg, is_training: bool) -> DataSet:
     if not content.images:
         raise UserError(f"{path}: no <image> in it")
     folder = os.path.dirname(path)
-    beside = os.path.join(folder, "images")
-    images = image_folder(cfg, beside if os.path.isdir(beside) else folder)
+    candidate = os.path.join(folder, "images")
+    images = image_folder(cfg, candidate if os.path.isdir(candidate) else folder)
     finder, labels = ImageFinder(images, issues), ClassLabels(cfg.classes, issues)
     samples, given, seen = [], [], {}
     for image, shapes in _of_split(content.images, is_training, not cfg.anno_path_val):
