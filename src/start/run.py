@@ -352,7 +352,7 @@ class Start:
         self._program("export", self._config_words("export.py", *words))
 
     def _tell_end(self, checkpoint: str) -> None:
-        predict = ["python3", os.path.join(ROOT, "scripts", "predict.py"), "--model", self.model, "--min_score", "0.4"]
+        predict = ["python3", os.path.join(ROOT, "scripts", "predict.py"), "--model", self.model]
         self.say(
             f"result: {self.state.get('result', '')} on the pictures of val, after {self.state['minutes']} minutes"
         )
