@@ -195,6 +195,7 @@ def test_without_a_device_it_says_so(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("FULL"), reason="FULL=1 runs it: minutes")
 def test_everything_on_a_cpu(tmp_path):
     script, file = os.path.join(ROOT, "scripts", "check_device.sh"), tmp_path / "device.json"
     (tmp_path / "work").mkdir()

@@ -108,6 +108,7 @@ def test_stages_are_not_repeated(sets, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("FULL"), reason="FULL=1 runs it: minutes")
 def test_from_a_folder_to_detections(tmp_path):
     """40 drawn pictures of LabelMe without a split: stopped in training, continued, and used on a new picture."""
     drawn, output = tmp_path / "drawn", tmp_path / "out"
