@@ -14,6 +14,7 @@ from src.data.records import prepare_records
 from src.data.records.files import all_files, count_rows
 from src.data.records.writer import _load, conversion_lock
 from src.data.sample import Sample, boxes_array
+from src.data.tiles import Tiling
 from src.utils.errors import UserError
 from tests.helpers.paths import ROOT
 from tests.helpers.records import IDS, config, instances, rows_of
@@ -221,6 +222,6 @@ def test_16_bit_images_that_become_black_are_logged_at_conversion(tmp_path):
     cv2.imwrite(str(tmp_path / "dark.png"), dark)
     cv2.imwrite(str(tmp_path / "full.png"), dark * 60)
     sample = Sample(1, str(tmp_path / "dark.png"), boxes_array([]))
-    *_, reason, odd = _load(sample)
+    *_, reason, odd = _load(sample, Tiling())
     assert reason == "" and odd.startswith("16-bit images become black")
-    assert _load(Sample(1, str(tmp_path / "full.png"), boxes_array([])))[-2:] == ("", "")
+    assert _load(Sample(1, str(tmp_path / "full.png"), boxes_array([])), Tiling())[-2:] == ("", "")
