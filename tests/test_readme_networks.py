@@ -79,11 +79,14 @@ def table(page):
 def test_networks(reference, page):
     rows = table(page)
     assert sorted(re.search(r"`(\w+)`", row[0])[1] for row in rows) == sorted(NETWORKS)
-    for cell, size, boxes, parameters, work, link in rows:
+    for cell, size, boxes, parameters, work, _, quick_start, link in rows:
         name = re.search(r"`(\w+)`", cell)[1]
         cfg = load_config([f"--model_name={name}", "--device_target=CPU"])
         assert size == " x ".join(map(str, cfg.img_shape)) and int(boxes.replace(",", "")) == cfg.num_ssd_boxes
         assert link == f"[`{NETWORKS[name].config}`](config/{NETWORKS[name].config})"
+        measured = re.search(r"AP50 ([\d.]+\d)", text(f"config/{name}_config_quickstart.yaml"))
+        assert (measured is None) == (quick_start == "-")
+        assert measured is None or f"{float(quick_start.split(' / ')[1]):.2f}" == measured[1]
         listed = reference(FOLDERS[name] + "params.json")["eval_net"]
         trained = sum(int(np.prod(row[1])) for row in listed if row[3])
         assert parameters == f"{trained / 1e6:.1f} M"
