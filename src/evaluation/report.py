@@ -63,6 +63,7 @@ def write_report(
     metrics = dict(result, model=model, confusion=confusion_matrix(images, len(evaluator.classes), min_score).tolist())
     metrics.update(classes=evaluator.classes, confusion_min_score=min_score, curves=evaluator.curves(), diagnosis=why)
     metrics.update(intervals=evaluator.intervals(), errors=evaluator.errors())
+    metrics.update(evaluator.source())
     # relative, so that the folder can be moved (`src.inference.score_threshold`)
     metrics.update(score_thresholds=thresholds, model_file=os.path.relpath(model, folder))
     tiles = [
