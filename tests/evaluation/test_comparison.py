@@ -193,6 +193,7 @@ def test_what_cannot_be_compared_is_one_line(folders, words, capsys, monkeypatch
     from src.utils.errors import run_main
 
     monkeypatch.setattr("scripts.compare.SignalGuard.install", lambda self: None)
+    monkeypatch.setattr("scripts.compare.setup_logging", lambda: None)
     WRONG[words](folders)
     second = "b2" if "b2" in words else "b"
     monkeypatch.chdir(folders)
@@ -200,3 +201,22 @@ def test_what_cannot_be_compared_is_one_line(folders, words, capsys, monkeypatch
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and words in error[0]
     assert not (folders / "c.json").exists()
+
+
+def test_a_report_names_its_ground_truth(pair, tmp_path):
+    """evaluation.json of a part of the images leads back to the same ground truth."""
+    from src.evaluation.comparison_files import common_truth, find_evaluation, read_detections
+    from src.evaluation.report import write_report
+
+    truth = pair[1]
+    evaluator = CocoEvaluator(truth.annotation_file, NAMES[:3], 0.0, image_ids=[2, 3, 5, 6])
+    for image_id in (2, 5):
+        evaluator.add(image_id, np.array([[10.0, 10, 60, 50]]), np.array([0.5]), np.array([2]))
+    evaluator.save(str(tmp_path / "predictions.json"))
+    pixels = np.zeros((400, 400, 3), np.uint8)
+    write_report(evaluator, evaluator.summarize(), lambda image_id: pixels, str(tmp_path), "x.ckpt", 0.9)
+    side = find_evaluation(str(tmp_path))
+    again = common_truth([side, side])
+    assert again.image_ids == [2, 3, 5, 6] and again.names() == ["cat", "dog"]
+    for got, expected in zip(read_detections(side, again), evaluator.arrays()):
+        np.testing.assert_array_equal(got, expected)
