@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -16,14 +17,18 @@ PHOTOS, PHOTO_BYTES, BOXES = 640, 126_000, 8
 
 def memory(key: str = "VmHWM") -> int:
     """Peak (VmHWM) or current (VmRSS) memory of this process in bytes. `getrusage` would include the peak of its
-    parent."""
+    parent; outside Linux it is taken all the same."""
+    if not os.path.exists("/proc/self/status"):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
     with open("/proc/self/status", encoding="utf-8") as handle:
         return 1024 * int(re.search(rf"{key}:\s+(\d+) kB", handle.read()).group(1))
 
 
 def forget_peak() -> None:
-    """Reset VmHWM."""
-    with open("/proc/self/clear_refs", "w", encoding="utf-8") as handle:
+    """Reset VmHWM (Linux)."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="utf-8") as handle:
         handle.write("5")
 
 

@@ -49,7 +49,8 @@ class ModelProcess:
     def __init__(self, case: Case):
         reading, writing = os.pipe()
         words = [sys.executable, "-m", "benchmarks.model_file", json.dumps(dict(asdict(case), answers=writing))]
-        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[: case.threads]))
+        bound = sorted(os.sched_getaffinity(0))[: case.threads] if hasattr(os, "sched_getaffinity") else []
+        cores = ",".join(map(str, bound))
         # for MindSpore, which has no such option once it is imported
         threads = {name: str(case.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         self.case = case
@@ -154,8 +155,9 @@ def main(argv) -> int:
 
 
 if __name__ == "__main__":
-    # before any library starts its threads
-    os.sched_setaffinity(0, {int(core) for core in os.environ["BENCHMARK_CORES"].split(",")})
+    # before any library starts its threads; macOS binds no process to cores
+    if os.environ["BENCHMARK_CORES"]:
+        os.sched_setaffinity(0, {int(core) for core in os.environ["BENCHMARK_CORES"].split(",")})
     from src.utils.errors import run_main
 
     sys.exit(run_main(main))

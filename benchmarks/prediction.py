@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -151,8 +150,8 @@ def program(model: str, files: list, folder: str, threshold: float) -> tuple:
 
 def cpu_of_children() -> float:
     """Seconds of CPU time of all child processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    used = os.times()
+    return used.children_user + used.children_system
 
 
 def plain_rate(predictor, files: list, folder: str) -> float:

@@ -243,6 +243,8 @@ def main(argv) -> int:
         "--torch", metavar="PYTHON", help="a Python that has torch, to compare `step` and `family` with"
     )
     options = parser.parse_args(argv)
+    if os.name == "nt":
+        raise UserError("the benchmark needs Linux or macOS: Windows measures no memory as it does")
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
         raise UserError(f"unknown part '{unknown[0]}'; the parts are {', '.join(PARTS)}")

@@ -161,6 +161,8 @@ def parse(argv) -> argparse.Namespace:
 
 def main(argv) -> int:
     options = parse(argv)
+    if os.name == "nt":
+        raise UserError("the benchmark needs Linux or macOS: Windows passes no open pipe to another program")
     if options.json:
         if os.path.isdir(options.json):
             raise UserError(f"--json: {options.json} is a folder; name the file to write")

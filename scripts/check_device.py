@@ -74,7 +74,7 @@ def sizes_for(devices: Devices, options) -> Sizes:
 
 def main(argv) -> int:
     options = parse(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
         signal.signal(number, lambda received, _: sys.exit(128 + received))  # what was started ends too
     devices = processor() if options.cpu else find_devices()
     if devices is None:

@@ -293,6 +293,8 @@ def _leave(number: int, _: Optional[object]) -> None:
 
 def main(argv) -> int:
     options = parse(argv)
+    if not os.path.exists("/proc/meminfo"):
+        raise UserError("the rehearsal needs Linux: it limits and measures processes through /proc")
     folder = os.path.join(os.path.abspath(options.work), "rehearsal")
     if os.path.exists(folder):
         raise UserError(f"--work: {folder} exists (from another rehearsal?); remove it or name another folder")

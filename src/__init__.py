@@ -44,7 +44,7 @@ def missing_package_message(names: str) -> str:
 def _check_packages() -> None:
     """A program of this repository that the wrong Python runs ends here, in one line."""
     program, root = os.path.abspath(sys.argv[0]), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if os.path.relpath(os.path.dirname(program), root) not in _PROGRAM_FOLDERS:
+    if os.path.dirname(program) not in [os.path.normpath(os.path.join(root, name)) for name in _PROGRAM_FOLDERS]:
         return
     missing = [name for name in _AT_ONCE if importlib.util.find_spec(name) is None]
     if missing:

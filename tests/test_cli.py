@@ -161,7 +161,7 @@ BAD = [
 
 PROGRAMS = ["train.py", "eval.py", "export.py"]
 SCRIPTS = "check_data show_samples predict draw_shapes draw_detections benchmark benchmark_model convert_backbone"
-SCRIPTS += " check_device"
+SCRIPTS += " check_device compare"
 PROGRAMS += [*(f"scripts/{name}.py" for name in SCRIPTS.split()), "benchmarks/rehearsal/data.py"]
 
 

@@ -23,6 +23,7 @@ ALLOWED = {
     ("src/inference/onnx_precision.py", "*"): "files in the exporter's folder",
     ("src/inference/metadata.py", "*"): "a file in the exporter's folder",
     ("src/utils/locks.py", "os.open"): "the lock files",
+    ("src/start/processes.py", "open"): "the output of a program, while it runs",
     ("scripts/launch.py", "os.open"): "/dev/null in place of a stream that nobody reads",
     ("src/utils/compile_cache.py", "*"): "a cache that is left out when it cannot be written, checked by its checksums",
     ("src/training/run_files.py", "*"): "moves the files of an earlier run",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -161,6 +160,8 @@ def command_line(pid: int) -> str:
 
 
 def _limit() -> None:
+    import resource
+
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))

@@ -251,8 +251,11 @@ class CocoEvaluator:
         was found."""
         if self._matching is None:
             return {}
-        names = {self._truth.category(category_id): name for name, category_id in self._truth.category_of.items()}
-        return score_thresholds(self._matching, [names[index] for index in range(len(names))], self.min_score)
+        return score_thresholds(self._matching, self._truth.names(), self.min_score)
+
+    def source(self) -> dict:
+        """What evaluation.json says about the ground truth (`GroundTruth.source`)."""
+        return self._truth.source()
 
     def _per_class(self) -> list:
         """The rows of `per_class`, one for each class except the background; see `summarize`."""

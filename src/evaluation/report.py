@@ -63,8 +63,8 @@ def write_report(
     metrics = dict(result, model=model, confusion=confusion_matrix(images, len(evaluator.classes), min_score).tolist())
     metrics.update(classes=evaluator.classes, confusion_min_score=min_score, curves=evaluator.curves(), diagnosis=why)
     metrics.update(intervals=evaluator.intervals(), errors=evaluator.errors())
-    # relative, so that the folder can be moved (`src.inference.score_threshold`)
-    metrics.update(score_thresholds=thresholds, model_file=os.path.relpath(model, folder))
+    metrics.update(evaluator.source())
+    metrics.update(score_thresholds=thresholds, model_file=_relative(model, folder))
     tiles = [
         [
             (f"image {result.image_id}, F1 {score:.2f}", _tile(result, read_image, evaluator.classes, min_score))
@@ -80,6 +80,14 @@ def write_report(
     paths = {name: os.path.join(folder, name) for name in texts}
     written = {name: path for name, path in paths.items() if write_or_go_on(path, write_text, path, texts[name])}
     return written, why
+
+
+def _relative(model: str, folder: str) -> str:
+    """Relative, so that the folder can be moved (`src.inference.score_threshold`)."""
+    try:
+        return os.path.relpath(model, folder)
+    except ValueError:  # another drive (Windows)
+        return os.path.abspath(model)
 
 
 def _tile(result: ImageResult, read_image: Callable, classes: Sequence[str], min_score: float) -> bytes:

@@ -124,7 +124,16 @@ def export_network(
 @contextlib.contextmanager
 def _ascii_path(folder: str) -> Iterator[str]:
     """A path of a folder that MindSpore's export takes: it refuses blanks and letters beyond ASCII in the path that it
-    is given, not in the one that this leads to (Linux)."""
+    is given, not in the one that this leads to: an open folder (Linux) or a link."""
+    if not os.path.isdir("/proc/self/fd"):
+        with tempfile.TemporaryDirectory() as temporary:
+            path = os.path.join(temporary, "link")
+            try:
+                os.symlink(folder, path, target_is_directory=True)
+            except (OSError, NotImplementedError):  # Windows allows it to developers only
+                path = folder
+            yield path
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         yield f"/proc/self/fd/{descriptor}"

@@ -92,8 +92,9 @@ def open_model(
     given = {"tile": tile, "overlap": overlap}
     given = {name: value for name, value in given.items() if value is not None}
     detector.description = replace(detector.description, **given)
-    if tiling_fault(detector.description.tile, detector.description.overlap):
-        raise UserError(tiling_fault(detector.description.tile, detector.description.overlap))
+    fault = tiling_fault(detector.description.tile, detector.description.overlap)
+    if fault:
+        raise UserError(fault)
     _check_test_time(detector.description, f"{key}: {path} was exported", nms, tta)
     detector.at_test_time(nms, tta)
     return detector

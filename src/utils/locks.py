@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -14,6 +13,7 @@ import weakref
 from typing import Optional
 
 from src.utils.errors import UserError
+from src.utils.flock import lock_descriptor
 from src.utils.log import LOGGER
 
 
@@ -31,10 +31,15 @@ class Lock:
 
     def release(self) -> None:
         """Unlock; remove the file if it was made by `hold_folder` or `hold_file`."""
-        if self._remove:
+        path, self._remove = self._remove, ""
+        if path:
             with contextlib.suppress(OSError):
-                os.remove(self._remove)  # before unlocking: nobody else can have locked it
+                os.remove(path)  # before unlocking: nobody else can have locked it
+                path = ""
         self._close()
+        if path:  # Windows removes a file only when nobody has it open
+            with contextlib.suppress(OSError):
+                os.remove(path)
 
     def _close(self) -> None:
         if self._descriptor is not None:
@@ -69,7 +74,8 @@ def _forget_in_child() -> None:
         lock._close()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def try_lock(path: str, shared: bool = False) -> Optional[Lock]:
@@ -97,9 +103,8 @@ def _take(path: str, shared: bool, wait: bool) -> Optional[Lock]:
     descriptor = _open(path, shared)
     if descriptor is None:
         return Lock(None)
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+        lock_descriptor(descriptor, shared, wait)
     except BlockingIOError:
         os.close(descriptor)
         return None
@@ -117,7 +122,7 @@ def _open(path: str, shared: bool) -> Optional[int]:
         # another user's file, or a read-only folder: a descriptor for reading is enough for a lock
         with contextlib.suppress(OSError):
             return os.open(path, os.O_RDONLY)
-        if shared:
+        if shared or os.path.isdir(path):  # Windows cannot open a folder
             return None
         raise
 
@@ -169,7 +174,8 @@ def _sign(lock: Lock) -> None:
     )
     with contextlib.suppress(OSError, TypeError):
         os.ftruncate(lock._descriptor, 0)
-        os.pwrite(lock._descriptor, text.encode("utf-8", "backslashreplace"), 0)
+        os.lseek(lock._descriptor, 0, os.SEEK_SET)
+        os.write(lock._descriptor, text.encode("utf-8", "backslashreplace"))
 
 
 def _holder(path: str) -> str:

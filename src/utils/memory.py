@@ -16,7 +16,7 @@ def keep_heap_small() -> None:
     By default glibc raises the threshold for large blocks up to 32 MB. MALLOC_MMAP_THRESHOLD_ and MALLOC_ARENA_MAX set
     by the user are kept.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, Windows
         library = ctypes.CDLL(None)
         if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
             library.mallopt(_MMAP_THRESHOLD, LARGE)
@@ -26,5 +26,5 @@ def keep_heap_small() -> None:
 
 def release_free_memory() -> None:
     """Return memory that was freed so far to the system; glibc only."""
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

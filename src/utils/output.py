@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import json
 import logging
@@ -17,15 +16,18 @@ import shutil
 import socket
 import struct
 import tempfile
+import time
 import zlib
 from typing import IO, Iterator, List, Optional
 
 import numpy as np
 
 from src.utils.errors import RunError, UserError
+from src.utils.flock import MAY_BE_RENAMED, lock_descriptor
 from src.utils.text import one_line
 
 PART = ".part-"
+STALE_SECONDS = 24 * 3600  # where parts cannot be locked (Windows)
 _NUMBERS = itertools.count()
 _CLEANED = set()
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -71,7 +73,8 @@ def free_bytes(path: str) -> Optional[int]:
 def part_file(path: str) -> Iterator[str]:
     """The path of a new empty file in the folder of `path`, with the same extension; removed when the block ends.
 
-    The file is locked while its process lives, so a later write into the folder can remove files of killed processes.
+    The file is locked while its process lives, so a later write into the folder can remove files of killed processes
+    (on Windows, where an open file cannot be renamed: those that are older than a day).
 
     Raises:
         OSError: it cannot be created, or `path` is a folder.
@@ -85,10 +88,13 @@ def part_file(path: str) -> Iterator[str]:
     name = f"{PART}{socket.gethostname()}-{os.getpid()}-{next(_NUMBERS)}{os.path.splitext(path)[1][:32]}"
     part = os.path.join(folder, name)
     descriptor = _locked_file(part)
+    if not MAY_BE_RENAMED:
+        os.close(descriptor)
     try:
         yield part
     finally:
-        os.close(descriptor)
+        if MAY_BE_RENAMED:
+            os.close(descriptor)
         with contextlib.suppress(OSError):
             os.remove(part)
 
@@ -98,7 +104,7 @@ def _locked_file(path: str) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock_descriptor(descriptor, shared=False, wait=True)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path), os.fstat(descriptor)):
                 return descriptor
@@ -115,9 +121,13 @@ def _remove_stale_parts(folder: str) -> None:
             path = os.path.join(folder, name)
             if not name.startswith(f"{PART}{socket.gethostname()}-") or not os.path.isfile(path):
                 continue
-            with contextlib.suppress(OSError), open(path, "rb") as handle:
-                fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.remove(path)
+            with contextlib.suppress(OSError):
+                if MAY_BE_RENAMED:
+                    with open(path, "rb") as handle:
+                        lock_descriptor(handle.fileno(), shared=False, wait=False)
+                        os.remove(path)
+                elif time.time() - os.path.getmtime(path) > STALE_SECONDS:
+                    os.remove(path)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,9 @@ import threading
 from typing import Iterator
 
 # mpirun kills its ranks a second after a SIGTERM, but only forwards USR1 and USR2: scripts/launch.py sends those
-STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 143, signal.SIGUSR2: 130}
+_STATUS = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGUSR1": 143, "SIGUSR2": 130}
+STATUS = {getattr(signal, name): status for name, status in _STATUS.items() if hasattr(signal, name)}
+SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has SIGTERM and SIGINT only
 
 
 class SignalGuard:
@@ -27,11 +29,11 @@ class SignalGuard:
     def install(self) -> None:
         """Set the handlers. If SIGHUP is ignored from the start (`nohup`), it stays ignored."""
         for number in STATUS:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            if number != SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._received)
 
     def _received(self, number, _) -> None:
-        if self.status and number == signal.SIGHUP:
+        if self.status and number == SIGHUP:
             return
         again, self.status = bool(self.status), STATUS[number]
         if again or not self._deferred:
@@ -59,10 +61,13 @@ def _reinstall_handlers(done: threading.Event) -> None:
 
     `signal.signal` works in the main thread only, which is busy with the graph.
     """
-    libc = ctypes.CDLL(None)
+    try:
+        sigaction = ctypes.CDLL(None).sigaction
+    except (OSError, TypeError, AttributeError):  # Windows
+        return
     actions = {int(number): ctypes.create_string_buffer(256) for number in STATUS}  # struct sigaction is smaller
     for number, action in actions.items():
-        libc.sigaction(number, None, action)
+        sigaction(number, None, action)
     while not done.wait(0.01):
         for number, action in actions.items():
-            libc.sigaction(number, action, None)
+            sigaction(number, action, None)

@@ -8,23 +8,7 @@ import pytest
 from src.evaluation.bootstrap import draw_weights, interval, resampled_metrics
 from src.evaluation.coco_evaluator import CocoEvaluator
 from src.evaluation.scoring import Detections, Truth, accumulate, coco_metrics, match
-from tests.helpers.scored_sets import IMAGES, pycocotools, random_set
-
-
-def resampled(rows, weights):
-    """The rows of a set (Truth or Detections) in which each image occurs as often as its weight says; the copies of an
-    image follow each other."""
-    positions = np.repeat(np.arange(IMAGES), weights)
-    parts = [(np.flatnonzero(rows.image == old), new) for new, old in enumerate(positions)]
-    order = np.concatenate([part for part, _ in parts])
-    images = np.concatenate([np.full(len(part), new) for part, new in parts])
-    return type(rows)(images, *(column[order] for column in rows[1:]))
-
-
-def without_ties_in_an_image(found):
-    """Lower the scores of an image by their position in it: equal scores are left between images only."""
-    positions = np.arange(len(found.image)) - np.searchsorted(found.image, found.image)
-    return found._replace(scores=found.scores - positions / 10000)
+from tests.helpers.scored_sets import IMAGES, pycocotools, random_set, resampled, without_ties_in_an_image
 
 
 @pytest.mark.parametrize(
