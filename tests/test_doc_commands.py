@@ -42,6 +42,7 @@ SMALLER = [
     (r"benchmark\.py$", "benchmark.py postprocessing"),
     ("matching pipeline", "matching"),
     (r"(benchmark\.py .*prediction.*)", r"\1 --pictures 3"),
+    (r"(benchmark_model\.py .*)", r"\1 --seconds 1"),
 ]
 SIZE = '"--img_shape=[128, 128]"'
 
