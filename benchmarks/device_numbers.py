@@ -64,8 +64,9 @@ def training_figures(cfg, steps: int) -> tuple:
     step = build_train_step(build_model(cfg), cfg, rates)
     set_reference_weights(step.forward)
     batch = [Tensor(value) for value in (reference_images(), *reference_targets())]
-    metrics = np.stack([step(*batch).asnumpy() for _ in range(steps)]).astype(np.float64)
-    losses, norm = metrics[:, :2].sum(axis=1).tolist(), metrics[0, 2]
+    losses = [float(step(*batch).asnumpy())]
+    norm = float(step.metrics.asnumpy()[2])
+    losses += [float(step(*batch).asnumpy()) for _ in range(steps - 1)]
     wanted = float(published["grad_global_norm_bs2"])
     first = published[f"{RUN}/losses"]
     figures = {
