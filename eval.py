@@ -70,8 +70,8 @@ def evaluate(argv, locks: contextlib.ExitStack) -> int:
     # printed last: if nobody reads stdout any more, the files are complete
     lines = [format_table(result), f"mAP: {result['mAP']:.6f}"]
     lines.append(f"mAP, published protocol: {result['mAP_published']:.6f}")
-    if evaluator.score_thresholds():
-        lines.append(threshold_line(evaluator.score_thresholds()))
+    best = threshold_line(evaluator.score_thresholds())
+    lines += [best] if best else []
     if why:
         lines.append("\n  ".join(["why the mAP is close to zero:", *why]))
     if saved:

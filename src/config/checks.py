@@ -139,8 +139,9 @@ def check_values(cfg, bad: Bad) -> None:
     for key in ("checkpoint_filter_list", "freeze_layer"):
         if isinstance(cfg[key], list) and not all(name.strip() for name in cfg[key]):
             raise bad(f"{key} has an empty entry: {shown(cfg[key])}")
-    if tiling_fault(cfg.tile, cfg.overlap):
-        raise bad(tiling_fault(cfg.tile, cfg.overlap))
+    fault = tiling_fault(cfg.tile, cfg.overlap)
+    if fault:
+        raise bad(fault)
     if cfg.tile and cfg.validation_loss:
         raise bad("validation_loss is of complete pictures; use it without tile")
     _check_instances_set(cfg.instances_set, bad)

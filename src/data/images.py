@@ -159,6 +159,20 @@ def read_header(path: str) -> tuple:
     return _checked(height, width), exif_orientation(start)
 
 
+def read_size(path: str) -> tuple:
+    """As `read_header`; an image whose header cannot be read is decoded, as Pillow is stricter about headers.
+
+    Raises:
+        ValueError: it cannot be decoded either, with the reason in a few words; OSError: it cannot be opened.
+    """
+    try:
+        return read_header(path)
+    except ValueError:
+        with open(path, "rb") as handle:
+            data = handle.read()
+        return decode_rgb(data).shape[:2], exif_orientation(data)
+
+
 def _header(handle: IO[bytes], kind: str):
     """Pillow's image of a file, not decoded.
 

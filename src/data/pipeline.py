@@ -138,8 +138,6 @@ class TrainLoader:
         """(images uint8 RGB [B, H, W, 3], matches of each image as `encode_matches` gives them, img_id [B, 1])."""
         cfg = self.cfg
         rows_left, copies_left = (part[first_step * cfg.batch_size :] for part in self.samples(epoch))
-        if not rows_left:
-            return
         transform = TrainTransform(
             cfg.img_shape, self.matcher, cfg.prior_scaling, cfg.seed, epoch, Augmentation.of(cfg)
         )
@@ -169,6 +167,11 @@ class TrainLoader:
             yield batch_to_device(self.dense, *batch)
 
 
+def _shard(records: RecordSet, rank: int, size: int) -> List[int]:
+    """A rank's rows by ascending id: every row is on one rank."""
+    return np.argsort(records.rows, kind="stable")[rank::size].tolist()
+
+
 def evaluation_batches(records: RecordSet, cfg, rank: int = 0, size: int = 1) -> Iterator[tuple]:
     """(img_id int [n], images uint8 RGB [n, H, W, 3], shapes int [n, 2]) as arrays; the last batch may be short.
 
@@ -177,16 +180,13 @@ def evaluation_batches(records: RecordSet, cfg, rank: int = 0, size: int = 1) ->
     Raises:
         UserError: an image in the records that cannot be decoded.
     """
-    order = np.argsort(records.rows, kind="stable")[rank::size].tolist()
-    if not order:
-        return
 
     def prepare(slot, img_id, image):
         pixels = _decode(image, img_id)
         slot[:] = resize(pixels, cfg.img_shape)
         return pixels.shape[:2], int(img_id.ravel()[0])
 
-    rows = _read_rows(records, ["img_id", "image"], order)
+    rows = _read_rows(records, ["img_id", "image"], _shard(records, rank, size))
     for images, results in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
         shapes, ids = zip(*results)
         yield np.array(ids), images, np.array(shapes, np.int32)
@@ -201,16 +201,13 @@ def validation_batches(records: RecordSet, cfg, matcher: Matcher, rank: int = 0,
     Raises:
         UserError: an image in the records that cannot be decoded.
     """
-    order = np.argsort(records.rows, kind="stable")[rank::size].tolist()
-    if not order:
-        return
 
     def prepare(slot, img_id, image, annotation):
         pixels = _decode(image, img_id)
         slot[:] = resize(pixels, cfg.img_shape)
         return normalize_boxes(boxes_of_row(annotation), *pixels.shape[:2])
 
-    rows = _read_rows(records, COLUMNS, order)
+    rows = _read_rows(records, COLUMNS, _shard(records, rank, size))
     for images, boxes_norm in _batches(rows, prepare, cfg.img_shape, cfg.batch_size, cfg.num_parallel_workers):
         yield images, encode_matches(boxes_norm, matcher, cfg.prior_scaling)
 
@@ -222,16 +219,14 @@ def evaluation_tiles(records: RecordSet, cfg, rank: int = 0, size: int = 1) -> I
     Raises:
         UserError: an image in the records that cannot be decoded.
     """
-    order = np.argsort(records.rows, kind="stable")[rank::size].tolist()
-    if not order:
-        return
+    tiling, threads = of_config(cfg), cfg.num_parallel_workers
 
     def prepare(row):
         img_id, image = row
         pixels = _decode(image, img_id)
-        return int(img_id.ravel()[0]), network_tiles(pixels, of_config(cfg), cfg.img_shape), pixels.shape[:2]
+        return int(img_id.ravel()[0]), network_tiles(pixels, tiling, cfg.img_shape), pixels.shape[:2]
 
-    rows, threads = _read_rows(records, ["img_id", "image"], order), cfg.num_parallel_workers
+    rows = _read_rows(records, ["img_id", "image"], _shard(records, rank, size))
     with ThreadPoolExecutor(threads, thread_name_prefix="tiles") as pool:
         # a picture of many pixels takes long, so a few ahead keep the threads busy
         yield from ordered_map(pool, prepare, ((row, 0) for row in rows), threads + 1, 0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from src.evaluation.bootstrap import LEVEL, RESAMPLES, SEED, Samples, draw_weights, interval, resampled_metrics
 from src.evaluation.ground_truth import GroundTruth
-from src.evaluation.score_thresholds import score_thresholds
+from src.evaluation.score_thresholds import judged, score_thresholds
 from src.evaluation.scoring import Detections, Matching, match
 
 MANY_CLASSES = 10  # from here on some of the classes are expected outside their interval by chance
@@ -94,11 +94,9 @@ def image_counts(matching: Matching, images: int) -> ImageCounts:
     if not best:
         return ImageCounts(None, np.zeros(images, np.int64), np.zeros(images, np.int64))
     threshold = best["overall"]["threshold"]
-    right, false = np.zeros(len(scores), bool), np.ones(len(scores), bool)
-    right[matching.candidates] = matching.counts[0, 0]
-    false[matching.candidates] = ~matching.matched[0, 0]
+    right, counted = judged(matching)
     shown = scores >= threshold
-    sums = (np.bincount(matching.image[shown & kind], minlength=images) for kind in (right, false))
+    sums = (np.bincount(matching.image[shown & kind], minlength=images) for kind in (right, counted & ~right))
     return ImageCounts(threshold, *sums)
 
 

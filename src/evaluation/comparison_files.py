@@ -191,8 +191,7 @@ def draw_pair(
     objects = given.boxes[(given.image == position) & ~given.crowd]
     tiles: List[np.ndarray] = []
     for number, (letter, found) in enumerate(zip("AB", sides)):
-        tile = np.ascontiguousarray(small)
-        tile = tile.copy()
+        tile = small.copy()
         for x, y, w, h in (objects * scale).tolist():
             draw_box(tile, (y, x, y + h, x + w), GREEN, 3)
         least = thresholds[number]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -20,9 +20,7 @@ def score_thresholds(matching: Matching, names: Sequence[str], least: float) -> 
         {"overall": row, "classes": {name: row}} with rows {"threshold", "F1", "precision", "recall"}; without the
         classes of which no object is found, {} if there are none.
     """
-    right, counted = np.zeros(len(matching.scores), bool), np.ones(len(matching.scores), bool)
-    right[matching.candidates] = matching.counts[0, 0]
-    counted[matching.candidates] = matching.counts[0, 0] | ~matching.matched[0, 0]  # others match a crowd
+    right, counted = judged(matching)
     positives = np.bincount(matching.truth_category[~matching.truth_ignored[0]], minlength=matching.categories)
     order = np.argsort(-matching.scores, kind="stable")
     overall = _best(matching.scores[order], right[order], counted[order], int(positives.sum()), least)
@@ -35,6 +33,14 @@ def score_thresholds(matching: Matching, names: Sequence[str], least: float) -> 
         if best is not None:
             classes[name] = best
     return {"overall": overall, "classes": classes}
+
+
+def judged(matching: Matching) -> Tuple[np.ndarray, np.ndarray]:
+    """bool [D], bool [D]: the detections that are right at IoU 0.5, and those that count: others match a crowd."""
+    right, counted = np.zeros(len(matching.scores), bool), np.ones(len(matching.scores), bool)
+    right[matching.candidates] = matching.counts[0, 0]
+    counted[matching.candidates] = matching.counts[0, 0] | ~matching.matched[0, 0]
+    return right, counted
 
 
 def _best(scores: np.ndarray, right: np.ndarray, counted: np.ndarray, positives: int, least: float) -> Optional[dict]:

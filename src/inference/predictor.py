@@ -120,8 +120,7 @@ class Predictor:
         self._detector = open_model(model, cfg, "model", concurrent_calls, runtime, **at_test_time)
         self._model = model
         self.concurrent_calls = self._detector.concurrent_calls
-        where = f"model: {model} was exported"
-        self._detector.description = with_thresholds(self._detector.description, where, min_score)
+        self._set_min_score(min_score)
         self.classes = self._detector.description.classes
 
     @staticmethod
@@ -153,9 +152,13 @@ class Predictor:
             found = threshold_of(self._model, self._detector.description)
             if found is not None and found.overall > self.min_score:
                 min_score, source = found.overall, found.source
+        self._set_min_score(min_score)
+        return source
+
+    def _set_min_score(self, min_score: Optional[float]) -> None:
+        """None: it stays as it is."""
         where = f"model: {self._model} was exported"
         self._detector.description = with_thresholds(self._detector.description, where, min_score)
-        return source
 
     def __call__(self, image: np.ndarray) -> Detections:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

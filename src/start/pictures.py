@@ -11,7 +11,7 @@ from easydict import EasyDict
 
 from src.config import load_config
 from src.config.yaml_file import read_documents
-from src.data.images import decode_rgb, exif_orientation, read_header
+from src.data.images import read_size
 from src.data.issues import Issues
 from src.data.readers import READERS
 from src.data.readers.coco import repair_coco
@@ -221,12 +221,7 @@ def _measure(data: DataSet) -> None:
 
 def _size(path: str) -> tuple:
     try:
-        try:
-            return (*read_header(path), "")
-        except ValueError:
-            with open(path, "rb") as handle:
-                content = handle.read()
-            return decode_rgb(content).shape[:2], exif_orientation(content), ""
+        return (*read_size(path), "")
     except OSError as error:
         return (0, 0), 1, error.strerror or str(error)
     except ValueError as error:

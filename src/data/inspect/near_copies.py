@@ -13,6 +13,7 @@ from typing import Iterator, List, Sequence, Tuple
 import cv2
 import numpy as np
 
+from src.data.inspect.copies import same_content
 from src.data.issues import Issues
 from src.data.sample import Sample
 from src.utils.log import LOGGER, progress
@@ -51,19 +52,11 @@ def note_near_copies(
     with progress(len(train) + len(others), "comparing") as bar:
         first, second = (thumbnails(part, workers, bar) for part in (train, others))
     for position, match in near_pairs(second, first):
-        if _content(others[position].path) != _content(train[match].path):
+        if not same_content([others[position].path, train[match].path], workers):
             issues.warn(
                 "images of val look like one in train (saved again, resized, cropped, brightened or mirrored)",
                 f"{others[position].path} (as {train[match].path})",
             )
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read()
-    except OSError:
-        return path.encode("utf-8", "surrogateescape")
 
 
 def thumbnails(samples: Sequence[Sample], workers: int, bar=None) -> np.ndarray:

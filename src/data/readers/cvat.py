@@ -20,6 +20,7 @@ from src.data.readers.shapes import (
     side,
     usable,
 )
+from src.data.readers.text_file import read_bytes
 from src.data.sample import DataSet, Sample, boxes_array, note_absent_classes
 from src.utils.errors import UserError
 from src.utils.text import one_line
@@ -104,8 +105,10 @@ def read_cvat(cfg, is_training: bool) -> DataSet:
     key, path = annotation_source(cfg, is_training, "the annotations.xml of 'CVAT for images 1.1'")
     if os.path.isdir(path):
         path = os.path.join(path, "annotations.xml")
-    content, issues = _Content(path), Issues()
-    content.parse(_read(path, key))
+    content, issues, data = _Content(path), Issues(), read_bytes(path, key)
+    if not data.strip():
+        raise UserError(f"{path}: not valid XML: the file is empty")
+    content.parse(data)
     if not content.images:
         raise UserError(f"{path}: no <image> in it")
     folder = os.path.dirname(path)
@@ -139,19 +142,6 @@ def read_cvat(cfg, is_training: bool) -> DataSet:
         sample.image_id = image_id
     note_absent_classes(samples, cfg.classes, issues)
     return DataSet(samples, [path], path, issues)
-
-
-def _read(path: str, key: str) -> bytes:
-    try:
-        with open(path, "rb") as handle:
-            data = handle.read()
-    except FileNotFoundError:
-        raise UserError(f"{key}: no such file: {path}") from None
-    except OSError as error:
-        raise UserError(f"{key}: cannot read {path}: {error.strerror}") from None
-    if not data.strip():
-        raise UserError(f"{path}: not valid XML: the file is empty")
-    return data
 
 
 def _of_split(images: list, is_training: bool, same_file: bool) -> list:
@@ -197,9 +187,4 @@ def _row(shape: _Element, labels: ClassLabels, issues: Issues) -> Optional[tuple
     if degrees % 360:
         issues.warn("boxes are rotated (the upright box around them is used)", place)
     centre = (left + right) / 2, (top + bottom) / 2
-    xs, ys = (
-        ([left, right], [top, bottom])
-        if not degrees % 360
-        else rotated(left, top, right - left, bottom - top, degrees, centre)
-    )
-    return box_around(xs, ys, label)
+    return box_around(*rotated(left, top, right - left, bottom - top, degrees, centre), label)

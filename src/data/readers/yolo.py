@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from src.config.yaml_file import read_documents
-from src.data.images import decode_rgb, read_header
+from src.data.images import read_size
 from src.data.issues import Issues
 from src.data.readers.doubts import BEYOND_IMAGE, CORNERS, alike
 from src.data.readers.find_images import ImageFinder, files_below, ids_by_name
@@ -297,14 +297,9 @@ def _sizes(images: List[str], rows: List[list], workers: int) -> list:
 
 def _size(path: str):
     try:
-        return read_header(path)[0]
+        return read_size(path)[0]
     except FileNotFoundError:
         return 0, 0
-    except (ValueError, OSError):
-        pass
-    try:
-        with open(path, "rb") as handle:
-            return decode_rgb(handle.read()).shape[:2]
     except ValueError as error:
         return str(error)
     except OSError as error:
